@@ -1,0 +1,342 @@
+/* counterfoil.h: everything a caller may use.
+ *
+ * Counterfoil keeps the server's half of every session id, one-time code and token: text or bytes under a key, for a time,
+ * with operations that have exactly one winner. A backend (memory, or one of your own: counterfoil/backend.h) keeps the
+ * bytes; this header is how they are asked for.
+ *
+ *     cf_loop *loop; cf_store *store; cf_op *op; cf_error error;
+ *     cf_loop_new(NULL, &loop);
+ *     cf_open(loop, cf_text("memory:"), NULL, &store, &error);
+ *     cf_submit(store, CF_REQUEST(CF_OP_SET, .key = cf_text("code"), .value = cf_text("42")), &op);
+ *     cf_op_wait(op);
+ *     cf_op_free(op);
+ *     cf_store_close(store, NULL);
+ *     cf_loop_free(loop);
+ *
+ * THREADS. A loop, its stores and their operations belong to one thread at a time: whoever holds the loop. Two loops may be
+ * used by two threads at once, also when both have opened `memory:NAME` of the same name. cf_loop_wake alone may be called
+ * from any thread.
+ *
+ * MEMORY. Slices that go in are lent: they are read during the call and copied where they must live longer. Slices that come
+ * out belong to their operation and are valid until it is freed.
+ *
+ * ERRORS. Functions return CF_OK (0), CF_PENDING (1), or a negative status. An error has a status for the program, a sentence
+ * for the human, which never contains a key, a value or a password, and an outcome: whether the store was changed. Nothing is
+ * kept in a global. Absent is a value, not an error: see cf_op_hit.
+ *
+ * UNITS. Milliseconds. A ttl is relative, an expiry is an instant (milliseconds since 1970-01-01 UTC). At `now >= expiry` the
+ * value is absent, to the millisecond. */
+#ifndef COUNTERFOIL_H
+#define COUNTERFOIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define CF_API __attribute__((visibility("default")))
+#define CF_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#else
+#define CF_API
+#define CF_PRINTF(format, first)
+#endif
+
+/* The version of the library that is running, for example "0.1.0". Never NULL; static. */
+CF_API const char *cf_version(void);
+
+/* ------------------------------------------------------------------------------------------------------------ slices -- */
+
+/* Lent bytes. `ptr` may be NULL when `len` is 0. Not terminated. */
+typedef struct cf_slice {
+    const char *ptr;
+    size_t      len;
+} cf_slice;
+
+static inline cf_slice cf_bytes(const void *ptr, size_t len)
+{
+    cf_slice slice;
+    slice.ptr = (const char *)ptr;
+    slice.len = len;
+    return slice;
+}
+
+/* The bytes of a C string, without its terminator. */
+static inline cf_slice cf_text(const char *text) { return cf_bytes(text, text ? strlen(text) : 0); }
+
+/* ------------------------------------------------------------------------------------------------------------ limits -- */
+
+#define CF_KEY_MAX      1024                   /* bytes of a key, its store's prefix not counted           */
+#define CF_PREFIX_MAX   256                    /* bytes of a store's prefix                                */
+#define CF_VALUE_MAX    (1024 * 1024)          /* bytes of a value                                         */
+#define CF_TTL_MAX      INT64_C(315360000000)  /* 3650 days: ten years                                     */
+#define CF_TIMEOUT_MAX  INT64_C(86400000)      /* a day                                                    */
+#define CF_NUMBER_MAX   INT64_C(9007199254740991) /* 2^53 - 1: counters stay exact in every host           */
+#define CF_SCAN_DEFAULT 100                    /* keys of one scan page when the request does not say      */
+#define CF_SCAN_MAX     1000                   /* and at most                                              */
+#define CF_DEPTH_MAX    16                     /* a backend calling its own store, calling its backend ... */
+
+/* ------------------------------------------------------------------------------------------------- status and outcome -- */
+
+enum {
+    CF_PENDING = 1, /* not an error: `done` will be called, or cf_op_wait waits                                            */
+    CF_OK      = 0,
+    CF_EINVAL       = -1,  /* INVALID        an argument was refused before anything was done                              */
+    CF_ENOMEM       = -2,  /* NO_MEMORY      an allocation failed; nothing was changed                                     */
+    CF_ETIMEOUT     = -3,  /* TIMEOUT        the operation's deadline passed                                               */
+    CF_EUNAVAILABLE = -4,  /* UNAVAILABLE    the backend cannot be reached now; try later                                  */
+    CF_EBUSY        = -5,  /* BUSY           a local limit (queue, connections) is reached; try later                      */
+    CF_ENOTSUP      = -6,  /* NOT_SUPPORTED  this backend has no such operation                                            */
+    CF_ECORRUPT     = -7,  /* CORRUPT        what the backend holds or answered cannot be right                            */
+    CF_ECLOSED      = -8,  /* CLOSED         the store was closed                                                          */
+    CF_EFORKED      = -9,  /* FORKED         this loop was made before fork(): see cf_loop_reopen                          */
+    CF_EEXISTS      = -10, /* EXISTS         a record with this unique field is there already                              */
+    CF_EAUTH        = -11, /* AUTH           the backend refused our credentials or rights                                 */
+    CF_EHOST        = -12, /* HOST           a backend written in Python or JavaScript threw: cf_op_attached               */
+    CF_ECANCELED    = -13  /* CANCELED       the caller cancelled                                                          */
+};
+
+/* Whether the store was changed by an operation that failed. */
+enum {
+    CF_NOT_APPLIED = 0, /* certainly not: repeating it is safe                                                             */
+    CF_APPLIED     = 1, /* yes, in spite of the error                                                                      */
+    CF_UNKNOWN     = 2  /* it may have been: the answer was lost. Read before repeating a write                            */
+};
+
+/* "INVALID", "TIMEOUT" ...; "OK" and "PENDING" for those; "UNKNOWN_STATUS" for a number that is none. Static. */
+CF_API const char *cf_status_name(int status);
+/* "not_applied", "applied", "unknown". Static. */
+CF_API const char *cf_outcome_name(int outcome);
+
+typedef struct cf_error {
+    int  status;    /* CF_OK: there was no error, and the rest says nothing */
+    int  outcome;   /* CF_NOT_APPLIED ...                                   */
+    char text[256]; /* one sentence, terminated, without secrets            */
+} cf_error;
+
+/* -------------------------------------------------------------------------------------------------------------- loop -- */
+
+typedef struct cf_platform cf_platform; /* counterfoil/backend.h: memory, clock, randomness, system calls               */
+typedef struct cf_loop     cf_loop;     /* where things happen: one thread at a time, one file descriptor               */
+typedef struct cf_store    cf_store;    /* a backend opened on a loop, behind a key prefix                              */
+typedef struct cf_op       cf_op;       /* one operation in flight: submitted once, finished once                       */
+
+/* Makes a loop. `platform` is NULL for the real machine; otherwise it must outlive the loop.
+ * CF_ENOMEM, or CF_EUNAVAILABLE when the system gives no descriptors. *out is NULL on error. */
+CF_API int cf_loop_new(const cf_platform *platform, cf_loop **out);
+
+/* Frees a loop and closes the stores that are still open on it (their pending operations finish with CF_ECLOSED first).
+ * Operations that were not freed become invalid. NULL is allowed. */
+CF_API void cf_loop_free(cf_loop *loop);
+
+/* The one descriptor, constant for the loop's life and level-triggered: readable means "call cf_loop_run(loop, 0)". Timers and
+ * wake-ups are inside it. Watch it with poll, epoll, uv_poll or add_reader; do not read it. */
+CF_API int cf_loop_fd(const cf_loop *loop);
+
+/* Sends what was submitted since the last flush. A caller that does not wait calls this once at the end of its tick;
+ * cf_loop_run and cf_op_wait do it themselves. CF_OK. */
+CF_API int cf_loop_flush(cf_loop *loop);
+
+/* Handles what is ready, and first waits for it: 0 = do not wait, -1 = as long as it takes, otherwise at most that long.
+ * `done` functions are called from inside. What arrived is handled before deadlines are judged, so a process that was stopped
+ * does not report false timeouts. Returns how many operations finished (0 and more) or a negative status: CF_EFORKED in a
+ * child, CF_EINVAL when called from inside itself. EINTR is not an error: it returns early. */
+CF_API int cf_loop_run(cf_loop *loop, int timeout_ms);
+
+/* Operations in flight on this loop. */
+CF_API size_t cf_loop_pending(const cf_loop *loop);
+
+/* Makes a cf_loop_run that waits return early. The only function that any thread may call; the loop must be alive. */
+CF_API int cf_loop_wake(cf_loop *loop);
+
+/* In the child of a fork() every call on an inherited loop answers CF_EFORKED, until this is called: it finishes inherited
+ * operations with CF_EFORKED, closes the inherited descriptors (the parent's are not disturbed) and gives the loop new ones,
+ * so cf_loop_fd changes this once. A memory backend becomes a private copy of the parent's. Harmless where nothing forked. */
+CF_API int cf_loop_reopen(cf_loop *loop);
+CF_API bool cf_loop_forked(const cf_loop *loop);
+
+/* ------------------------------------------------------------------------------------------------------------- store -- */
+
+typedef struct cf_open_options {
+    size_t   size;       /* sizeof(cf_open_options)                                                                        */
+    cf_slice prefix;     /* put before every key: UTF-8 without NUL, CR or LF, at most CF_PREFIX_MAX bytes                 */
+    int64_t  ttl_ms;     /* for writes that name none; 0 = they live until deleted                                         */
+    int64_t  timeout_ms; /* for operations that name none; 0 = 5000                                                        */
+} cf_open_options;
+
+/* Opens a store by URL; `options` may be NULL. Schemes of this version:
+ *
+ *   memory:       private to this store
+ *   memory:NAME   shared by all stores of that name in the process, across loops and threads
+ *     ?max_entries=N   evict the least recently used beyond N entries
+ *     ?max_bytes=N     evict the least recently used beyond N bytes (keys, values and bookkeeping)
+ *
+ * An unknown scheme, an unknown or repeated option, or a value out of range is CF_EINVAL. `error` may be NULL; it is filled in
+ * whenever the return is not CF_OK. *out is NULL on error. A URL is never repeated in an error: it may hold a password. */
+CF_API int cf_open(cf_loop *loop, cf_slice url, const cf_open_options *options, cf_store **out, cf_error *error);
+
+/* Closes: pending operations finish with CF_ECLOSED (their `done` is called from here), then the backend is closed, exactly
+ * once. Called from inside one of this store's own backend functions it takes effect when that function returns.
+ * Returns CF_OK or what the backend's close answered, with `error` (may be NULL) filled in; the store is gone either way. */
+CF_API int cf_store_close(cf_store *store, cf_error *error);
+
+CF_API cf_loop *cf_store_loop(const cf_store *store);
+
+/* Calls `each` for every figure: names are static and lower case ("operations", "errors", "timeouts", "pending", and the
+ * backend's own, for memory "entries", "bytes", "evicted", "expired"). */
+typedef void (*cf_stat_fn)(void *user, const char *name, int64_t value);
+CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
+
+/* -------------------------------------------------------------------------------------------------------- operations --
+ *
+ *   kind     reads                              hit                  value        number    keys, cursor
+ *   GET      key                                found                the value
+ *   SET      key value [ttl|expiry] [condition] stored                                                       (1) (2)
+ *   DELETE   key                                it was there
+ *   POP      key                                found                the value                               (3)
+ *   TOUCH    key ttl                            it was there                                                 (4)
+ *   INCR     key by [ttl]                       true                              new                        (5)
+ *   SCAN     key(=prefix) cursor limit          true                                        a page           (6)
+ *   COUNT    key(=prefix)                       true                              count                      (6)
+ *   CLEAR    key(=prefix) [CF_FORCE]            true                              removed                    (6) (7)
+ *
+ * (1) At most one of CF_IF_ABSENT, CF_IF_PRESENT, CF_IF_EQUAL (the value now there is byte for byte `expected`). When the
+ *     condition does not hold nothing changes and hit is false.
+ * (2) At most one of CF_TTL, CF_EXPIRES_AT, CF_KEEP_TTL. With none, the store's ttl. CF_KEEP_TTL keeps the expiry of the value
+ *     that is replaced; where nothing is there, the store's ttl. An instant that is not in the future deletes (hit is true):
+ *     a value that has already expired is one that nobody can read; together with a condition it is CF_EINVAL.
+ * (3) Get and delete in one step: of any number of concurrent pops of one key, exactly one gets the value.
+ * (4) Sets the remaining life; CF_TTL is required. Never changes the value, never creates.
+ * (5) The value is decimal text. Creates it as `by`; the ttl (CF_TTL, else the store's) counts only then, an existing expiry
+ *     stays. CF_EINVAL when the value is not a canonical decimal integer or the result would pass +-CF_NUMBER_MAX.
+ * (6) `key` is a literal prefix, may be empty, and nothing in it is special. Keys come without the store's prefix. A key that
+ *     is there from before the first page to after the last is returned exactly once; keys that come or go meanwhile may be.
+ * (7) Refused (CF_EINVAL) when store prefix and prefix are both empty, unless CF_FORCE: that would be everybody's keys.
+ *
+ * Keys are UTF-8 without NUL, CR or LF, 1 to CF_KEY_MAX bytes; values any bytes up to CF_VALUE_MAX, also none.
+ * Outcome of a failed read is always not applied. */
+enum {
+#define CF_OP(NAME, slot, writes) CF_OP_##NAME,
+#include "counterfoil/ops.def"
+#undef CF_OP
+    CF_OP_KINDS
+};
+
+enum {
+    CF_TTL        = 1 << 0, /* ttl_ms counts: 1 to CF_TTL_MAX                                                              */
+    CF_EXPIRES_AT = 1 << 1, /* expires_at_ms counts: from 1970 to ten years ahead                                          */
+    CF_KEEP_TTL   = 1 << 2,
+    CF_IF_ABSENT  = 1 << 3,
+    CF_IF_PRESENT = 1 << 4,
+    CF_IF_EQUAL   = 1 << 5, /* `expected` counts                                                                           */
+    CF_FORCE      = 1 << 6
+};
+
+/* At most once per operation, from inside cf_loop_run, cf_op_wait, cf_store_close or a host's completion; never inside
+ * cf_submit. May free the operation, submit others and close the store. */
+typedef void (*cf_done_fn)(cf_op *op, void *user);
+
+typedef struct cf_request {
+    size_t     size; /* sizeof(cf_request); CF_REQUEST fills it in */
+    int        kind; /* CF_OP_GET ...                              */
+    unsigned   flags;
+    cf_slice   key;
+    cf_slice   value;
+    cf_slice   expected;      /* with CF_IF_EQUAL                                            */
+    cf_slice   cursor;        /* SCAN: empty at first, then what cf_op_cursor gave           */
+    int64_t    ttl_ms;        /* with CF_TTL                                                 */
+    int64_t    expires_at_ms; /* with CF_EXPIRES_AT                                          */
+    int64_t    by;            /* INCR, within +-CF_NUMBER_MAX                                */
+    size_t     limit;         /* SCAN: keys wanted, a hint; 0 = CF_SCAN_DEFAULT              */
+    int64_t    timeout_ms;    /* 0 = the store's; 1 to CF_TIMEOUT_MAX                        */
+    cf_done_fn done;          /* may be NULL                                                 */
+    void      *user;
+} cf_request;
+
+#define CF_REQUEST(KIND, ...) (&(cf_request){.size = sizeof(cf_request), .kind = (KIND), __VA_ARGS__})
+
+/* Submits. Returns CF_OK (done, `done` will not be called), CF_PENDING (`done` will be called, or use cf_op_wait), or the
+ * negative status of an operation that has already failed (`done` will not be called; cf_op_error has the sentence). *op is
+ * yours to free in every case; it is NULL only after CF_ENOMEM. */
+CF_API int cf_submit(cf_store *store, const cf_request *request, cf_op **op);
+
+/* Runs the loop until this operation has finished or max_ms have passed (-1: until it has finished, which its deadline bounds).
+ * Returns its status, or CF_PENDING when max_ms passed first or a signal came. `done` is called if it was asked for. */
+CF_API int cf_op_wait_for(cf_op *op, int max_ms);
+CF_API int cf_op_wait(cf_op *op);
+
+CF_API int             cf_op_kind(const cf_op *op);
+CF_API int             cf_op_status(const cf_op *op); /* CF_PENDING until it has finished */
+CF_API bool            cf_op_hit(const cf_op *op);
+CF_API cf_slice        cf_op_value(const cf_op *op);
+CF_API int64_t         cf_op_number(const cf_op *op);
+CF_API cf_slice        cf_op_cursor(const cf_op *op); /* empty: there are no more pages */
+CF_API const cf_error *cf_op_error(const cf_op *op);  /* never NULL */
+CF_API void           *cf_op_user(const cf_op *op);
+CF_API cf_store       *cf_op_store(const cf_op *op); /* NULL once the store is closed */
+
+/* The keys of a page, one per call; false at the end. The first call after the finish gives the first key. */
+CF_API bool cf_op_next_key(cf_op *op, cf_slice *key);
+
+/* The object a host's backend threw (CF_EHOST), or NULL. It belongs to the operation. */
+CF_API void *cf_op_attached(const cf_op *op);
+
+/* Finishes a pending operation now with CF_ECANCELED (calling `done`); its late answer reaches nobody. CF_OK, or CF_EINVAL when
+ * it has finished already. Whether a write took effect is unknown. */
+CF_API int cf_op_cancel(cf_op *op);
+
+/* Gives the operation back to its loop. A pending one is cancelled without calling `done`. NULL is allowed. */
+CF_API void cf_op_free(cf_op *op);
+
+/* ------------------------------------------------------------------------------------------------------- host numbers --
+ * Hosts speak of seconds, as floating point. These convert and refuse (CF_EINVAL, with the sentence that every host shows):
+ * NaN, infinity, and what is out of range. Fractions of a millisecond are rounded up for a ttl and a timeout, and to the nearest for
+ * an instant. `error` may be NULL. */
+CF_API int cf_ttl_from_seconds(double seconds, int64_t *ms, cf_error *error);     /* > 0, at most CF_TTL_MAX      */
+CF_API int cf_timeout_from_seconds(double seconds, int64_t *ms, cf_error *error); /* > 0, at most CF_TIMEOUT_MAX  */
+CF_API int cf_instant_from_seconds(double seconds, int64_t *ms, cf_error *error); /* since 1970; not before       */
+
+/* -------------------------------------------------------------------------------------------------------- interfaces --
+ * What auth libraries ask for, written once, over any store. They hold no memory of their own: fill in the struct, keep the
+ * store open. `timeout_ms`, `done` and `user` are as in cf_request; returns and *op as with cf_submit. */
+
+typedef struct cf_call {
+    int64_t    timeout_ms;
+    cf_done_fn done;
+    void      *user;
+} cf_call;
+
+/* Storage: one JSON state per id (Miro's API clients; web sessions). JSON stays in the host: a state is its text here, never
+ * empty (CF_EINVAL). An id is text, or an integer, which is the same id as its decimal text: 1 and "1" are one record. */
+typedef struct cf_storage {
+    cf_store *store;
+} cf_storage;
+
+CF_API int cf_storage_get(const cf_storage *storage, cf_slice id, const cf_call *call, cf_op **op);
+/* `state` with a NULL ptr means absent: deletes. hit: stored, or (deleting) it was there. */
+CF_API int cf_storage_set(const cf_storage *storage, cf_slice id, cf_slice state, const cf_call *call, cf_op **op);
+
+/* SecondaryStorage: one-time codes and OAuth state (Cross Auth 0.2 to 0.22; better-auth). */
+#define CF_SECONDARY_TTL INT64_C(600000) /* ten minutes, as Cross Auth's own guide has it */
+
+typedef struct cf_secondary {
+    cf_store *store;
+    int64_t   ttl_ms; /* for a set that names none; 0 = CF_SECONDARY_TTL */
+} cf_secondary;
+
+/* `ttl_seconds` NULL: the default. Zero or negative, also -infinity, deletes, as Cross Auth's own Redis storage does. NaN and more than
+ * CF_TTL_MAX are CF_EINVAL. hit is true. */
+CF_API int cf_secondary_set(const cf_secondary *secondary, cf_slice key, cf_slice value, const double *ttl_seconds,
+                            const cf_call *call, cf_op **op);
+CF_API int cf_secondary_get(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);
+CF_API int cf_secondary_delete(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);
+CF_API int cf_secondary_pop(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,173 @@
+/* counterfoil/backend.h: everything a backend author may use.
+ *
+ * A backend is one constant table of functions and a struct of its own. The built-in ones, those in C by other people, and the
+ * glue through which Python and JavaScript classes become backends all use this header and nothing else.
+ *
+ * A slot is called with one operation. It reads what is asked (cf_op_in), gives the answer (cf_op_set_*), and returns
+ *
+ *     CF_OK        it is done;
+ *     CF_PENDING   it will call cf_op_finish later, on the loop's thread; never before the slot has returned;
+ *     negative     it failed: return cf_op_fail(op, ...), which writes the sentence.
+ *
+ * The core has checked every argument, put the store's prefix before the key, resolved the ttl and checked the conditions for
+ * consistency before a slot sees them. It keeps the deadline. A pending operation can therefore be finished by the core at any
+ * time (deadline, cancel, close): a backend keeps its ticket, not its pointer, and asks cf_loop_op for the pointer when the answer
+ * comes. NULL then means: nobody waits any more, drop the answer.
+ *
+ * ATOMIC OR NOT AT ALL. pop, touch, incr and conditional sets happen in one step that no other user of the same data can
+ * divide, or the slot is left out and the core answers CF_ENOTSUP. */
+#ifndef COUNTERFOIL_BACKEND_H
+#define COUNTERFOIL_BACKEND_H
+
+#include "counterfoil.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------- platform --
+ * All memory, time, randomness and system calls of the core come from here, so that a test can stage every failure
+ * (counterfoil/testing.h). Each function gets `self`. System calls return -1 and set errno, as the real ones do. */
+struct cf_platform {
+    size_t size; /* sizeof(cf_platform) */
+    void  *self;
+
+    void *(*alloc)(void *self, size_t size); /* NULL: no memory. Aligned as malloc  */
+    void *(*resize)(void *self, void *block, size_t size);
+    void (*release)(void *self, void *block); /* NULL is allowed */
+
+    int64_t (*monotonic_ms)(void *self); /* never jumps; goes on while the machine sleeps */
+    int64_t (*wall_ms)(void *self);      /* since 1970-01-01 UTC                          */
+    int (*random)(void *self, void *bytes, size_t count); /* 0, or -1: never weak bytes   */
+
+    int (*poller)(void *self);                                           /* epoll_create1(EPOLL_CLOEXEC)        */
+    int (*poller_set)(void *self, int poller, int how, int fd, unsigned events, void *data); /* epoll_ctl       */
+    int (*poller_wait)(void *self, int poller, void *events, int max, int timeout_ms);       /* epoll_wait      */
+    int (*timer)(void *self);                                            /* timerfd_create, non-blocking        */
+    int (*timer_set)(void *self, int fd, int64_t in_ms);                 /* relative; -1 disarms; 0 = at once   */
+    int (*waker)(void *self);                                            /* eventfd, non-blocking               */
+    int64_t (*read)(void *self, int fd, void *bytes, size_t count);
+    int64_t (*write)(void *self, int fd, const void *bytes, size_t count);
+    int (*close)(void *self, int fd);
+};
+
+/* The real machine. Static. */
+CF_API const cf_platform *cf_platform_real(void);
+CF_API const cf_platform *cf_loop_platform(const cf_loop *loop);
+
+/* ------------------------------------------------------------------------------------------------------------- table -- */
+
+typedef struct cf_backend cf_backend; /* yours: the core never looks inside */
+
+/* One option of a URL, percent-decoded. */
+typedef struct cf_url_option {
+    cf_slice name;
+    cf_slice value;
+} cf_url_option;
+
+/* A URL, taken apart, percent-decoded once: scheme:[//authority]path[?options]. Lent during open. */
+typedef struct cf_url {
+    cf_slice             scheme;
+    cf_slice             authority; /* as written: its parts are decoded by whoever splits them. ptr NULL: there was no // */
+    cf_slice             path;
+    const cf_url_option *options;
+    size_t               option_count;
+} cf_url;
+
+typedef int (*cf_backend_fn)(cf_backend *self, cf_op *op);
+
+enum {
+    CF_BACKEND_CONDITIONS = 1 << 0, /* `set` honours IF_ABSENT, IF_PRESENT, IF_EQUAL; otherwise they answer CF_ENOTSUP      */
+    CF_BACKEND_KEEP_TTL   = 1 << 1, /* `set` honours KEEP_TTL                                                               */
+    CF_BACKEND_DERIVE     = 1 << 2  /* the author vouches that this process is the only user of the data: what is missing of
+                                       pop, touch, incr and conditions is derived from get, set and del, under a lock per key
+                                       that all stores with the same `identity` share                                       */
+};
+
+typedef struct cf_backend_table {
+    size_t      size;  /* sizeof(cf_backend_table), as the author compiled it */
+    const char *name;  /* the URL scheme; also in sentences                   */
+    unsigned    flags; /* CF_BACKEND_...; unknown ones are refused            */
+
+    /* Opens from a URL; only for backends in backends.def. Must look at every option and refuse those it does not know.
+     * On an error nothing is left open, and close is not called. */
+    int (*open)(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error *error);
+    /* Exactly once for every backend that cf_open_backend was given or `open` has returned, also when opening the store then failed.
+     * The backend is gone whatever this returns. `error` is never NULL. NULL slot: nothing to do. */
+    int (*close)(cf_backend *self, cf_error *error);
+    /* OPTIONAL. Send what was corked: the end of the caller's tick. */
+    void (*flush)(cf_backend *self);
+    /* OPTIONAL. The core finishes this pending operation itself; forget it. cf_op_in is still valid here. */
+    void (*cancel)(cf_backend *self, cf_op *op);
+    /* OPTIONAL. In the child after fork, from cf_loop_reopen: drop inherited sockets and files without speaking to them. */
+    void (*forked)(cf_backend *self);
+    /* OPTIONAL. Your figures. */
+    void (*stats)(cf_backend *self, cf_stat_fn each, void *user);
+    /* OPTIONAL. What data this is: stores that answer the same pointer share the locks of CF_BACKEND_DERIVE. NULL slot: self. */
+    const void *(*identity)(cf_backend *self);
+
+    cf_backend_fn get, set, del;          /* REQUIRED                         */
+    cf_backend_fn pop, touch, incr, scan; /* OPTIONAL: absent answers CF_ENOTSUP, or is derived */
+} cf_backend_table;
+
+/* Opens a store over a backend of your own. `table` must outlive the store. From this call on the core owns `self` and will
+ * close it exactly once, also when it returns an error. */
+CF_API int cf_open_backend(cf_loop *loop, const cf_backend_table *table, cf_backend *self, const cf_open_options *options,
+                           cf_store **out, cf_error *error);
+
+/* -------------------------------------------------------------------------------------------------- inside a slot -- */
+
+/* What is asked. The key has the store's prefix; ttl_ms is the life that results, 0 = until deleted (with CF_KEEP_TTL: what a new
+ * value gets); the flags left to honour are CF_KEEP_TTL and the conditions. For SCAN the key is the whole prefix, `limit` is never 0
+ * and `cursor` is empty or one that you gave. Its slices are valid during the slot; see cf_op_keep. */
+CF_API const cf_request *cf_op_in(const cf_op *op);
+
+/* Makes the slices of cf_op_in live until the operation has finished. CF_OK or CF_ENOMEM. */
+CF_API int cf_op_keep(cf_op *op);
+
+CF_API cf_loop *cf_op_loop(const cf_op *op);
+
+/* A number that names this operation and is never used again on this loop. Never 0. */
+CF_API uint64_t cf_op_ticket(const cf_op *op);
+/* The pending operation of a ticket, or NULL when it has been finished. */
+CF_API cf_op *cf_loop_op(cf_loop *loop, uint64_t ticket);
+
+CF_API void cf_op_set_hit(cf_op *op, bool hit);
+CF_API void cf_op_set_number(cf_op *op, int64_t number);
+/* Copies. CF_OK or CF_ENOMEM (then return that). The second form gives room for `len` bytes to fill in, NULL: no memory. */
+CF_API int   cf_op_set_value(cf_op *op, cf_slice value);
+CF_API char *cf_op_value_buffer(cf_op *op, size_t len);
+/* SCAN: one key, with its prefix. Keys that do not start with what was asked, or that this library could not have written, are
+ * passed over. Copies. CF_OK or CF_ENOMEM. */
+CF_API int cf_op_add_key(cf_op *op, cf_slice key);
+/* SCAN: where the next page starts; at most 255 bytes; not called: this was the last page. Copies. CF_OK, CF_ENOMEM, or CF_ECORRUPT when too long. */
+CF_API int cf_op_set_cursor(cf_op *op, cf_slice cursor);
+
+/* Writes the error; the sentence is a printf format and must not show keys, values or passwords. Returns `status`. */
+CF_API int cf_op_fail(cf_op *op, int status, int outcome, const char *format, ...) CF_PRINTF(4, 5);
+/* Hands over the object that a host threw; `release` is called once, when the operation is freed or the object replaced. */
+CF_API void cf_op_attach(cf_op *op, void *object, void (*release)(void *object));
+
+/* Finishes a pending operation: CF_OK or a status (written by cf_op_fail before). Must be one that cf_loop_op has just given.
+ * Calls `done`, or, when the caller is inside some cf_submit, lets the loop call it. */
+CF_API void cf_op_finish(cf_op *op, int status);
+
+/* Fills in an error; the same for functions that have no operation. Returns `status`. NULL error is allowed. */
+CF_API int cf_error_set(cf_error *error, int status, int outcome, const char *format, ...) CF_PRINTF(4, 5);
+
+/* ------------------------------------------------------------------------------------------------------------ watches --
+ * How a backend hears of its descriptors. Functions are called from inside cf_loop_run. */
+
+typedef struct cf_watch cf_watch;
+enum { CF_READABLE = 1, CF_WRITABLE = 2 };
+typedef void (*cf_watch_fn)(void *user, unsigned ready);
+
+/* Watches a descriptor (level-triggered), which must stay open until cf_watch_free. CF_OK, CF_ENOMEM or CF_EUNAVAILABLE. */
+CF_API int  cf_watch_new(cf_loop *loop, int fd, unsigned events, cf_watch_fn ready, void *user, cf_watch **out);
+CF_API int  cf_watch_set(cf_watch *watch, unsigned events);
+CF_API void cf_watch_free(cf_watch *watch); /* NULL is allowed; also from inside its own function */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
