@@ -40,10 +40,10 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define CF_API __attribute__((visibility("default")))
-#define CF_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define CF_PRINTF(at, first) __attribute__((format(printf, at, first)))
 #else
 #define CF_API
-#define CF_PRINTF(format, first)
+#define CF_PRINTF(at, first)
 #endif
 
 /* The version of the library that is running, for example "0.1.0". Never NULL; static. */
@@ -236,8 +236,8 @@ enum {
     CF_FORCE      = 1 << 6
 };
 
-/* At most once per operation, from inside cf_loop_run, cf_op_wait, cf_store_close or a host's completion; never inside
- * cf_submit. May free the operation, submit others and close the store. */
+/* At most once per operation, from inside cf_loop_run, cf_op_wait, cf_op_cancel, cf_store_close or cf_loop_reopen; never inside
+ * cf_submit and never inside a backend. May free the operation, submit others and close the store. */
 typedef void (*cf_done_fn)(cf_op *op, void *user);
 
 typedef struct cf_request {
@@ -329,7 +329,7 @@ typedef struct cf_secondary {
 } cf_secondary;
 
 /* `ttl_seconds` NULL: the default. Zero or negative, also -infinity, deletes, as Cross Auth's own Redis storage does. NaN and more than
- * CF_TTL_MAX are CF_EINVAL. hit is true. */
+ * CF_TTL_MAX are CF_EINVAL. hit: stored, or (deleting) it was there. */
 CF_API int cf_secondary_set(const cf_secondary *secondary, cf_slice key, cf_slice value, const double *ttl_seconds,
                             const cf_call *call, cf_op **op);
 CF_API int cf_secondary_get(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);

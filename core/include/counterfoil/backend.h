@@ -28,6 +28,12 @@ extern "C" {
 /* ---------------------------------------------------------------------------------------------------------- platform --
  * All memory, time, randomness and system calls of the core come from here, so that a test can stage every failure
  * (counterfoil/testing.h). Each function gets `self`. System calls return -1 and set errno, as the real ones do. */
+enum { CF_READABLE = 1, CF_WRITABLE = 2 };
+typedef struct cf_poll_event {
+    void    *data;
+    unsigned events; /* CF_READABLE, CF_WRITABLE; an error or a hang-up is both */
+} cf_poll_event;
+
 struct cf_platform {
     size_t size; /* sizeof(cf_platform) */
     void  *self;
@@ -40,12 +46,12 @@ struct cf_platform {
     int64_t (*wall_ms)(void *self);      /* since 1970-01-01 UTC                          */
     int (*random)(void *self, void *bytes, size_t count); /* 0, or -1: never weak bytes   */
 
-    int (*poller)(void *self);                                           /* epoll_create1(EPOLL_CLOEXEC)        */
-    int (*poller_set)(void *self, int poller, int how, int fd, unsigned events, void *data); /* epoll_ctl       */
-    int (*poller_wait)(void *self, int poller, void *events, int max, int timeout_ms);       /* epoll_wait      */
-    int (*timer)(void *self);                                            /* timerfd_create, non-blocking        */
-    int (*timer_set)(void *self, int fd, int64_t in_ms);                 /* relative; -1 disarms; 0 = at once   */
-    int (*waker)(void *self);                                            /* eventfd, non-blocking               */
+    int (*poller)(void *self);                                                /* epoll_create1, or kqueue            */
+    int (*poller_set)(void *self, int poller, int fd, unsigned events, void *data); /* 0 events: no longer watched  */
+    int (*poller_wait)(void *self, int poller, cf_poll_event *events, int max, int timeout_ms);
+    int (*timer)(void *self);                            /* a descriptor, readable from when it is due until it is read */
+    int (*timer_set)(void *self, int fd, int64_t in_ms); /* relative; -1 disarms; 0 = at once                          */
+    int (*waker)(void *self);                            /* eventfd, non-blocking: readable when 8 bytes were written  */
     int64_t (*read)(void *self, int fd, void *bytes, size_t count);
     int64_t (*write)(void *self, int fd, const void *bytes, size_t count);
     int (*close)(void *self, int fd);
@@ -97,7 +103,7 @@ typedef struct cf_backend_table {
     int (*close)(cf_backend *self, cf_error *error);
     /* OPTIONAL. Send what was corked: the end of the caller's tick. */
     void (*flush)(cf_backend *self);
-    /* OPTIONAL. The core finishes this pending operation itself; forget it. cf_op_in is still valid here. */
+    /* OPTIONAL. The core finishes this pending operation itself; forget it. cf_op_ticket still names it here. */
     void (*cancel)(cf_backend *self, cf_op *op);
     /* OPTIONAL. In the child after fork, from cf_loop_reopen: drop inherited sockets and files without speaking to them. */
     void (*forked)(cf_backend *self);
@@ -149,7 +155,8 @@ CF_API int cf_op_fail(cf_op *op, int status, int outcome, const char *format, ..
 CF_API void cf_op_attach(cf_op *op, void *object, void (*release)(void *object));
 
 /* Finishes a pending operation: CF_OK or a status (written by cf_op_fail before). Must be one that cf_loop_op has just given.
- * Calls `done`, or, when the caller is inside some cf_submit, lets the loop call it. */
+ * `done` is not called from here, so no caller's code runs inside a backend: the loop calls it when it runs next, and its
+ * descriptor is readable until then. */
 CF_API void cf_op_finish(cf_op *op, int status);
 
 /* Fills in an error; the same for functions that have no operation. Returns `status`. NULL error is allowed. */
@@ -159,7 +166,6 @@ CF_API int cf_error_set(cf_error *error, int status, int outcome, const char *fo
  * How a backend hears of its descriptors. Functions are called from inside cf_loop_run. */
 
 typedef struct cf_watch cf_watch;
-enum { CF_READABLE = 1, CF_WRITABLE = 2 };
 typedef void (*cf_watch_fn)(void *user, unsigned ready);
 
 /* Watches a descriptor (level-triggered), which must stay open until cf_watch_free. CF_OK, CF_ENOMEM or CF_EUNAVAILABLE. */

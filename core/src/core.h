@@ -1,0 +1,151 @@
+/* core.h: what loop, op, store and derive know of each other. Backends and bindings never see it. */
+#ifndef CF_CORE_H
+#define CF_CORE_H
+
+#include <stdarg.h>
+#include <stdatomic.h>
+
+#include "util.h"
+
+int cf_error_setv(cf_error *error, int status, int outcome, const char *format, va_list args) CF_PRINTF(4, 0);
+
+/* ---------------------------------------------------------------------------------------------------------------- op -- */
+
+typedef enum { OP_FREE, OP_SUBMITTING, OP_PENDING, OP_FINISHED } cf_op_state;
+
+/* One step of a composed operation: looks at what the child brought (NULL: the first step) and either prepares the next child with
+ * cf_child and returns STEP_CHILD, or STEP_YIELD (the loop comes back with the same child), or finishes with CF_OK or an error. */
+typedef int (*cf_step_fn)(cf_op *op, cf_op *child);
+enum { STEP_CHILD = 2, STEP_YIELD = 3 };
+
+typedef struct cf_keylock cf_keylock; /* derive.c */
+typedef enum { LOCK_NONE, LOCK_WAITING, LOCK_GRANTED, LOCK_HELD } cf_lock_state;
+
+struct cf_op {
+    cf_loop    *loop;
+    cf_store   *store; /* NULL once it is closed */
+    cf_op_state state;
+    bool        hit, kept, prepared; /* prepared: a child that waits for its turn after a yield */
+    uint32_t    index;   /* in loop->ops */
+    uint64_t    ticket;
+    size_t      heap_at; /* in loop->heap; SIZE_MAX: no deadline there */
+    int64_t     deadline;
+    cf_request  in;
+    int64_t     number;
+    cf_buffer   key;    /* prefix and key                                            */
+    cf_buffer   keep;   /* cf_op_keep                                                */
+    cf_buffer   value;  /* the value, or the keys of a page, each behind its length */
+    size_t      key_at; /* cf_op_next_key */
+    uint8_t     cursor_len;
+    char        cursor[255];
+    cf_error    error;
+    void       *attached;
+    void (*release_attached)(void *);
+    cf_link  ready;  /* in loop->ready or loop->yielded */
+    cf_op   *parent; /* of a composed operation */
+    cf_op   *child;
+    cf_step_fn step;
+    int      phase;
+    /* derive.c; guarded by CF_LOCK_DERIVE */
+    _Atomic(cf_lock_state) lock_state;
+    cf_keylock   *lock;
+    cf_link       lock_link; /* in the lock's waiters, or in loop->granted */
+};
+
+cf_op *cf_op_new(cf_loop *loop, cf_store *store); /* NULL: no memory, or 2^24 operations */
+void   cf_op_recycle(cf_op *op);
+bool   cf_op_writes(const cf_op *op);
+void   cf_op_pend(cf_op *op, bool deadline);
+/* Ends an operation: status, list and heap memberships, parent or `done`. */
+typedef enum { END_QUEUE, END_NOW, END_QUIETLY } cf_end;
+void cf_op_end(cf_op *op, int status, cf_end how);
+/* The same, for an operation that the backend still has. */
+void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence);
+
+/* Composed operations. */
+int    cf_compose(cf_op *op, cf_step_fn step); /* CF_PENDING: `op` is pending */
+int    cf_compose_on(cf_op *op);               /* goes on: from the start, after the child, or after a yield */
+cf_op *cf_child(cf_op *op, int kind, cf_slice key); /* NULL: no memory; `in` may be changed before STEP_CHILD */
+int    cf_adopt(cf_op *op, cf_op *child);      /* the child's error becomes the operation's */
+/* After a finish outside of cf_submit: the parent goes on. */
+void   cf_resume(cf_op *op);
+
+/* -------------------------------------------------------------------------------------------------------------- loop -- */
+
+struct cf_watch {
+    cf_loop    *loop;
+    int         fd;
+    unsigned    events;
+    bool        registered, dead;
+    cf_watch_fn ready;
+    void       *user;
+    cf_link     link; /* in loop->watches or loop->dead_watches */
+};
+
+#define CF_OPS_MAX ((size_t)1 << 24)
+
+struct cf_loop {
+    const cf_platform *platform;
+    int      poller, timer, waker;
+    unsigned generation;
+    bool     running, interrupted;
+    unsigned depth; /* backend functions on the stack */
+    atomic_bool woken;
+    atomic_bool has_granted;
+    int64_t  armed_at; /* when the timer goes off; INT64_MAX: never */
+    cf_link  stores, watches, dead_watches;
+    cf_link  ready;    /* finished, `done` not yet called           */
+    cf_link  yielded;  /* composed operations that let others pass  */
+    cf_link  granted;  /* got their key lock; CF_LOCK_DERIVE        */
+    cf_op  **ops;      /* every operation ever made on this loop    */
+    size_t   op_count, op_cap;
+    cf_op   *free_ops; /* through `parent` */
+    cf_op  **heap;     /* pending operations by deadline; cap is op_cap, so that pending never allocates */
+    size_t   heap_len;
+    uint64_t tickets;
+    size_t   pending, finished;
+};
+
+void cf_loop_arm(cf_loop *loop);
+void cf_heap_add(cf_loop *loop, cf_op *op);
+void cf_heap_remove(cf_loop *loop, cf_op *op);
+
+/* ------------------------------------------------------------------------------------------------------------- store -- */
+
+struct cf_store {
+    cf_loop                *loop;
+    const cf_backend_table *table;
+    cf_backend             *self;
+    cf_link                 link;
+    int64_t  ttl_ms, timeout_ms;
+    size_t   prefix_len;
+    unsigned depth; /* its backend's functions on the stack */
+    bool     closing;
+    uint64_t operations, errors, timeouts, pending;
+    char     prefix[]; /* behind the struct */
+};
+
+/* What the interfaces share: a request for a call, and an operation that is refused before it is submitted. */
+cf_request cf_asked(const cf_call *call, int kind, cf_slice key);
+int        cf_refuse(cf_store *store, const cf_request *request, cf_op **op, const char *text);
+
+/* Calls the slot of an operation whose `in` is complete. CF_OK, CF_PENDING or an error that is written into the operation. */
+int  cf_store_call(cf_op *op);
+void cf_store_leave(cf_store *store); /* after a call: a close that waited for it happens now */
+
+/* url.c */
+typedef struct cf_parsed_url {
+    cf_url    url;
+    cf_buffer text; /* the decoded parts */
+    cf_url_option options[16];
+} cf_parsed_url;
+int  cf_url_parse(const cf_platform *platform, cf_slice text, cf_parsed_url *out, cf_error *error);
+void cf_url_free(const cf_platform *platform, cf_parsed_url *url);
+
+/* derive.c */
+bool cf_derive_applies(const cf_store *store, int kind, unsigned flags);
+int  cf_derive(cf_op *op);
+void cf_derive_unlock(cf_op *op);    /* lets go of a held lock, leaves a queue; any state */
+void cf_derive_granted(cf_loop *loop);
+
+#endif

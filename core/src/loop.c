@@ -1,0 +1,337 @@
+/* loop.c: deadlines, wake-ups and watches behind one descriptor. */
+#include "core.h"
+
+#include <errno.h>
+
+/* --------------------------------------------------------------------------------------------- the heap of deadlines -- */
+
+static void heap_put(cf_loop *loop, size_t at, cf_op *op)
+{
+    loop->heap[at] = op;
+    op->heap_at = at;
+}
+
+static void heap_settle(cf_loop *loop, size_t at)
+{
+    cf_op *op = loop->heap[at];
+    while (at > 0 && loop->heap[(at - 1) / 2]->deadline > op->deadline) {
+        heap_put(loop, at, loop->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    for (;;) {
+        size_t least = at * 2 + 1;
+        if (least >= loop->heap_len) break;
+        if (least + 1 < loop->heap_len && loop->heap[least + 1]->deadline < loop->heap[least]->deadline) least++;
+        if (loop->heap[least]->deadline >= op->deadline) break;
+        heap_put(loop, at, loop->heap[least]);
+        at = least;
+    }
+    heap_put(loop, at, op);
+}
+
+void cf_heap_add(cf_loop *loop, cf_op *op)
+{
+    heap_put(loop, loop->heap_len++, op);
+    heap_settle(loop, op->heap_at);
+}
+
+void cf_heap_remove(cf_loop *loop, cf_op *op)
+{
+    size_t at = op->heap_at;
+    cf_op *last = loop->heap[--loop->heap_len];
+    op->heap_at = SIZE_MAX;
+    if (last == op) return;
+    heap_put(loop, at, last);
+    heap_settle(loop, at);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- its life -- */
+
+static void close_fd(const cf_platform *platform, int *fd)
+{
+    if (*fd >= 0) platform->close(platform->self, *fd);
+    *fd = -1;
+}
+
+static int open_fds(const cf_platform *platform, int fds[3], void *timer_data, void *waker_data)
+{
+    void *self = platform->self;
+    fds[0] = fds[1] = fds[2] = -1;
+    if ((fds[0] = platform->poller(self)) >= 0 && (fds[1] = platform->timer(self)) >= 0 &&
+        (fds[2] = platform->waker(self)) >= 0 && platform->poller_set(self, fds[0], fds[1], CF_READABLE, timer_data) == 0 &&
+        platform->poller_set(self, fds[0], fds[2], CF_READABLE, waker_data) == 0)
+        return CF_OK;
+    for (int i = 0; i < 3; i++) close_fd(platform, &fds[i]);
+    return CF_EUNAVAILABLE;
+}
+
+int cf_loop_new(const cf_platform *platform, cf_loop **out)
+{
+    *out = NULL;
+    if (!platform) platform = cf_platform_real();
+    if (platform->size != sizeof *platform) return CF_EINVAL;
+    cf_loop *loop = cf_zalloc(platform, sizeof *loop);
+    if (!loop) return CF_ENOMEM;
+    int fds[3];
+    int rc = open_fds(platform, fds, &loop->timer, &loop->waker);
+    if (rc != CF_OK) {
+        cf_release(platform, loop);
+        return rc;
+    }
+    loop->platform = platform;
+    loop->poller = fds[0];
+    loop->timer = fds[1];
+    loop->waker = fds[2];
+    loop->generation = cf_fork_generation();
+    loop->armed_at = INT64_MAX;
+    cf_link_init(&loop->stores);
+    cf_link_init(&loop->watches);
+    cf_link_init(&loop->dead_watches);
+    cf_link_init(&loop->ready);
+    cf_link_init(&loop->yielded);
+    cf_link_init(&loop->granted);
+    *out = loop;
+    return CF_OK;
+}
+
+static void call_ready(cf_loop *loop)
+{
+    /* Only those that are there now: a `done` that submits must not keep the loop here. */
+    cf_link list;
+    cf_link_init(&list);
+    while (!cf_link_alone(&loop->ready)) {
+        cf_link *link = loop->ready.next;
+        cf_link_remove(link);
+        cf_link_append(&list, link);
+    }
+    while (!cf_link_alone(&list)) {
+        cf_op *op = CF_OF_LINK(list.next, cf_op, ready);
+        cf_link_remove(&op->ready);
+        if (op->in.done) op->in.done(op, op->in.user);
+    }
+}
+
+static void free_dead_watches(cf_loop *loop)
+{
+    while (!cf_link_alone(&loop->dead_watches)) {
+        cf_watch *watch = CF_OF_LINK(loop->dead_watches.next, cf_watch, link);
+        cf_link_remove(&watch->link);
+        cf_release(loop->platform, watch);
+    }
+}
+
+void cf_loop_free(cf_loop *loop)
+{
+    if (!loop) return;
+    const cf_platform *platform = loop->platform;
+    while (!cf_link_alone(&loop->stores)) {
+        cf_store *store = CF_OF_LINK(loop->stores.next, cf_store, link);
+        cf_store_close(store, NULL);
+    }
+    call_ready(loop);
+    free_dead_watches(loop);
+    for (size_t i = 0; i < loop->op_count; i++) {
+        cf_op *op = loop->ops[i];
+        if (op->state != OP_FREE) cf_op_recycle(op);
+        cf_buffer_free(platform, &op->key);
+        cf_buffer_free(platform, &op->value);
+        cf_buffer_free(platform, &op->keep);
+    }
+    for (size_t i = 0; i < loop->op_count; i++) cf_release(platform, loop->ops[i]);
+    cf_release(platform, loop->ops);
+    cf_release(platform, loop->heap);
+    close_fd(platform, &loop->waker);
+    close_fd(platform, &loop->timer);
+    close_fd(platform, &loop->poller);
+    cf_release(platform, loop);
+}
+
+int cf_loop_fd(const cf_loop *loop) { return loop->poller; }
+size_t cf_loop_pending(const cf_loop *loop) { return loop->pending; }
+const cf_platform *cf_loop_platform(const cf_loop *loop) { return loop->platform; }
+bool cf_loop_forked(const cf_loop *loop) { return loop->generation != cf_fork_generation(); }
+
+int cf_loop_flush(cf_loop *loop)
+{
+    if (cf_loop_forked(loop)) return CF_EFORKED;
+    for (cf_link *link = loop->stores.next, *next; link != &loop->stores; link = next) {
+        cf_store *store = CF_OF_LINK(link, cf_store, link);
+        next = link->next;
+        if (store->table->flush && !store->closing) store->table->flush(store->self);
+    }
+    return CF_OK;
+}
+
+int cf_loop_wake(cf_loop *loop)
+{
+    if (cf_loop_forked(loop)) return CF_EFORKED; /* the descriptor is the parent's */
+    if (atomic_exchange(&loop->woken, true)) return CF_OK;
+    uint64_t one = 1;
+    /* It cannot fail for want of room: one write stands between two reads. */
+    return loop->platform->write(loop->platform->self, loop->waker, &one, sizeof one) == sizeof one ? CF_OK : CF_EUNAVAILABLE;
+}
+
+void cf_loop_arm(cf_loop *loop)
+{
+    int64_t due = loop->heap_len ? loop->heap[0]->deadline : INT64_MAX;
+    /* A timer that goes off too early only costs a look; one that is moved with every operation costs a system call each. */
+    if (due >= loop->armed_at) return;
+    int64_t in = due - cf_monotonic(loop->platform);
+    if (loop->platform->timer_set(loop->platform->self, loop->timer, in > 0 ? in : 0) == 0) loop->armed_at = due;
+}
+
+static void drain(cf_loop *loop, int fd)
+{
+    uint64_t count;
+    (void)!loop->platform->read(loop->platform->self, fd, &count, sizeof count);
+}
+
+static void resume_yielded(cf_loop *loop)
+{
+    cf_link list;
+    cf_link_init(&list);
+    while (!cf_link_alone(&loop->yielded)) {
+        cf_link *link = loop->yielded.next;
+        cf_link_remove(link);
+        cf_link_append(&list, link);
+    }
+    while (!cf_link_alone(&list)) {
+        cf_op *op = CF_OF_LINK(list.next, cf_op, ready);
+        cf_link_remove(&op->ready);
+        cf_resume(op);
+    }
+}
+
+static void judge_deadlines(cf_loop *loop)
+{
+    if (!loop->heap_len) return;
+    int64_t now = cf_monotonic(loop->platform);
+    while (loop->heap_len && loop->heap[0]->deadline <= now) {
+        cf_op *op = loop->heap[0];
+        cf_op_abort(op, CF_ETIMEOUT, END_QUEUE, "the operation's deadline passed");
+    }
+    cf_loop_arm(loop);
+}
+
+int cf_loop_run(cf_loop *loop, int timeout_ms)
+{
+    if (cf_loop_forked(loop)) return CF_EFORKED;
+    if (loop->running || loop->depth) return CF_EINVAL;
+    const cf_platform *platform = loop->platform;
+    size_t finished = loop->finished;
+    loop->running = true;
+    loop->interrupted = false;
+    cf_loop_flush(loop);
+    if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded)) timeout_ms = 0;
+    cf_loop_arm(loop);
+
+    cf_poll_event events[64];
+    int count = platform->poller_wait(platform->self, loop->poller, events, 64, timeout_ms);
+    if (count < 0) {
+        loop->interrupted = errno == EINTR;
+        if (!loop->interrupted) {
+            loop->running = false;
+            return CF_EUNAVAILABLE;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        if (events[i].data == &loop->timer) {
+            drain(loop, loop->timer);
+            loop->armed_at = INT64_MAX;
+        } else if (events[i].data == &loop->waker) {
+            drain(loop, loop->waker);
+            atomic_store(&loop->woken, false);
+            loop->interrupted = true;
+        } else {
+            cf_watch *watch = events[i].data;
+            if (!watch->dead) watch->ready(watch->user, events[i].events & watch->events);
+        }
+    }
+    if (atomic_exchange(&loop->has_granted, false)) cf_derive_granted(loop);
+    resume_yielded(loop);
+    judge_deadlines(loop); /* after what arrived: a process that was stopped reports no false time-outs */
+    call_ready(loop);
+    free_dead_watches(loop);
+    cf_loop_flush(loop);
+    loop->running = false;
+    return (int)(loop->finished - finished);
+}
+
+int cf_loop_reopen(cf_loop *loop)
+{
+    if (!cf_loop_forked(loop)) return CF_OK;
+    if (loop->running || loop->depth) return CF_EINVAL;
+    int fds[3], old[3] = {loop->poller, loop->timer, loop->waker};
+    int rc = open_fds(loop->platform, fds, &loop->timer, &loop->waker);
+    if (rc != CF_OK) return rc;
+    /* Closed, never spoken to: taking a watch out of the inherited poller would take it from the parent. */
+    for (int i = 0; i < 3; i++) close_fd(loop->platform, &old[i]);
+    loop->poller = fds[0];
+    loop->timer = fds[1];
+    loop->waker = fds[2];
+    loop->armed_at = INT64_MAX;
+    loop->generation = cf_fork_generation();
+    atomic_store(&loop->woken, false);
+    for (cf_link *link = loop->watches.next; link != &loop->watches; link = link->next)
+        CF_OF_LINK(link, cf_watch, link)->registered = false;
+    for (cf_link *link = loop->stores.next; link != &loop->stores; link = link->next) {
+        cf_store *store = CF_OF_LINK(link, cf_store, link);
+        if (store->table->forked) store->table->forked(store->self);
+    }
+    for (size_t i = 0; i < loop->op_count; i++) {
+        cf_op *op = loop->ops[i];
+        if (op->state == OP_PENDING && !op->parent)
+            cf_op_abort(op, CF_EFORKED, END_NOW, "the process forked while the operation was under way");
+    }
+    if (!cf_link_alone(&loop->ready)) cf_loop_wake(loop);
+    return CF_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- watches -- */
+
+int cf_watch_new(cf_loop *loop, int fd, unsigned events, cf_watch_fn ready, void *user, cf_watch **out)
+{
+    *out = NULL;
+    cf_watch *watch = cf_zalloc(loop->platform, sizeof *watch);
+    if (!watch) return CF_ENOMEM;
+    watch->loop = loop;
+    watch->fd = fd;
+    watch->ready = ready;
+    watch->user = user;
+    cf_link_append(&loop->watches, &watch->link);
+    int rc = cf_watch_set(watch, events);
+    if (rc != CF_OK) {
+        cf_link_remove(&watch->link);
+        cf_release(loop->platform, watch);
+        return rc;
+    }
+    *out = watch;
+    return CF_OK;
+}
+
+int cf_watch_set(cf_watch *watch, unsigned events)
+{
+    cf_loop *loop = watch->loop;
+    if (cf_loop_forked(loop)) return CF_EFORKED;
+    if (watch->registered || events) {
+        if (loop->platform->poller_set(loop->platform->self, loop->poller, watch->fd, events, watch) != 0) return CF_EUNAVAILABLE;
+        watch->registered = events != 0;
+    }
+    watch->events = events;
+    return CF_OK;
+}
+
+void cf_watch_free(cf_watch *watch)
+{
+    if (!watch) return;
+    cf_loop *loop = watch->loop;
+    if (watch->registered && !cf_loop_forked(loop)) loop->platform->poller_set(loop->platform->self, loop->poller, watch->fd, 0, watch);
+    cf_link_remove(&watch->link);
+    if (loop->running) {
+        /* The poller may have reported it already. */
+        watch->dead = true;
+        cf_link_append(&loop->dead_watches, &watch->link);
+    } else {
+        cf_release(loop->platform, watch);
+    }
+}

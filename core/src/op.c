@@ -1,0 +1,382 @@
+/* op.c: the life of an operation. */
+#include "core.h"
+
+#include <stdio.h>
+
+enum { RETAINED = 16 * 1024 }; /* what an operation at rest may keep of its buffers */
+
+bool cf_op_writes(const cf_op *op)
+{
+    static const bool writes[] = {
+#define CF_OP(NAME, slot, writes_) writes_,
+#include "counterfoil/ops.def"
+#undef CF_OP
+    };
+    return writes[op->in.kind];
+}
+
+cf_op *cf_op_new(cf_loop *loop, cf_store *store)
+{
+    cf_op *op = loop->free_ops;
+    if (op) {
+        loop->free_ops = op->parent;
+    } else {
+        if (loop->op_count == loop->op_cap) {
+            /* The heap of deadlines grows with the operations, so that becoming pending can never fail. */
+            size_t cap = loop->op_cap ? loop->op_cap * 2 : 16;
+            if (loop->op_count >= CF_OPS_MAX) return NULL;
+            cf_op **ops = loop->platform->resize(loop->platform->self, loop->ops, cap * sizeof *ops);
+            if (!ops) return NULL;
+            loop->ops = ops;
+            cf_op **heap = loop->platform->resize(loop->platform->self, loop->heap, cap * sizeof *heap);
+            if (!heap) return NULL;
+            loop->heap = heap;
+            loop->op_cap = cap;
+        }
+        op = cf_zalloc(loop->platform, sizeof *op);
+        if (!op) return NULL;
+        op->loop = loop;
+        op->index = (uint32_t)loop->op_count;
+        op->heap_at = SIZE_MAX;
+        cf_link_init(&op->ready);
+        cf_link_init(&op->lock_link);
+        loop->ops[loop->op_count++] = op;
+    }
+    op->store = store;
+    op->state = OP_SUBMITTING;
+    op->hit = op->kept = op->prepared = false;
+    op->ticket = ++loop->tickets << 24 | op->index;
+    op->number = 0;
+    op->value.len = op->key.len = op->key_at = 0;
+    op->cursor_len = 0;
+    op->error.status = CF_OK;
+    op->error.outcome = CF_NOT_APPLIED;
+    op->error.text[0] = 0;
+    op->parent = op->child = NULL;
+    op->step = NULL;
+    op->phase = 0;
+    return op;
+}
+
+static void drop_attached(cf_op *op)
+{
+    void *attached = op->attached;
+    op->attached = NULL;
+    if (attached && op->release_attached) op->release_attached(attached);
+}
+
+static void drop_buffer(const cf_platform *platform, cf_buffer *buffer)
+{
+    if (buffer->cap > RETAINED) cf_buffer_free(platform, buffer);
+    buffer->len = 0;
+}
+
+void cf_op_recycle(cf_op *op)
+{
+    if (op->child) cf_op_recycle(op->child);
+    op->child = NULL;
+    if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
+    drop_attached(op);
+    drop_buffer(op->loop->platform, &op->key);
+    drop_buffer(op->loop->platform, &op->value);
+    drop_buffer(op->loop->platform, &op->keep);
+    op->state = OP_FREE;
+    op->store = NULL;
+    op->parent = op->loop->free_ops;
+    op->loop->free_ops = op;
+}
+
+void cf_op_pend(cf_op *op, bool deadline)
+{
+    op->state = OP_PENDING;
+    if (!deadline) return;
+    cf_loop *loop = op->loop;
+    int64_t timeout = op->in.timeout_ms ? op->in.timeout_ms : op->store->timeout_ms;
+    op->deadline = cf_monotonic(loop->platform) + timeout;
+    loop->pending++;
+    op->store->pending++;
+    cf_heap_add(loop, op);
+    cf_loop_arm(loop);
+}
+
+void cf_op_end(cf_op *op, int status, cf_end how)
+{
+    cf_loop *loop = op->loop;
+    if (op->heap_at != SIZE_MAX) {
+        cf_heap_remove(loop, op);
+        loop->pending--;
+        if (op->store) op->store->pending--;
+    }
+    if (op->lock_state != LOCK_NONE) cf_derive_unlock(op);
+    if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
+    op->state = OP_FINISHED;
+    if (status < 0 && op->error.status != status)
+        cf_error_set(&op->error, status, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "the %s backend failed",
+                     op->store ? op->store->table->name : "closed");
+    if (status == CF_OK) op->error.status = CF_OK;
+    if (op->parent) {
+        if (how != END_QUIETLY) cf_resume(op->parent);
+        return;
+    }
+    loop->finished++;
+    if (op->store && status < 0) {
+        op->store->errors++;
+        if (status == CF_ETIMEOUT) op->store->timeouts++;
+    }
+    if (how == END_NOW) {
+        if (op->in.done) op->in.done(op, op->in.user);
+    } else if (how == END_QUEUE) {
+        cf_link_append(&loop->ready, &op->ready);
+        cf_loop_wake(loop);
+    }
+}
+
+void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
+{
+    bool reached = cf_op_writes(op);
+    if (op->child) {
+        cf_op *child = op->child;
+        if (child->state == OP_PENDING) cf_op_abort(child, status, END_QUIETLY, sentence);
+        op->child = NULL;
+        cf_op_recycle(child);
+    } else if (op->lock_state == LOCK_WAITING || op->lock_state == LOCK_GRANTED) {
+        reached = false;
+    } else if (op->store && op->store->table->cancel) {
+        op->store->depth++;
+        op->store->table->cancel(op->store->self, op);
+        op->store->depth--;
+    }
+    cf_error_set(&op->error, status, reached ? CF_UNKNOWN : CF_NOT_APPLIED, "%s", sentence);
+    cf_op_end(op, status, how);
+}
+
+/* ------------------------------------------------------------------------------------------------ composed operations -- */
+
+int cf_compose(cf_op *op, cf_step_fn step)
+{
+    op->step = step;
+    int rc = cf_compose_on(op);
+    if (rc == CF_PENDING) cf_op_pend(op, true);
+    return rc;
+}
+
+int cf_compose_on(cf_op *op)
+{
+    for (;;) {
+        cf_op *child = op->child;
+        if (!child || !child->prepared) {
+            int rc = op->step(op, child);
+            if (rc == STEP_YIELD) {
+                op->child->prepared = true;
+                cf_link_append(&op->loop->yielded, &op->ready);
+                cf_loop_wake(op->loop);
+                return CF_PENDING;
+            }
+            if (rc != STEP_CHILD) {
+                if (op->child) cf_op_recycle(op->child);
+                op->child = NULL;
+                return rc;
+            }
+            child = op->child;
+        }
+        child->prepared = false;
+        int rc = cf_store_call(child);
+        if (rc == CF_PENDING) return CF_PENDING;
+        child->state = OP_FINISHED;
+    }
+}
+
+void cf_resume(cf_op *op)
+{
+    cf_store *store = op->store;
+    int rc = cf_compose_on(op);
+    if (rc != CF_PENDING) cf_op_end(op, rc, END_QUEUE);
+    if (store) cf_store_leave(store);
+}
+
+cf_op *cf_child(cf_op *op, int kind, cf_slice key)
+{
+    cf_op *child = op->child;
+    if (child) {
+        op->child = NULL;
+        cf_op_recycle(child);
+    }
+    child = cf_op_new(op->loop, op->store);
+    if (!child) {
+        cf_error_set(&op->error, CF_ENOMEM, CF_NOT_APPLIED, "no memory");
+        return NULL;
+    }
+    op->child = child;
+    child->parent = op;
+    child->in = (cf_request){.size = sizeof child->in, .kind = kind, .key = key};
+    return child;
+}
+
+int cf_adopt(cf_op *op, cf_op *child)
+{
+    op->error = child->error;
+    drop_attached(op);
+    op->attached = child->attached;
+    op->release_attached = child->release_attached;
+    child->attached = NULL;
+    return op->error.status;
+}
+
+/* --------------------------------------------------------------------------------------------------- for the caller -- */
+
+int cf_op_kind(const cf_op *op) { return op->in.kind; }
+
+int cf_op_status(const cf_op *op)
+{
+    return op->state == OP_FINISHED ? op->error.status : CF_PENDING;
+}
+
+bool cf_op_hit(const cf_op *op) { return op->hit; }
+cf_slice cf_op_value(const cf_op *op) { return cf_bytes(op->value.ptr, op->value.len); }
+int64_t cf_op_number(const cf_op *op) { return op->number; }
+cf_slice cf_op_cursor(const cf_op *op) { return cf_bytes(op->cursor, op->cursor_len); }
+const cf_error *cf_op_error(const cf_op *op) { return &op->error; }
+void *cf_op_user(const cf_op *op) { return op->in.user; }
+cf_store *cf_op_store(const cf_op *op) { return op->store; }
+void *cf_op_attached(const cf_op *op) { return op->attached; }
+
+bool cf_op_next_key(cf_op *op, cf_slice *key)
+{
+    if (op->key_at >= op->value.len) return false;
+    uint32_t len;
+    memcpy(&len, op->value.ptr + op->key_at, sizeof len);
+    *key = cf_bytes(op->value.ptr + op->key_at + sizeof len, len);
+    op->key_at += sizeof len + len;
+    return true;
+}
+
+int cf_op_cancel(cf_op *op)
+{
+    if (op->state != OP_PENDING) return CF_EINVAL;
+    cf_op_abort(op, CF_ECANCELED, END_NOW, "the operation was cancelled");
+    return CF_OK;
+}
+
+void cf_op_free(cf_op *op)
+{
+    if (!op) return;
+    if (op->state == OP_PENDING) cf_op_abort(op, CF_ECANCELED, END_QUIETLY, "the operation was cancelled");
+    cf_op_recycle(op);
+}
+
+int cf_op_wait_for(cf_op *op, int max_ms)
+{
+    cf_loop *loop = op->loop;
+    int64_t until = max_ms < 0 ? INT64_MAX : cf_monotonic(loop->platform) + max_ms;
+    /* Also when it has finished and its `done` still waits in the queue. */
+    while (op->state == OP_PENDING || !cf_link_alone(&op->ready)) {
+        int64_t left = until == INT64_MAX ? -1 : until - cf_monotonic(loop->platform);
+        if (max_ms >= 0 && left < 0) left = 0;
+        int rc = cf_loop_run(loop, (int)left);
+        if (rc < 0) return rc;
+        if (max_ms >= 0 && rc == 0 && op->state == OP_PENDING && (left == 0 || loop->interrupted)) return CF_PENDING;
+    }
+    return op->error.status;
+}
+
+int cf_op_wait(cf_op *op) { return cf_op_wait_for(op, -1); }
+
+/* -------------------------------------------------------------------------------------------------- for the backend -- */
+
+const cf_request *cf_op_in(const cf_op *op) { return &op->in; }
+cf_loop *cf_op_loop(const cf_op *op) { return op->loop; }
+uint64_t cf_op_ticket(const cf_op *op) { return op->ticket; }
+
+cf_op *cf_loop_op(cf_loop *loop, uint64_t ticket)
+{
+    size_t index = ticket & (CF_OPS_MAX - 1);
+    if (index >= loop->op_count) return NULL;
+    cf_op *op = loop->ops[index];
+    return op->ticket == ticket && op->state == OP_PENDING ? op : NULL;
+}
+
+int cf_op_keep(cf_op *op)
+{
+    if (op->kept) return CF_OK;
+    cf_request *in = &op->in;
+    cf_slice *parts[] = {&in->key, &in->value, &in->expected, &in->cursor};
+    size_t total = 0;
+    for (size_t i = 0; i < 4; i++) total += parts[i]->len;
+    op->keep.len = 0;
+    int rc = cf_buffer_reserve(op->loop->platform, &op->keep, total);
+    if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory");
+    for (size_t i = 0; i < 4; i++) {
+        if (parts[i]->len == 0) continue;
+        char *at = op->keep.ptr + op->keep.len;
+        memcpy(at, parts[i]->ptr, parts[i]->len);
+        parts[i]->ptr = at;
+        op->keep.len += parts[i]->len;
+    }
+    op->kept = true;
+    return CF_OK;
+}
+
+void cf_op_set_hit(cf_op *op, bool hit) { op->hit = hit; }
+void cf_op_set_number(cf_op *op, int64_t number) { op->number = number; }
+
+char *cf_op_value_buffer(cf_op *op, size_t len)
+{
+    op->value.len = 0;
+    if (cf_buffer_reserve(op->loop->platform, &op->value, len ? len : 1) != CF_OK) {
+        cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for the value");
+        return NULL;
+    }
+    op->value.len = len;
+    return op->value.ptr;
+}
+
+int cf_op_set_value(cf_op *op, cf_slice value)
+{
+    char *to = cf_op_value_buffer(op, value.len);
+    if (!to) return CF_ENOMEM;
+    if (value.len) memcpy(to, value.ptr, value.len);
+    return CF_OK;
+}
+
+int cf_op_add_key(cf_op *op, cf_slice key)
+{
+    size_t prefix = op->store ? op->store->prefix_len : 0;
+    if (!cf_slice_starts(key, op->in.key)) return CF_OK;
+    cf_slice bare = cf_bytes(key.ptr + prefix, key.len - prefix);
+    if (bare.len == 0 || bare.len > CF_KEY_MAX || cf_key_fault(bare)) return CF_OK;
+    uint32_t len = (uint32_t)bare.len;
+    size_t before = op->value.len;
+    int rc = cf_buffer_append(op->loop->platform, &op->value, cf_bytes(&len, sizeof len));
+    if (rc == CF_OK) rc = cf_buffer_append(op->loop->platform, &op->value, bare);
+    if (rc == CF_OK) return CF_OK;
+    op->value.len = before;
+    return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory for a page of keys");
+}
+
+int cf_op_set_cursor(cf_op *op, cf_slice cursor)
+{
+    if (cursor.len > sizeof op->cursor)
+        return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the backend gave a cursor of %zu bytes; at most %zu are allowed",
+                          cursor.len, sizeof op->cursor);
+    if (cursor.len) memcpy(op->cursor, cursor.ptr, cursor.len);
+    op->cursor_len = (uint8_t)cursor.len;
+    return CF_OK;
+}
+
+int cf_op_fail(cf_op *op, int status, int outcome, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    cf_error_setv(&op->error, status, outcome, format, args);
+    va_end(args);
+    return status;
+}
+
+void cf_op_attach(cf_op *op, void *object, void (*release)(void *object))
+{
+    drop_attached(op);
+    op->attached = object;
+    op->release_attached = release;
+}
+
+void cf_op_finish(cf_op *op, int status) { cf_op_end(op, status, END_QUEUE); }
