@@ -1,0 +1,354 @@
+"""Runs every example of README.md as it is written: no block can be left out without this file saying why.
+
+An example that prints says in a comment what it prints; the comment is checked. A server is started and asked.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HANG_SECONDS = 120  # only so that nothing hangs; no example takes long
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    line: int  # of README.md, where its code starts
+    heading: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}, {self.language} ({self.heading})"
+
+
+def blocks() -> list[Block]:
+    found = []
+    heading = ""
+    opened: tuple[str, int] | None = None
+    lines: list[str] = []
+    for number, line in enumerate(README.splitlines(), 1):
+        if line.startswith("```"):
+            if opened is None:
+                opened, lines = (line[3:].strip(), number + 1), []
+            else:
+                found.append(Block(opened[0], "\n".join(lines) + "\n", opened[1], heading))
+                opened = None
+        elif opened is not None:
+            lines.append(line)
+        elif line.startswith("#"):
+            heading = line.lstrip("# ")
+    assert opened is None, "README.md ends inside a block"
+    return found
+
+
+BLOCKS = blocks()
+
+
+def of(*languages: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages]
+
+
+def kind(block: Block) -> str:
+    """What proves this block: see the test of that name."""
+    if block.language == "sh":
+        return "commands"
+    if block.language == "c":
+        return "c"
+    if block.language == "python":
+        return "fastapi" if "FastAPI(" in block.code else "python"
+    if block.language == "js":
+        return "express" if "express()" in block.code else "js"
+    return "unknown"
+
+
+def each(name: str) -> pytest.MarkDecorator:
+    chosen = [block for block in BLOCKS if kind(block) == name]
+    # An empty list would be a test that is silently never run.
+    assert chosen, f"README.md has no block that {name!r} proves: remove its test"
+    return pytest.mark.parametrize("block", chosen, ids=str)
+
+
+def test_no_block_is_left_out() -> None:
+    fences = len(re.findall(r"^\s*(?:```|~~~)", README, re.MULTILINE))
+    assert fences == 2 * len(BLOCKS), "a fence that this test does not read: ~~~, or an indented one"
+    left_out = [str(block) for block in BLOCKS if kind(block) == "unknown"]
+    assert not left_out
+
+
+# ------------------------------------------------------------------------------------------------ what an example prints
+
+PRINTS = re.compile(r"(?:print|console\.log|printf)\(.*\).*?(?:#|//) (?P<says>.*)$")
+
+
+def promised(block: Block) -> list[str]:
+    """The lines that an example says it prints: one comment behind every statement that prints."""
+    lines = []
+    for line in block.code.splitlines():
+        if re.search(r"\bprint\(|console\.log\(|\bprintf\(", line):
+            match = PRINTS.search(line)
+            assert match, f"README.md: an example prints without saying what: {line.strip()}"
+            lines.append(match["says"])
+    assert lines, f"README.md, {block}: it shows nothing that could be checked"
+    return lines
+
+
+def outcome(command: list[str | Path], cwd: Path, **environment: str) -> list[str]:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@each("python")
+def test_python(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(block.code)
+    assert outcome([sys.executable, "main.py"], tmp_path) == promised(block)
+
+
+def javascript(block: Block, directory: Path) -> Path:
+    """The block as a file of a project that has installed the packages which it names."""
+    modules = directory / "node_modules"
+    modules.mkdir()
+    for module in (ROOT / "node_modules").iterdir():
+        (modules / module.name).symlink_to(module)
+    (modules / "counterfoil").symlink_to(ROOT)
+    file = directory / ("main.mjs" if re.search(r"^import ", block.code, re.MULTILINE) else "main.cjs")
+    file.write_text(block.code)
+    return file
+
+
+@each("js")
+def test_js(block: Block, tmp_path: Path) -> None:
+    assert outcome(["node", javascript(block, tmp_path)], tmp_path) == promised(block)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C library, installed as the README says."""
+    tree = ROOT / "build" / "c"
+    if not (tree / "CMakeCache.txt").exists():
+        tree = tmp_path_factory.mktemp("tree")
+        outcome(["cmake", "-S", ROOT, "-B", tree], ROOT)
+    prefix = tmp_path_factory.mktemp("prefix")
+    for command in (["cmake", "--build", tree], ["cmake", "--install", tree, "--prefix", prefix]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return prefix
+
+
+@each("c")
+def test_c(block: Block, installed: Path, tmp_path: Path) -> None:
+    command = re.search(r"`(cc main\.c .*?)`", README)
+    assert command, "the README does not say how to compile the example"
+    (tmp_path / "main.c").write_text(block.code)
+    package = next(installed.rglob("counterfoil.pc")).parent
+    library = next(installed.rglob("libcounterfoil.so")).parent
+    strict = "-std=c11 -Wall -Wextra -Werror -pedantic"
+    environment = {"PKG_CONFIG_PATH": str(package), "LD_LIBRARY_PATH": str(library)}
+    outcome(["sh", "-c", command[1].replace("cc ", f"cc {strict} ", 1)], tmp_path, **environment)
+    assert outcome([tmp_path / "a.out"], tmp_path, **environment) == promised(block)
+
+
+# --------------------------------------------------------------------------------------------------------------- servers
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(command: list[str | Path], cwd: Path, port: int, **environment: str) -> Iterator[str]:
+    log = cwd / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command, cwd=cwd, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        until = time.monotonic() + HANG_SECONDS
+        while True:
+            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def ask(url: str, method: str = "GET", cookie: str | None = None) -> tuple[int, str, str | None]:
+    """Status, body and the cookie to send next."""
+    request = urllib.request.Request(url, method=method, headers={"Cookie": cookie} if cookie else {})
+    # Without the proxies that the environment may name: this is our own machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=HANG_SECONDS) as response:
+            given = response.headers.get("Set-Cookie")
+            return response.status, response.read().decode(), given.split(";")[0] if given else cookie
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), cookie
+
+
+@each("express")
+def test_express(block: Block, tmp_path: Path) -> None:
+    file = javascript(block, tmp_path)
+    port = free_port()
+    with serving(["node", file], tmp_path, port, PORT=str(port), SESSION_SECRET="s") as url:
+        _, first, cookie = ask(url + "/")
+        assert cookie and cookie.startswith("connect.sid=")
+        assert (first, ask(url + "/", cookie=cookie)[1]) == ("visit 1", "visit 2")
+        assert ask(url + "/")[1] == "visit 1"
+
+
+@each("fastapi")
+def test_fastapi(block: Block, tmp_path: Path) -> None:
+    command = re.search(r"`uvicorn (main:app)`", README)
+    assert command, "the README does not say how to run the example"
+    (tmp_path / "main.py").write_text(block.code)
+    port = free_port()
+    with serving([sys.executable, "-m", "uvicorn", command[1], "--port", str(port)], tmp_path, port) as url:
+        status, body, _ = ask(url + "/invite?email=ada@example.org", "POST")
+        assert status == 200
+        accept = url + "/accept?code=" + urllib.parse.quote(json.loads(body)["code"])
+        assert json.loads(ask(accept, "POST")[1]) == {"welcome": "ada@example.org"}
+        assert ask(accept, "POST")[0] == 400
+
+
+def test_cross_auth() -> None:
+    """The call that the README names, with the arguments that it names."""
+    fastapi = pytest.importorskip("cross_auth.fastapi", reason="the package cross-auth is not installed here")
+    import counterfoil
+
+    call = re.search(r"`CrossAuth\((.*?)\)`\.", README, re.DOTALL)
+    assert call
+    names = re.findall(r"(\w+)=", call[1])
+    given = {"accounts_storage": object(), "providers": [], "trusted_origins": []}
+    with counterfoil.open("memory:") as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # releases after 0.22 do without trusted_origins
+        storage = counterfoil.SecondaryStorage(store)
+        assert set(names) == {"storage", *given}
+        fastapi.CrossAuth(storage=storage, **given)
+
+
+# -------------------------------------------------------------------------------------------------------------- commands
+
+
+def front_door_has(name: str) -> None:
+    done = subprocess.run([ROOT / "run", "help"], capture_output=True, text=True, check=True)
+    assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+
+
+def python_package() -> None:
+    assert metadata.metadata("counterfoil")["Name"] == "counterfoil"
+    assert (ROOT / "setup.py").exists()
+    assert "build-system" in tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def node_package() -> None:
+    package = json.loads((ROOT / "package.json").read_text())
+    assert package["name"] == "counterfoil"
+    assert not {"install", "preinstall", "postinstall"} & set(package["scripts"]), "installing must run no script"
+
+
+def cmake_commands() -> None:
+    assert shutil.which("cmake")
+    assert "install(" in (ROOT / "CMakeLists.txt").read_text()
+
+
+# Commands that are not run from here, each with the reason, and with a check that it is not a wrong command all the same.
+NOT_RUN = {
+    "./run demo": ("it keeps running; ./run test runs its --check", lambda: front_door_has("demo")),
+    "./run test": ("it is what runs this test", lambda: front_door_has("test")),
+    "pip install counterfoil": ("from the registry, where it is not published yet", python_package),
+    "npm install counterfoil": ("from the registry, where it is not published yet", node_package),
+    "pip install .": ("./run has installed this folder with pip before this test", python_package),
+    'npm install "$PWD"': ("run in a user's project; the examples above are one that has this folder installed", node_package),
+    "cmake -S . -B build/release && cmake --build build/release && cmake --install build/release --prefix ~/.local": (
+        "the same three steps, into another folder, are the fixture of the C example",
+        cmake_commands,
+    ),
+}
+
+
+@each("commands")
+def test_commands(block: Block) -> None:
+    for command in block.code.splitlines():
+        assert command in NOT_RUN, f"README.md, {block}: a command that this test does not know: {command}"
+        assert shlex.split(command)
+        NOT_RUN[command][1]()
+
+
+def test_every_exception_is_used() -> None:
+    shown = {command for block in of("sh") for command in block.code.splitlines()}
+    assert set(NOT_RUN) == shown
+
+
+# ------------------------------------------------------------------------------------------------------------- the prose
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
+def test_errors_table_is_complete_and_true() -> None:
+    import counterfoil
+
+    rows = re.findall(r"^\| `([A-Z_]+)` \| [^|]+ \| ([^|]+) \| ([^|]*)\|$", README, re.MULTILINE)
+    header = (ROOT / "core/include/counterfoil.h").read_text(encoding="utf-8")
+    codes = set(re.findall(r"^ +CF_E\w+ += -\d+, +/\* ([A-Z_]+) ", header, re.MULTILINE)) | {
+        found for found in re.findall(r"CF_E\w+ = -\d+,? +/\* ([A-Z_]+) ", header)
+    }
+    assert {code for code, _, _ in rows} == codes - {"HOST"}  # the host's own exception is thrown instead
+    for _, classes, also in rows:
+        for name in re.findall(r"\w+", classes):
+            assert issubclass(getattr(counterfoil, name), counterfoil.Error)
+        for name in re.findall(r"\w+", also):
+            builtin = getattr(__import__("builtins"), name)
+            assert any(issubclass(getattr(counterfoil, one), builtin) for one in re.findall(r"\w+", classes))
+
+
+def test_length() -> None:
+    assert len(README.splitlines()) < 250
