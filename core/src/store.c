@@ -235,9 +235,14 @@ static int resolve_life(cf_op *op, const cf_store *store)
 
 static int check(cf_op *op, cf_store *store, const cf_request *request)
 {
+    op->in = (cf_request){.size = sizeof op->in};
     if (request->size != sizeof op->in) return invalid(op, "cf_request.size is not sizeof(cf_request)");
     cf_request *in = &op->in;
-    if (in->kind < 0 || in->kind >= CF_OP_KINDS) return invalid(op, "there is no operation of that kind");
+    *in = *request;
+    if (in->kind < 0 || in->kind >= CF_OP_KINDS) {
+        in->kind = CF_OP_GET;
+        return invalid(op, "there is no operation of that kind");
+    }
     if (cf_loop_forked(op->loop))
         return cf_op_fail(op, CF_EFORKED, CF_NOT_APPLIED, "this store was opened before fork(): reopen its loop");
     if (store->closing) return cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
@@ -420,7 +425,6 @@ int cf_submit(cf_store *store, const cf_request *request, cf_op **out)
     *out = op;
     if (!op) return CF_ENOMEM;
     store->operations++;
-    op->in = *request;
     int rc = check(op, store, request);
     if (rc == CF_OK) rc = put_prefix(op, store);
     if (rc == CF_OK) rc = dispatch(op, store);
