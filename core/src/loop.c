@@ -168,7 +168,9 @@ int cf_loop_wake(cf_loop *loop)
     if (atomic_exchange(&loop->woken, true)) return CF_OK;
     uint64_t one = 1;
     /* It cannot fail for want of room: one write stands between two reads. */
-    return loop->platform->write(loop->platform->self, loop->waker, &one, sizeof one) == sizeof one ? CF_OK : CF_EUNAVAILABLE;
+    if (loop->platform->write(loop->platform->self, loop->waker, &one, sizeof one) == sizeof one) return CF_OK;
+    atomic_store(&loop->woken, false); /* or no later wake would try again */
+    return CF_EUNAVAILABLE;
 }
 
 void cf_loop_arm(cf_loop *loop)
@@ -254,6 +256,7 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
     free_dead_watches(loop);
     cf_loop_flush(loop);
     loop->running = false;
+    if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded)) cf_loop_wake(loop);
     return (int)(loop->finished - finished);
 }
 

@@ -99,6 +99,13 @@ void cf_op_pend(cf_op *op, bool deadline)
     cf_loop_arm(loop);
 }
 
+void cf_op_bring_nothing(cf_op *op)
+{
+    op->hit = false;
+    op->value.len = op->key_at = 0;
+    op->cursor_len = 0;
+}
+
 void cf_op_end(cf_op *op, int status, cf_end how)
 {
     cf_loop *loop = op->loop;
@@ -110,6 +117,7 @@ void cf_op_end(cf_op *op, int status, cf_end how)
     if (op->lock_state != LOCK_NONE) cf_derive_unlock(op);
     if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
     op->state = OP_FINISHED;
+    if (status < 0) cf_op_bring_nothing(op);
     if (status < 0 && op->error.status != status)
         cf_error_set(&op->error, status, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "the %s backend failed",
                      op->store ? op->store->table->name : "closed");
@@ -127,7 +135,7 @@ void cf_op_end(cf_op *op, int status, cf_end how)
         if (op->in.done) op->in.done(op, op->in.user);
     } else if (how == END_QUEUE) {
         cf_link_append(&loop->ready, &op->ready);
-        cf_loop_wake(loop);
+        if (!loop->running) cf_loop_wake(loop); /* a loop that runs looks before it returns */
     }
 }
 
@@ -169,7 +177,7 @@ int cf_compose_on(cf_op *op)
             if (rc == STEP_YIELD) {
                 op->child->prepared = true;
                 cf_link_append(&op->loop->yielded, &op->ready);
-                cf_loop_wake(op->loop);
+                if (!op->loop->running) cf_loop_wake(op->loop);
                 return CF_PENDING;
             }
             if (rc != STEP_CHILD) {

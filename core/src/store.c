@@ -434,8 +434,12 @@ int cf_submit(cf_store *store, const cf_request *request, cf_op **out)
         cf_op_abort(op, rc, END_QUIETLY, "the store was closed while the operation was under way");
     } else if (rc != CF_PENDING) {
         op->state = OP_FINISHED;
-        if (rc == CF_OK) op->error.status = CF_OK;
-        else store->errors++;
+        if (rc == CF_OK) {
+            op->error.status = CF_OK;
+        } else {
+            cf_op_bring_nothing(op);
+            store->errors++;
+        }
     }
     cf_store_leave(store);
     return rc;
