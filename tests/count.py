@@ -15,7 +15,7 @@ def ctest(text: str) -> tuple[int, int, int]:
         said = case.findtext("system-out") or ""
         status = case.get("status")
         good, bad, passed_over = (
-            sum(map(int, re.findall(rf"\[\s*{word}\s*\] (\d+) test\(s\)", said))) for word in ("PASSED", "FAILED", "SKIPPED")
+            sum(map(int, re.findall(rf"\[\s*{word}\s*\] (?:.*: )?(\d+) test\(s\)", said))) for word in ("PASSED", "FAILED", "SKIPPED")
         )
         if good + bad + passed_over == 0:
             good, passed_over = int(status == "run"), int(status in ("notrun", "disabled"))
