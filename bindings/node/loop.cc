@@ -1,0 +1,261 @@
+// The environment (main thread or worker) and its loops: one descriptor each, watched by libuv.
+//
+// A loop is watched from its first pending operation on. It keeps the process alive while operations are in flight (each has a
+// deadline, so that ends) and never otherwise. What is submitted in one tick is flushed once, at its end.
+#include "binding.h"
+
+#include <new>
+
+namespace counterfoil {
+
+static const unsigned FLUSH_EARLY = 64; // submits in one long tick after which the first are sent at once
+
+// ---------------------------------------------------------------------------------------------------------- environment --
+
+static void unhook(Env *env)
+{
+    napi_async_cleanup_hook_handle hook = env->hook;
+    env->hook = nullptr;
+    if (hook != nullptr) (void)!napi_remove_async_cleanup_hook(hook); // node frees the environment after this, not before
+}
+
+static void handle_closed(uv_handle_s *handle)
+{
+    Env *env = static_cast<Env *>(uv_handle_get_data(handle));
+    free(handle);
+    env->handles--;
+    if (env->leaving && env->handles == 0) unhook(env);
+}
+
+static void loop_dispose(Loop *loop)
+{
+    Env *env = loop->env;
+    for (Loop **at = &env->loops; *at != nullptr; at = &(*at)->next) {
+        if (*at != loop) continue;
+        *at = loop->next;
+        break;
+    }
+    if (env->main == loop) env->main = nullptr;
+    if (loop->poll != nullptr) { // before the descriptor is closed
+        uv_handle_s *handle = reinterpret_cast<uv_handle_s *>(loop->poll);
+        uv_poll_stop(loop->poll);
+        loop->poll = nullptr;
+        uv_handle_set_data(handle, env);
+        uv_close(handle, handle_closed);
+    }
+    cf_loop_free(loop->loop);
+    loop->loop = nullptr;
+    while (loop->stores != nullptr) store_forget(loop->stores);
+    if (loop->context != nullptr) (void)!napi_async_destroy(env->napi, loop->context);
+    if (loop->resource != nullptr) (void)!napi_delete_reference(env->napi, loop->resource);
+    while (loop->spare != nullptr) {
+        Pending *pending = loop->spare;
+        loop->spare = pending->next;
+        delete pending;
+    }
+    if (loop->stage != nullptr) {
+        loop->stage->loop = nullptr;
+        stage_drop(loop->stage);
+    }
+    delete loop;
+}
+
+// The environment ends: the natural end of a thread, process.exit() in a worker, worker.terminate(). From here on JavaScript is not called.
+static void environment_ends(napi_async_cleanup_hook_handle, void *data)
+{
+    Env *env = static_cast<Env *>(data);
+    env->leaving = true;
+    while (env->loops != nullptr) loop_dispose(env->loops);
+    if (env->handles == 0) unhook(env);
+}
+
+static void env_free(napi_env, void *data, void *) { delete static_cast<Env *>(data); }
+
+Env *env_new(napi_env napi)
+{
+    Env *env = new (std::nothrow) Env();
+    if (env == nullptr) return nullptr;
+    env->napi = napi;
+    if (napi_set_instance_data(napi, env, env_free, nullptr) != napi_ok) {
+        delete env;
+        return nullptr;
+    }
+    if (napi_add_async_cleanup_hook(napi, environment_ends, env, &env->hook) != napi_ok) return nullptr;
+    return env;
+}
+
+Env *env_get(napi_env napi)
+{
+    void *data = nullptr;
+    return napi_get_instance_data(napi, &data) == napi_ok ? static_cast<Env *>(data) : nullptr;
+}
+
+// ----------------------------------------------------------------------------------------------------------------- loop --
+
+int loop_for(Env *env, Stage *stage, Loop **out)
+{
+    Loop *loop = stage != nullptr ? stage->loop : env->main;
+    if (loop == nullptr) {
+        loop = new (std::nothrow) Loop();
+        if (loop == nullptr) return CF_ENOMEM;
+        int status = cf_loop_new(stage != nullptr ? cf_stage_platform(stage->stage) : nullptr, &loop->loop);
+        if (status != CF_OK) {
+            delete loop;
+            return status;
+        }
+        loop->env = env;
+        loop->next = env->loops;
+        env->loops = loop;
+        if (stage != nullptr) {
+            loop->stage = stage;
+            stage->loop = loop;
+            stage->holders++;
+        } else {
+            env->main = loop;
+        }
+    }
+    *out = loop;
+    return CF_OK;
+}
+
+static void flush(Loop *loop)
+{
+    loop->unsent = 0;
+    (void)!cf_loop_flush(loop->loop);
+}
+
+// At the end of the tick JavaScript calls flush(); when that cannot be arranged, now is as good.
+static void schedule(Loop *loop)
+{
+    Env       *env = loop->env;
+    napi_value function = nullptr, self = nullptr, result = nullptr;
+    if (env->scheduled) return;
+    bool waiting = false;
+    if (napi_is_exception_pending(env->napi, &waiting) == napi_ok && !waiting &&
+        napi_get_reference_value(env->napi, env->schedule, &function) == napi_ok && function != nullptr &&
+        (self = undefined(env->napi)) != nullptr) {
+        if (napi_call_function(env->napi, self, function, 0, nullptr, &result) == napi_ok) {
+            env->scheduled = true;
+            return;
+        }
+        // No stack left, most likely: the operation itself was submitted, so its caller must not see this.
+        if (napi_is_exception_pending(env->napi, &waiting) == napi_ok && waiting) (void)!napi_get_and_clear_last_exception(env->napi, &result);
+    }
+    flush(loop);
+}
+
+napi_value loop_flush(napi_env napi, napi_callback_info)
+{
+    Env *env = env_get(napi);
+    if (env == nullptr || env->leaving) return nullptr;
+    env->scheduled = false;
+    for (Loop *loop = env->loops; loop != nullptr; loop = loop->next)
+        if (loop->unsent > 0) flush(loop);
+    return nullptr;
+}
+
+void loop_enter(Loop *loop) { loop->depth++; }
+
+void loop_leave(Loop *loop)
+{
+    if (--loop->depth > 0 || loop->env->leaving) return;
+    if (loop->unsent > 0) {
+        if (loop->in_flight == 0) loop->unsent = 0;
+        else if (loop->unsent >= FLUSH_EARLY) flush(loop);
+        else schedule(loop);
+    }
+    // A stage counts its blocks: the loop must not be one of them once nothing uses it.
+    if (loop->stage != nullptr && loop->stores == nullptr && loop->in_flight == 0) loop_dispose(loop);
+}
+
+static void readable(uv_poll_s *handle, int, int)
+{
+    Loop *loop = static_cast<Loop *>(uv_handle_get_data(reinterpret_cast<uv_handle_s *>(handle)));
+    Env  *env = loop->env;
+    napi_env            napi = env->napi;
+    napi_handle_scope   handles = nullptr;
+    napi_callback_scope callback = nullptr;
+    napi_value          resource = nullptr;
+    if (env->leaving || napi_open_handle_scope(napi, &handles) != napi_ok) {
+        uv_poll_stop(handle); // or libuv would call again at once, and for ever
+        return;
+    }
+    // Inside a callback scope, so that the promises settled here run their reactions before libuv goes on.
+    if (napi_get_reference_value(napi, loop->resource, &resource) == napi_ok && resource != nullptr &&
+        napi_open_callback_scope(napi, resource, loop->context, &callback) == napi_ok) {
+        loop_enter(loop);
+        (void)!cf_loop_run(loop->loop, 0);
+        loop_leave(loop); // may free the loop
+        bool waiting = false;
+        if (napi_is_exception_pending(napi, &waiting) == napi_ok && waiting) {
+            napi_value thrown = nullptr;
+            if (napi_get_and_clear_last_exception(napi, &thrown) == napi_ok) (void)!napi_fatal_exception(napi, thrown);
+        }
+        (void)!napi_close_callback_scope(napi, callback);
+    } else {
+        uv_poll_stop(handle);
+    }
+    (void)!napi_close_handle_scope(napi, handles);
+}
+
+static bool watch(Loop *loop)
+{
+    Env          *env = loop->env;
+    uv_loop_s    *uv = nullptr;
+    napi_value    resource = nullptr, name = nullptr;
+    if (loop->resource == nullptr) {
+        if (napi_create_object(env->napi, &resource) != napi_ok || napi_create_reference(env->napi, resource, 1, &loop->resource) != napi_ok) return false;
+    }
+    if (loop->context == nullptr) {
+        if (napi_get_reference_value(env->napi, loop->resource, &resource) != napi_ok ||
+            napi_create_string_utf8(env->napi, "counterfoil", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+            napi_async_init(env->napi, resource, name, &loop->context) != napi_ok)
+            return false;
+    }
+    if (napi_get_uv_event_loop(env->napi, &uv) != napi_ok) return false;
+    uv_poll_s *handle = static_cast<uv_poll_s *>(calloc(1, uv_handle_size(CF_UV_POLL)));
+    if (handle == nullptr) return false;
+    if (uv_poll_init(uv, handle, cf_loop_fd(loop->loop)) != 0) {
+        free(handle); // libuv has not taken it
+        return false;
+    }
+    env->handles++;
+    uv_unref(reinterpret_cast<uv_handle_s *>(handle));
+    if (uv_poll_start(handle, CF_UV_READABLE, readable) != 0) {
+        uv_handle_set_data(reinterpret_cast<uv_handle_s *>(handle), env);
+        uv_close(reinterpret_cast<uv_handle_s *>(handle), handle_closed);
+        return false;
+    }
+    uv_handle_set_data(reinterpret_cast<uv_handle_s *>(handle), loop);
+    loop->poll = handle;
+    return true;
+}
+
+bool loop_began(Loop *loop)
+{
+    if (loop->poll == nullptr && !watch(loop)) return false;
+    if (loop->in_flight++ == 0) uv_ref(reinterpret_cast<uv_handle_s *>(loop->poll));
+    return true;
+}
+
+void loop_ended(Loop *loop)
+{
+    if (--loop->in_flight == 0 && loop->poll != nullptr) uv_unref(reinterpret_cast<uv_handle_s *>(loop->poll));
+}
+
+Pending *pending_take(Loop *loop)
+{
+    Pending *pending = loop->spare;
+    if (pending != nullptr) loop->spare = pending->next;
+    else pending = new (std::nothrow) Pending();
+    if (pending != nullptr) pending->loop = loop;
+    return pending;
+}
+
+void pending_give(Loop *loop, Pending *pending)
+{
+    pending->next = loop->spare;
+    loop->spare = pending;
+}
+
+} // namespace counterfoil

@@ -1,0 +1,555 @@
+// The handle: the native half of a Store. One call per operation; a value when it is done, a promise only when it is pending.
+#include "binding.h"
+
+#include <new>
+
+namespace counterfoil {
+
+// ----------------------------------------------------------------------------------------------------------- in flight --
+
+void store_forget(Store *store)
+{
+    for (Store **at = &store->loop->stores; *at != nullptr; at = &(*at)->next) {
+        if (*at != store) continue;
+        *at = store->next;
+        break;
+    }
+    store->loop = nullptr;
+    store->store = nullptr;
+    store->host = nullptr;
+}
+
+// A store that somebody waits for is not garbage, also when the program has let go of it.
+static void store_began(Env *env, Store *store)
+{
+    if (store->in_flight++ == 0) (void)!napi_reference_ref(env->napi, store->handle, nullptr);
+}
+
+static void store_ended(Env *env, Store *store)
+{
+    if (--store->in_flight == 0 && !env->leaving) (void)!napi_reference_unref(env->napi, store->handle, nullptr);
+}
+
+static void settle_promise(Env *env, cf_op *op, napi_deferred deferred, int form)
+{
+    cf_error   failure;
+    napi_value value = nullptr;
+    bool       good = cf_op_status(op) == CF_OK, waiting = false;
+    failure.status = CF_OK;
+    if (good) {
+        value = result_to_js(env, op, form, &failure);
+        if (value == nullptr && failure.status != CF_OK) {
+            good = false;
+            value = error_to_js(env, &failure);
+        }
+    } else {
+        value = failure_to_js(env, op);
+    }
+    if (value == nullptr) { // no stack or no memory left in the engine: then that is the answer. Or going away
+        good = false;
+        if (napi_is_exception_pending(env->napi, &waiting) != napi_ok || !waiting || napi_get_and_clear_last_exception(env->napi, &value) != napi_ok)
+            value = undefined(env->napi);
+        if (value == nullptr) return;
+    }
+    (void)!(good ? napi_resolve_deferred(env->napi, deferred, value) : napi_reject_deferred(env->napi, deferred, value));
+}
+
+static void on_done(cf_op *op, void *user)
+{
+    Pending          *pending = static_cast<Pending *>(user);
+    Loop             *loop = pending->loop;
+    Store            *store = pending->store;
+    Env              *env = loop->env;
+    napi_handle_scope handles = nullptr;
+    if (!env->leaving && napi_open_handle_scope(env->napi, &handles) == napi_ok) {
+        settle_promise(env, op, pending->deferred, pending->form);
+        (void)!napi_close_handle_scope(env->napi, handles);
+    }
+    cf_op_free(op);
+    pending_give(loop, pending);
+    store_ended(env, store);
+    loop_ended(loop);
+}
+
+static napi_value submitted(Env *env, Store *store, Pending *pending, cf_op *op, int status)
+{
+    Loop      *loop = pending->loop;
+    napi_value result = nullptr;
+    cf_error   failure;
+    failure.status = CF_OK;
+    if (status == CF_PENDING) {
+        if (loop_began(loop)) {
+            store_began(env, store);
+            if (napi_create_promise(env->napi, &pending->deferred, &result) == napi_ok) {
+                loop->unsent++;
+                loop_leave(loop);
+                return result;
+            }
+            store_ended(env, store);
+            loop_ended(loop);
+        }
+        cf_op_free(op);
+        pending_give(loop, pending);
+        cf_error_set(&failure, CF_EUNAVAILABLE, CF_UNKNOWN, "the event loop cannot watch for the answer");
+        throw_error(env, &failure);
+        loop_leave(loop);
+        return nullptr;
+    }
+    if (status == CF_OK) {
+        result = result_to_js(env, op, pending->form, &failure);
+        if (failure.status != CF_OK) throw_error(env, &failure);
+    } else if (op == nullptr) {
+        throw_status(env, status, status == CF_ENOMEM ? "out of memory" : cf_status_name(status));
+    } else {
+        napi_value thrown = failure_to_js(env, op);
+        if (thrown != nullptr) (void)!napi_throw(env->napi, thrown);
+    }
+    cf_op_free(op);
+    pending_give(loop, pending);
+    loop_leave(loop);
+    return result;
+}
+
+static Pending *begin(Env *env, Store *store, int form)
+{
+    Pending *pending = pending_take(store->loop);
+    if (pending == nullptr) {
+        throw_status(env, CF_ENOMEM, "out of memory");
+        return nullptr;
+    }
+    pending->store = store;
+    pending->form = form;
+    pending->deferred = nullptr;
+    loop_enter(store->loop);
+    return pending;
+}
+
+static napi_value submit(Env *env, Store *store, cf_request *request, int form)
+{
+    cf_op   *op = nullptr;
+    Pending *pending = begin(env, store, form);
+    if (pending == nullptr) return nullptr;
+    request->size = sizeof *request;
+    request->done = on_done;
+    request->user = pending;
+    int status = cf_submit(store->store, request, &op);
+    return submitted(env, store, pending, op, status);
+}
+
+// ------------------------------------------------------------------------------------------------------------- methods --
+
+// The arguments of one call; those that were not given are undefined.
+template <size_t N> struct Call {
+    Env       *env = nullptr;
+    Store     *store = nullptr;
+    size_t     count = N;
+    napi_value at[N];
+
+    // False: an error is thrown, or the environment is going away.
+    bool open(napi_env napi, napi_callback_info info)
+    {
+        napi_value self = nullptr;
+        void      *data = nullptr, *wrapped = nullptr;
+        if (napi_get_cb_info(napi, info, &count, at, &self, &data) != napi_ok || napi_unwrap(napi, self, &wrapped) != napi_ok) return false;
+        env = static_cast<Env *>(data);
+        store = static_cast<Store *>(wrapped);
+        if (store->store != nullptr) return true;
+        throw_status(env, CF_ECLOSED, "the store is closed");
+        return false;
+    }
+};
+
+static cf_request request_of(int kind)
+{
+    cf_request request;
+    memset(&request, 0, sizeof request);
+    request.kind = kind;
+    return request;
+}
+
+// A number of seconds, through the core's own check. False: thrown.
+static bool take_seconds(Env *env, napi_value value, const char *what, int (*convert)(double, int64_t *, cf_error *), int64_t *ms)
+{
+    double   seconds = 0;
+    cf_error error;
+    if (napi_get_value_double(env->napi, value, &seconds) != napi_ok) {
+        cf_error_set(&error, CF_EINVAL, CF_NOT_APPLIED, "%s must be a number of seconds", what);
+        throw_error(env, &error);
+        return false;
+    }
+    if (convert(seconds, ms, &error) == CF_OK) return true;
+    throw_error(env, &error);
+    return false;
+}
+
+// get, getBuffer, delete, pop, popBuffer (key)
+template <int KIND, int FORM> static napi_value by_key(napi_env napi, napi_callback_info info)
+{
+    Call<1>   call;
+    KeyHolder key;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key)) return nullptr;
+    cf_request request = request_of(KIND);
+    request.key = key.slice;
+    return submit(call.env, call.store, &request, FORM);
+}
+
+// set(key, value, flags, ttl, expiresAt, expected)
+static napi_value method_set(napi_env napi, napi_callback_info info)
+{
+    Call<6>     call;
+    KeyHolder   key;
+    ValueHolder value, expected;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key) || !take_value(call.env, call.at[1], "the value", &value)) return nullptr;
+    cf_request request = request_of(CF_OP_SET);
+    request.key = key.slice;
+    request.value = value.slice;
+    if (call.count > 2) {
+        uint32_t flags = 0;
+        if (napi_get_value_uint32(napi, call.at[2], &flags) != napi_ok) return nullptr;
+        request.flags = flags;
+        if ((flags & CF_TTL) && !take_seconds(call.env, call.at[3], "ttl", cf_ttl_from_seconds, &request.ttl_ms)) return nullptr;
+        if ((flags & CF_EXPIRES_AT) && !take_seconds(call.env, call.at[4], "expiresAt", cf_instant_from_seconds, &request.expires_at_ms)) return nullptr;
+        if (flags & CF_IF_EQUAL) {
+            if (!take_value(call.env, call.at[5], "ifEqual", &expected)) return nullptr;
+            request.expected = expected.slice;
+        }
+    }
+    return submit(call.env, call.store, &request, FORM_HIT);
+}
+
+// touch(key, ttl)
+static napi_value method_touch(napi_env napi, napi_callback_info info)
+{
+    Call<2>   call;
+    KeyHolder key;
+    cf_request request = request_of(CF_OP_TOUCH);
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key) ||
+        !take_seconds(call.env, call.at[1], "ttl", cf_ttl_from_seconds, &request.ttl_ms))
+        return nullptr;
+    request.key = key.slice;
+    request.flags = CF_TTL;
+    return submit(call.env, call.store, &request, FORM_HIT);
+}
+
+// incr(key, by, ttl)
+static napi_value method_incr(napi_env napi, napi_callback_info info)
+{
+    Call<3>   call;
+    KeyHolder key;
+    double    by = 0;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key)) return nullptr;
+    if (napi_get_value_double(napi, call.at[1], &by) != napi_ok || !(by >= -static_cast<double>(CF_NUMBER_MAX) && by <= static_cast<double>(CF_NUMBER_MAX)) ||
+        by != static_cast<double>(static_cast<int64_t>(by))) {
+        throw_status(call.env, CF_EINVAL, "by must be a safe integer");
+        return nullptr;
+    }
+    cf_request request = request_of(CF_OP_INCR);
+    request.key = key.slice;
+    request.by = static_cast<int64_t>(by);
+    if (!is_undefined(napi, call.at[2])) {
+        if (!take_seconds(call.env, call.at[2], "ttl", cf_ttl_from_seconds, &request.ttl_ms)) return nullptr;
+        request.flags = CF_TTL;
+    }
+    return submit(call.env, call.store, &request, FORM_NUMBER);
+}
+
+// scan(prefix, cursor): one page
+static napi_value method_scan(napi_env napi, napi_callback_info info)
+{
+    Call<2>   call;
+    KeyHolder prefix;
+    char      cursor[257];
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix)) return nullptr;
+    cf_request request = request_of(CF_OP_SCAN);
+    request.key = prefix.slice;
+    if (!is_undefined(napi, call.at[1])) {
+        size_t len = 0;
+        if (napi_get_value_string_latin1(napi, call.at[1], cursor, sizeof cursor, &len) != napi_ok) return nullptr;
+        request.cursor = cf_bytes(cursor, len);
+    }
+    return submit(call.env, call.store, &request, FORM_PAGE);
+}
+
+// count(prefix)
+static napi_value method_count(napi_env napi, napi_callback_info info)
+{
+    Call<1>   call;
+    KeyHolder prefix;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix)) return nullptr;
+    cf_request request = request_of(CF_OP_COUNT);
+    request.key = prefix.slice;
+    return submit(call.env, call.store, &request, FORM_NUMBER);
+}
+
+// clear(prefix, force)
+static napi_value method_clear(napi_env napi, napi_callback_info info)
+{
+    Call<2>   call;
+    KeyHolder prefix;
+    bool      force = false;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix) || napi_get_value_bool(napi, call.at[1], &force) != napi_ok) return nullptr;
+    cf_request request = request_of(CF_OP_CLEAR);
+    request.key = prefix.slice;
+    request.flags = force ? static_cast<unsigned>(CF_FORCE) : 0u;
+    return submit(call.env, call.store, &request, FORM_NUMBER);
+}
+
+// ---------------------------------------------------------------------------------------------------------- interfaces --
+
+template <size_t N, typename Start> static napi_value through(const Call<N> &call, int form, Start start)
+{
+    cf_op   *op = nullptr;
+    cf_call  how;
+    Pending *pending = begin(call.env, call.store, form);
+    if (pending == nullptr) return nullptr;
+    how.timeout_ms = 0;
+    how.done = on_done;
+    how.user = pending;
+    int status = start(&how, &op);
+    return submitted(call.env, call.store, pending, op, status);
+}
+
+// storageGet(id)
+static napi_value method_storage_get(napi_env napi, napi_callback_info info)
+{
+    Call<1>   call;
+    KeyHolder id;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the id", &id)) return nullptr;
+    cf_storage storage = {call.store->store};
+    return through(call, FORM_TEXT, [&](const cf_call *how, cf_op **op) { return cf_storage_get(&storage, id.slice, how, op); });
+}
+
+// storageSet(id, state): undefined deletes
+static napi_value method_storage_set(napi_env napi, napi_callback_info info)
+{
+    Call<2>     call;
+    KeyHolder   id;
+    ValueHolder state;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the id", &id)) return nullptr;
+    if (!is_undefined(napi, call.at[1]) && !take_value(call.env, call.at[1], "the state", &state)) return nullptr;
+    cf_storage storage = {call.store->store};
+    return through(call, FORM_NOTHING, [&](const cf_call *how, cf_op **op) { return cf_storage_set(&storage, id.slice, state.slice, how, op); });
+}
+
+typedef int (*secondary_fn)(const cf_secondary *, cf_slice, const cf_call *, cf_op **);
+
+// secondaryGet, secondaryDelete, secondaryPop (key)
+template <secondary_fn FUNCTION, int FORM> static napi_value secondary_by_key(napi_env napi, napi_callback_info info)
+{
+    Call<1>   call;
+    KeyHolder key;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key)) return nullptr;
+    cf_secondary secondary = {call.store->store, 0};
+    return through(call, FORM, [&](const cf_call *how, cf_op **op) { return FUNCTION(&secondary, key.slice, how, op); });
+}
+
+// secondarySet(key, value, ttl, standard): ttl undefined is the standard one, in milliseconds
+static napi_value method_secondary_set(napi_env napi, napi_callback_info info)
+{
+    Call<4>     call;
+    KeyHolder   key;
+    ValueHolder value;
+    double      ttl = 0;
+    int64_t     standard = 0;
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key) || !take_value(call.env, call.at[1], "the value", &value) ||
+        napi_get_value_int64(napi, call.at[3], &standard) != napi_ok)
+        return nullptr;
+    bool given = !is_undefined(napi, call.at[2]);
+    if (given && napi_get_value_double(napi, call.at[2], &ttl) != napi_ok) {
+        throw_status(call.env, CF_EINVAL, "ttl must be a number of seconds");
+        return nullptr;
+    }
+    cf_secondary secondary = {call.store->store, standard};
+    return through(call, FORM_NOTHING, [&](const cf_call *how, cf_op **op) {
+        return cf_secondary_set(&secondary, key.slice, value.slice, given ? &ttl : nullptr, how, op);
+    });
+}
+
+// ---------------------------------------------------------------------------------------------------------------- life --
+
+struct Figures {
+    napi_env   napi;
+    napi_value object;
+};
+
+static void add_figure(void *user, const char *name, int64_t number)
+{
+    const Figures *figures = static_cast<const Figures *>(user);
+    napi_value     value = nullptr;
+    if (napi_create_double(figures->napi, static_cast<double>(number), &value) == napi_ok)
+        (void)!napi_set_named_property(figures->napi, figures->object, name, value);
+}
+
+// stats()
+static napi_value method_stats(napi_env napi, napi_callback_info info)
+{
+    Call<1> call;
+    Figures figures = {napi, nullptr};
+    if (!call.open(napi, info) || napi_create_object(napi, &figures.object) != napi_ok) return nullptr;
+    int status = cf_store_stats(call.store->store, add_figure, &figures);
+    if (status == CF_OK) return figures.object;
+    throw_status(call.env, status, "the figures cannot be read");
+    return nullptr;
+}
+
+static int close_store(Store *store, cf_error *error)
+{
+    Loop     *loop = store->loop;
+    cf_store *inner = store->store;
+    loop_enter(loop);
+    store_forget(store); // first: what runs from inside the close finds it closed
+    int status = cf_store_close(inner, error);
+    loop_leave(loop);
+    return status;
+}
+
+// close(): a second one throws CLOSED, which the JavaScript half does not let happen
+static napi_value method_close(napi_env napi, napi_callback_info info)
+{
+    Call<1>  call;
+    cf_error error;
+    if (!call.open(napi, info)) return nullptr;
+    if (close_store(call.store, &error) != CF_OK) throw_error(call.env, &error);
+    return nullptr;
+}
+
+// settle(ticket, call, fulfilled, value): from the reactions to a backend's promise, however late
+static napi_value method_settle(napi_env napi, napi_callback_info info)
+{
+    size_t     count = 4;
+    napi_value at[4], self = nullptr;
+    void      *data = nullptr, *watched = nullptr;
+    double     ticket = 0;
+    int32_t    call = 0;
+    bool       fulfilled = false;
+    if (napi_get_cb_info(napi, info, &count, at, &self, &data) != napi_ok || napi_unwrap(napi, self, &watched) != napi_ok ||
+        napi_get_value_double(napi, at[0], &ticket) != napi_ok || napi_get_value_int32(napi, at[1], &call) != napi_ok ||
+        napi_get_value_bool(napi, at[2], &fulfilled) != napi_ok)
+        return nullptr;
+    Store *store = static_cast<Store *>(watched);
+    if (store->loop != nullptr && !store->env->leaving) host_settle(store->loop, static_cast<uint64_t>(ticket), call, fulfilled, at[3]);
+    return nullptr;
+}
+
+static void finalize(napi_env napi, void *data, void *)
+{
+    Store *store = static_cast<Store *>(data);
+    if (store->store != nullptr) {
+        cf_error error;
+        if (store->host != nullptr) host_mute(store->host);
+        close_store(store, &error);
+    }
+    (void)!napi_delete_reference(napi, store->handle);
+    delete store;
+}
+
+// new Handle(url, undefined, undefined, prefix, ttl, timeout, stage) or new Handle(dispatch, shape, identity, prefix, ttl, timeout, stage)
+static napi_value construct(napi_env napi, napi_callback_info info)
+{
+    size_t          count = 7;
+    napi_value      at[7], self = nullptr;
+    void           *data = nullptr, *identity = nullptr;
+    napi_valuetype  type;
+    KeyHolder       prefix;
+    ValueHolder     url;
+    cf_open_options options;
+    cf_error        error;
+    Stage          *stage = nullptr;
+    Loop           *loop = nullptr;
+    uint32_t        shape = 0;
+    if (napi_get_cb_info(napi, info, &count, at, &self, &data) != napi_ok || napi_typeof(napi, at[0], &type) != napi_ok) return nullptr;
+    Env *env = static_cast<Env *>(data);
+    bool hosted = type == napi_function;
+    memset(&options, 0, sizeof options);
+    options.size = sizeof options;
+    if (!hosted && !take_value(env, at[0], "the URL", &url)) return nullptr;
+    if (hosted && (napi_get_value_uint32(napi, at[1], &shape) != napi_ok || napi_get_value_external(napi, at[2], &identity) != napi_ok)) return nullptr;
+    if (!is_undefined(napi, at[3])) {
+        if (!take_key(env, at[3], "prefix", &prefix)) return nullptr;
+        options.prefix = prefix.slice;
+    }
+    if (!is_undefined(napi, at[4]) && !take_seconds(env, at[4], "ttl", cf_ttl_from_seconds, &options.ttl_ms)) return nullptr;
+    if (!is_undefined(napi, at[5]) && !take_seconds(env, at[5], "timeout", cf_timeout_from_seconds, &options.timeout_ms)) return nullptr;
+    if (!is_undefined(napi, at[6])) {
+        stage = stage_of(napi, at[6]);
+        if (stage == nullptr) {
+            throw_status(env, CF_EINVAL, "stage must be a Stage of counterfoil/testing");
+            return nullptr;
+        }
+    }
+    Store *store = new (std::nothrow) Store();
+    if (store == nullptr) {
+        throw_status(env, CF_ENOMEM, "out of memory");
+        return nullptr;
+    }
+    store->env = env;
+    if (napi_wrap(napi, self, store, finalize, nullptr, nullptr) != napi_ok) {
+        delete store;
+        return nullptr;
+    }
+    if (napi_create_reference(napi, self, 0, &store->handle) != napi_ok) return nullptr;
+    // The handle holds what its native half refers to weakly.
+    if (hosted && (napi_set_named_property(napi, self, "dispatch", at[0]) != napi_ok || napi_set_named_property(napi, self, "identity", at[2]) != napi_ok))
+        return nullptr;
+    int status = loop_for(env, stage, &loop);
+    if (status != CF_OK) {
+        throw_status(env, status, status == CF_ENOMEM ? "out of memory" : "the system gives no descriptor for the loop");
+        return nullptr;
+    }
+    loop_enter(loop);
+    if (hosted) {
+        Host *host = host_new(env, at[0], shape, identity);
+        if (host == nullptr) {
+            status = cf_error_set(&error, CF_ENOMEM, CF_NOT_APPLIED, "out of memory");
+        } else {
+            status = cf_open_backend(loop->loop, host_table(host), host_backend(host), &options, &store->store, &error);
+            if (status == CF_OK) store->host = host;
+        }
+    } else {
+        status = cf_open(loop->loop, url.slice, &options, &store->store, &error);
+    }
+    if (status == CF_OK) {
+        store->loop = loop;
+        store->next = loop->stores;
+        loop->stores = store;
+    } else {
+        store->store = nullptr;
+        throw_error(env, &error);
+    }
+    loop_leave(loop);
+    return status == CF_OK ? self : nullptr;
+}
+
+napi_status store_define(napi_env napi, napi_value exports)
+{
+    Env *env = env_get(napi);
+#define METHOD(NAME, FUNCTION) {NAME, nullptr, FUNCTION, nullptr, nullptr, nullptr, napi_default, env}
+    const napi_property_descriptor methods[] = {
+        METHOD("get", (by_key<CF_OP_GET, FORM_TEXT>)),
+        METHOD("getBuffer", (by_key<CF_OP_GET, FORM_BYTES>)),
+        METHOD("set", method_set),
+        METHOD("delete", (by_key<CF_OP_DELETE, FORM_HIT>)),
+        METHOD("pop", (by_key<CF_OP_POP, FORM_TEXT>)),
+        METHOD("popBuffer", (by_key<CF_OP_POP, FORM_BYTES>)),
+        METHOD("touch", method_touch),
+        METHOD("incr", method_incr),
+        METHOD("scan", method_scan),
+        METHOD("count", method_count),
+        METHOD("clear", method_clear),
+        METHOD("storageGet", method_storage_get),
+        METHOD("storageSet", method_storage_set),
+        METHOD("secondaryGet", (secondary_by_key<cf_secondary_get, FORM_TEXT>)),
+        METHOD("secondarySet", method_secondary_set),
+        METHOD("secondaryDelete", (secondary_by_key<cf_secondary_delete, FORM_NOTHING>)),
+        METHOD("secondaryPop", (secondary_by_key<cf_secondary_pop, FORM_TEXT>)),
+        METHOD("stats", method_stats),
+        METHOD("close", method_close),
+        METHOD("settle", method_settle),
+    };
+#undef METHOD
+    napi_value  handle = nullptr;
+    napi_status status = napi_define_class(napi, "Handle", NAPI_AUTO_LENGTH, construct, env, sizeof methods / sizeof *methods, methods, &handle);
+    return status == napi_ok ? napi_set_named_property(napi, exports, "Handle", handle) : status;
+}
+
+} // namespace counterfoil

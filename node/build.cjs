@@ -1,0 +1,40 @@
+#!/usr/bin/env node
+'use strict';
+
+// npm run build, npx counterfoil-build: builds the addon with CMake into build-node/, where native.cjs looks for it.
+// Arguments that begin with -D go to CMake; --dir=DIR builds in another folder (COUNTERFOIL_NATIVE then names the file for native.cjs).
+
+const { spawnSync } = require('node:child_process');
+const os = require('node:os');
+const path = require('node:path');
+
+const root = path.join(__dirname, '..');
+const given = process.argv.slice(2);
+const wrong = given.find((argument) => !argument.startsWith('-D') && !argument.startsWith('--dir='));
+if (wrong !== undefined) {
+  console.error(`counterfoil-build: unknown argument ${wrong} (known: -DNAME=VALUE for CMake, --dir=DIR)`);
+  process.exit(2);
+}
+const dir = path.resolve(root, given.find((argument) => argument.startsWith('--dir='))?.slice('--dir='.length) ?? 'build-node');
+
+function run(...args) {
+  const { error, status } = spawnSync('cmake', args, { cwd: root, stdio: 'inherit' });
+  if (error !== undefined) {
+    console.error(
+      error.code === 'ENOENT'
+        ? 'counterfoil-build: cmake was not found. Install CMake (3.22 or newer) and a C++ compiler; on Debian: apt-get install cmake g++ make'
+        : `counterfoil-build: cmake could not be started: ${error.message}`,
+    );
+    process.exit(1);
+  }
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+run(
+  '-S', root, '-B', dir,
+  '-DCMAKE_BUILD_TYPE=RelWithDebInfo', '-DCF_BUILD_NODE=ON', '-DCF_BUILD_PYTHON=OFF', '-DCF_BUILD_TESTS=OFF',
+  `-DCF_NODE_EXECUTABLE=${process.execPath}`, `-DCF_NODE_OUT=${dir}`,
+  ...given.filter((argument) => argument.startsWith('-D')),
+);
+run('--build', dir, '--target', 'counterfoil_node', '--parallel', String(Math.min(2, os.cpus().length)));
+console.log(`counterfoil-build: ${path.join(dir, 'counterfoil.node')}`);

@@ -1,0 +1,16 @@
+'use strict';
+
+/** Every error of this library. What a backend of your own throws is never wrapped: it arrives as the object that was thrown. */
+class CounterfoilError extends Error {
+  constructor(message, code, outcome = 'not_applied') {
+    super(message);
+    this.code = code;
+    this.outcome = outcome;
+  }
+}
+// On the prototype, as JavaScript's own errors have it: not a property of each one that would be printed beside the code.
+Object.defineProperty(CounterfoilError.prototype, 'name', { value: 'CounterfoilError', configurable: true, writable: true });
+
+const invalid = (message) => new CounterfoilError(message, 'INVALID');
+
+module.exports = { CounterfoilError, invalid };

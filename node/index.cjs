@@ -1,0 +1,10 @@
+'use strict';
+
+const native = require('./native.cjs');
+const { CounterfoilError } = require('./errors.cjs');
+const { Backend } = require('./backend.cjs');
+const { open, Store } = require('./store.cjs');
+const { Storage } = require('./interfaces/storage.cjs');
+const { SecondaryStorage } = require('./interfaces/secondary.cjs');
+
+module.exports = { open, Store, Backend, Storage, SecondaryStorage, CounterfoilError, version: native.version };

@@ -1,0 +1,49 @@
+'use strict';
+
+// Finds and loads counterfoil.node: the binary that was shipped for this platform, else the one that was built here.
+
+const fs = require('node:fs');
+const path = require('node:path');
+const { CounterfoilError } = require('./errors.cjs');
+
+const root = path.join(__dirname, '..');
+
+function isMusl() {
+  if (process.platform !== 'linux') return false;
+  const before = process.report.excludeNetwork;
+  process.report.excludeNetwork = true; // a report looks up host names otherwise, which can take seconds
+  try {
+    const report = process.report.getReport();
+    return !(typeof report === 'string' ? JSON.parse(report) : report).header.glibcVersionRuntime;
+  } finally {
+    process.report.excludeNetwork = before;
+  }
+}
+
+function candidates() {
+  if (process.env.COUNTERFOIL_NATIVE) return [path.resolve(process.env.COUNTERFOIL_NATIVE)];
+  const platform = `${process.platform}-${process.arch}`;
+  const prebuilt = path.join(root, 'prebuilds');
+  const found = [path.join(root, 'build-node', 'counterfoil.node')];
+  if (fs.existsSync(prebuilt)) found.unshift(path.join(prebuilt, platform + (isMusl() ? '-musl' : ''), 'counterfoil.node'));
+  return found;
+}
+
+function load() {
+  const places = candidates();
+  const place = places.find((candidate) => fs.existsSync(candidate));
+  if (place !== undefined) return require(place); // what dlopen says (a libc that is too old ...) is the reader's best help: as it is
+  const error = new Error(
+    `counterfoil: no native binary for ${process.platform}-${process.arch} (looked in ${places.join(', ')}). ` +
+      'Install a C++ compiler and CMake, then run: npx counterfoil-build',
+  );
+  error.code = 'MODULE_NOT_FOUND';
+  throw error;
+}
+
+const native = load();
+
+const flush = () => native.flush();
+native.init(CounterfoilError, () => process.nextTick(flush));
+
+module.exports = native;

@@ -1,0 +1,224 @@
+'use strict';
+
+const { EventEmitter } = require('node:events');
+const { types, inspect } = require('node:util');
+
+const native = require('./native.cjs');
+const { invalid, CounterfoilError } = require('./errors.cjs');
+const { openBackend } = require('./host.cjs');
+const { nativeOf } = require('./stage.cjs');
+
+const FLAGS = { ifAbsent: native.IF_ABSENT, ifPresent: native.IF_PRESENT, keepTtl: native.KEEP_TTL };
+const DEFAULT_TIMEOUT = 5;
+const ours = Symbol('open'); // only open() makes stores
+
+/** The native half of a Store, for the interfaces; INVALID for anything else. */
+let handleOf;
+
+class Store extends EventEmitter {
+  #handle;
+  #closed; // a promise of the backend's own close(), when it is written in JavaScript
+  #timeout;
+  #closing;
+
+  static {
+    handleOf = (store) => {
+      if (typeof store !== 'object' || store === null || !(#handle in store)) throw invalid('the store must be one that open() gave');
+      return store.#handle;
+    };
+  }
+
+  constructor(key, handle, closed, timeout) {
+    if (key !== ours) throw new TypeError('stores are made by open()');
+    super();
+    this.#handle = handle;
+    this.#closed = closed;
+    this.#timeout = timeout;
+  }
+
+  // One native call per operation. It gives a value when the operation is done, a promise (which Promise.resolve passes on as it is)
+  // when it is pending, and throws when it failed; a method gives a promise in every case.
+
+  get(key) {
+    try { return Promise.resolve(this.#handle.get(key)); } catch (error) { return Promise.reject(error); }
+  }
+
+  getBuffer(key) {
+    try { return Promise.resolve(this.#handle.getBuffer(key)); } catch (error) { return Promise.reject(error); }
+  }
+
+  set(key, value, options) {
+    try {
+      if (options === undefined) return Promise.resolve(this.#handle.set(key, value));
+      const { flags, ttl, expiresAt, ifEqual } = setOptions(options);
+      return Promise.resolve(this.#handle.set(key, value, flags, ttl, expiresAt, ifEqual));
+    } catch (error) { return Promise.reject(error); }
+  }
+
+  delete(key) {
+    try { return Promise.resolve(this.#handle.delete(key)); } catch (error) { return Promise.reject(error); }
+  }
+
+  pop(key) {
+    try { return Promise.resolve(this.#handle.pop(key)); } catch (error) { return Promise.reject(error); }
+  }
+
+  popBuffer(key) {
+    try { return Promise.resolve(this.#handle.popBuffer(key)); } catch (error) { return Promise.reject(error); }
+  }
+
+  touch(key, ttl) {
+    try { return Promise.resolve(this.#handle.touch(key, ttl)); } catch (error) { return Promise.reject(error); }
+  }
+
+  incr(key, by = 1, options = undefined) {
+    try {
+      return Promise.resolve(this.#handle.incr(key, by, options === undefined ? undefined : known(options, ['ttl']).ttl));
+    } catch (error) { return Promise.reject(error); }
+  }
+
+  async *scan(prefix = '') {
+    let cursor;
+    do {
+      const page = await this.#handle.scan(prefix, cursor);
+      cursor = page.pop();
+      yield* page;
+    } while (cursor !== undefined);
+  }
+
+  async getMany(keys) {
+    if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be an iterable of strings');
+    const wanted = [...new Set(keys)];
+    const values = await Promise.all(wanted.map((key) => this.get(key)));
+    return new Map(wanted.map((key, i) => [key, values[i]]));
+  }
+
+  count(prefix = '') {
+    try { return Promise.resolve(this.#handle.count(prefix)); } catch (error) { return Promise.reject(error); }
+  }
+
+  clear(prefix = '', options = {}) {
+    try {
+      const { force = false } = known(options, ['force']);
+      if (typeof force !== 'boolean') throw invalid('force must be true or false');
+      return Promise.resolve(this.#handle.clear(prefix, force));
+    } catch (error) { return Promise.reject(error); }
+  }
+
+  stats() {
+    try { return Promise.resolve(this.#handle.stats()); } catch (error) { return Promise.reject(error); }
+  }
+
+  close() {
+    if (this.#closing === undefined) {
+      this.#closing = this.#close();
+      const closed = () => process.nextTick(() => this.emit('close'));
+      this.#closing.then(closed, closed);
+    }
+    return this.#closing;
+  }
+
+  async #close() {
+    this.#handle.close();
+    if (this.#closed === undefined) return;
+    // The backend's close() may be a promise that never settles; like every call into it, it has a deadline.
+    let timer;
+    const deadline = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new CounterfoilError('close() of the backend did not settle in time', 'TIMEOUT', 'unknown')), this.#timeout * 1000);
+    });
+    try {
+      await Promise.race([this.#closed, deadline]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  // What a store holds is nobody's business in a log.
+  toJSON() { return {}; }
+  [inspect.custom]() { return this.#closing === undefined ? 'Store { open }' : 'Store { closed }'; }
+}
+
+if (Symbol.asyncDispose !== undefined) {
+  Object.defineProperty(Store.prototype, Symbol.asyncDispose, { value() { return this.close(); }, configurable: true, writable: true });
+}
+
+/** The options, if they are an object with nothing but these names in it. */
+function known(options, names) {
+  if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
+  for (const name of Object.keys(options)) {
+    if (!names.includes(name)) throw invalid(`unknown option: ${name}`);
+  }
+  return options;
+}
+
+function setOptions(options) {
+  if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
+  let flags = 0, ttl, expiresAt, ifEqual;
+  for (const name of Object.keys(options)) {
+    const value = options[name];
+    switch (name) {
+      case 'ttl':
+        if (value === undefined) break;
+        ttl = value;
+        flags |= native.TTL;
+        break;
+      case 'expiresAt':
+        if (value === undefined) break;
+        if (!types.isDate(value)) throw invalid('expiresAt must be a Date');
+        expiresAt = value.getTime() / 1000;
+        flags |= native.EXPIRES_AT;
+        break;
+      case 'ifEqual':
+        if (value === undefined) break;
+        ifEqual = value;
+        flags |= native.IF_EQUAL;
+        break;
+      case 'ifAbsent':
+      case 'ifPresent':
+      case 'keepTtl':
+        if (value === true) flags |= FLAGS[name];
+        else if (value !== false && value !== undefined) throw invalid(`${name} must be true or false`);
+        break;
+      default:
+        throw invalid(`unknown option: ${name}`);
+    }
+  }
+  return { flags, ttl, expiresAt, ifEqual };
+}
+
+/** Options that are not ours are the URL's: maxEntries: 3 is ?max_entries=3. Which there are, the backend knows. */
+function withUrlOptions(url, options) {
+  let result = url;
+  let separator = url.includes('?') ? '&' : '?';
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue;
+    if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean' && typeof value !== 'bigint') {
+      throw invalid(`option ${name} must be a string, a number or a boolean`);
+    }
+    const snake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    try {
+      result += `${separator}${encodeURIComponent(snake)}=${encodeURIComponent(value)}`;
+    } catch {
+      throw invalid(`option ${name} has a lone surrogate, which is not text`);
+    }
+    separator = '&';
+  }
+  return result;
+}
+
+function open(urlOrBackend, options = {}) {
+  if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
+  const { prefix, ttl, timeout, stage, ...rest } = options;
+  const staged = stage === undefined ? undefined : nativeOf(stage);
+  if (stage !== undefined && staged === undefined) throw invalid('stage must be a Stage of counterfoil/testing');
+  if (typeof urlOrBackend === 'string') {
+    const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged);
+    return new Store(ours, handle, undefined, timeout);
+  }
+  if (typeof urlOrBackend !== 'object' || urlOrBackend === null) throw invalid('open() takes a URL or a backend object');
+  known(rest, []);
+  const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged);
+  return new Store(ours, handle, closed, timeout ?? DEFAULT_TIMEOUT);
+}
+
+module.exports = { Store, open, handleOf, known };

@@ -1,0 +1,5 @@
+'use strict';
+
+const { Stage } = require('./stage.cjs');
+
+module.exports = { Stage };
