@@ -262,7 +262,8 @@ static int trampoline(cf_backend *self, cf_op *op, int call)
     } else if (napi_call_function(napi, nobody, dispatch, count, at, &result) != napi_ok || napi_typeof(napi, result, &type) != napi_ok) {
         status = fail_with_pending(env, op, call);
     } else if (type == napi_external) {
-        status = CF_PENDING;
+        // The keys of a page are compared with the prefix when they come.
+        status = call == CALL_SCAN && cf_op_keep(op) != CF_OK ? cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "out of memory") : CF_PENDING;
     } else {
         status = answer(env, op, call, result);
     }
