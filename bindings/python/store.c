@@ -1,0 +1,790 @@
+/* store.c: the types Store and AsyncStore. Their methods are the same functions: parse the arguments, submit, and give either the
+ * result (waiting for it if need be) or the awaitable of op.c.
+ *
+ * store.py and aio.py subclass these types and add what need not be fast. */
+#include "native.h"
+
+/* ------------------------------------------------------------------------------------------------- submit and result -- */
+
+int cfpy_submit(cf_store *store, const cfpy_call *call, cf_done_fn done, void *user, cf_op **op)
+{
+    if (call->what == CFPY_SUBMIT) {
+        cf_request request = call->request;
+        request.size = sizeof request;
+        request.done = done;
+        request.user = user;
+        return cf_submit(store, &request, op);
+    }
+    const cf_request *in = &call->request;
+    const cf_call     how = {.timeout_ms = 0, .done = done, .user = user};
+    cf_storage        storage = {.store = store};
+    cf_secondary      secondary = {.store = store, .ttl_ms = call->default_ttl};
+    switch (call->what) {
+    case CFPY_STORAGE_GET:      return cf_storage_get(&storage, in->key, &how, op);
+    case CFPY_STORAGE_SET:      return cf_storage_set(&storage, in->key, in->value, &how, op);
+    case CFPY_SECONDARY_SET:
+        return cf_secondary_set(&secondary, in->key, in->value, call->has_seconds ? &call->seconds : NULL, &how, op);
+    case CFPY_SECONDARY_GET:    return cf_secondary_get(&secondary, in->key, &how, op);
+    case CFPY_SECONDARY_DELETE: return cf_secondary_delete(&secondary, in->key, &how, op);
+    default:                    return cf_secondary_pop(&secondary, in->key, &how, op);
+    }
+}
+
+static PyObject *page_result(cf_op *op)
+{
+    PyObject *keys = PyList_New(0), *page = NULL;
+    cf_slice  key, cursor = cf_op_cursor(op);
+    if (keys == NULL)
+        return NULL;
+    while (cf_op_next_key(op, &key)) {
+        PyObject *text = cfpy_string(key);
+        int       rc = text ? PyList_Append(keys, text) : -1;
+        Py_XDECREF(text);
+        if (rc < 0) {
+            Py_DECREF(keys);
+            return NULL;
+        }
+    }
+    if (cursor.len == 0)
+        page = PyTuple_Pack(2, keys, Py_None);
+    else {
+        PyObject *next = PyBytes_FromStringAndSize(cursor.ptr, (Py_ssize_t)cursor.len);
+        page = next ? PyTuple_Pack(2, keys, next) : NULL;
+        Py_XDECREF(next);
+    }
+    Py_DECREF(keys);
+    return page;
+}
+
+PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
+{
+    int status = cf_op_status(op);
+    if (status != CF_OK) {
+        PyObject *thrown = status == CF_EHOST ? cfpy_host_thrown(op) : NULL;
+        return thrown ? cfpy_raise_object(thrown) : cfpy_raise_error(state, cf_op_error(op));
+    }
+    switch (mode) {
+    case CFPY_AS_TEXT: {
+        if (!cf_op_hit(op))
+            Py_RETURN_NONE;
+        PyObject *text = cfpy_string(cf_op_value(op));
+        if (text != NULL || !PyErr_ExceptionMatches(PyExc_UnicodeError))
+            return text;
+        PyErr_Clear(); /* it quotes the value */
+        return cf_op_kind(op) == CF_OP_POP
+                   ? cfpy_raise(state, CF_ECORRUPT, CF_APPLIED, "the value was taken but is not UTF-8: pop_bytes gives such values")
+                   : cfpy_raise(state, CF_ECORRUPT, CF_NOT_APPLIED, "the value is not UTF-8: get_bytes gives such values");
+    }
+    case CFPY_AS_BYTES: {
+        cf_slice value = cf_op_value(op);
+        if (!cf_op_hit(op))
+            Py_RETURN_NONE;
+        return PyBytes_FromStringAndSize(value.len ? value.ptr : "", (Py_ssize_t)value.len);
+    }
+    case CFPY_AS_HIT:    return PyBool_FromLong(cf_op_hit(op));
+    case CFPY_AS_NUMBER: return PyLong_FromLongLong(cf_op_number(op));
+    case CFPY_AS_PAGE:   return page_result(op);
+    default:             Py_RETURN_NONE;
+    }
+}
+
+/* Submits, and takes care that the slices that `value` and `expected` lend are released. */
+static PyObject *perform(cfpy_store *self, const cfpy_call *call)
+{
+    if (self->asynchronous)
+        return cfpy_op_submit(self, call);
+
+    cfpy_loop *loop = cfpy_checkout(self);
+    if (loop == NULL)
+        return NULL;
+    cf_op    *op;
+    PyObject *result = NULL;
+    int       rc = cfpy_submit(loop->store, call, NULL, NULL, &op);
+    if (op == NULL)
+        cfpy_raise(self->state, rc, CF_NOT_APPLIED, "no memory for an operation");
+    else if (rc != CF_PENDING || cfpy_wait(loop, op) == 0)
+        result = cfpy_result(self->state, op, call->mode);
+    cf_op_free(op);
+    cfpy_checkin(loop);
+    return result;
+}
+
+/* An argument was refused. The async store says so where it is awaited, as it says everything. */
+static PyObject *refuse(cfpy_store *self)
+{
+    return self->asynchronous ? cfpy_op_failed(self) : NULL;
+}
+
+static PyObject *not_open(cfpy_store *self)
+{
+    (void)self; /* __init__ was not called: there is no state to make our own error with */
+    PyErr_SetString(PyExc_RuntimeError, "this store was never opened");
+    return NULL;
+}
+
+#define SELF(object)                                                                                                          \
+    cfpy_store *self = (cfpy_store *)(object);                                                                                \
+    if (self->state == NULL)                                                                                                  \
+        return not_open(self);                                                                                                \
+    cfpy_names *names = &self->state->names;                                                                                  \
+    (void)names
+
+#define FASTCALL PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
+
+/* The most frequent way of calling: one argument, by position. */
+#define ONE(name_text, field)                                                                                                 \
+    PyObject *given[1];                                                                                                       \
+    if (nargs == 1 && kwnames == NULL) {                                                                                      \
+        given[0] = args[0];                                                                                                   \
+    } else {                                                                                                                  \
+        PyObject *const wanted[] = {names->field};                                                                            \
+        if (cfpy_arguments(name_text, args, nargs, kwnames, wanted, 1, 1, 1, given) < 0)                                      \
+            return NULL;                                                                                                      \
+    }
+
+static PyObject *keyed(cfpy_store *self, int kind, cfpy_mode mode, PyObject *key)
+{
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = mode, .request = {.kind = kind}};
+    if (cfpy_text(self->state, key, "a key", &call.request.key) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
+/* -------------------------------------------------------------------------------------------------------- operations -- */
+
+static PyObject *store_get(FASTCALL)
+{
+    SELF(object);
+    ONE("get", key)
+    return keyed(self, CF_OP_GET, CFPY_AS_TEXT, given[0]);
+}
+
+static PyObject *store_get_bytes(FASTCALL)
+{
+    SELF(object);
+    ONE("get_bytes", key)
+    return keyed(self, CF_OP_GET, CFPY_AS_BYTES, given[0]);
+}
+
+static PyObject *store_delete(FASTCALL)
+{
+    SELF(object);
+    ONE("delete", key)
+    return keyed(self, CF_OP_DELETE, CFPY_AS_HIT, given[0]);
+}
+
+static PyObject *store_pop(FASTCALL)
+{
+    SELF(object);
+    ONE("pop", key)
+    return keyed(self, CF_OP_POP, CFPY_AS_TEXT, given[0]);
+}
+
+static PyObject *store_pop_bytes(FASTCALL)
+{
+    SELF(object);
+    ONE("pop_bytes", key)
+    return keyed(self, CF_OP_POP, CFPY_AS_BYTES, given[0]);
+}
+
+static PyObject *store_set(FASTCALL)
+{
+    SELF(object);
+    enum { KEY, VALUE, TTL, EXPIRES_AT, IF_ABSENT, IF_PRESENT, IF_EQUAL, KEEP_TTL, COUNT };
+    PyObject *given[COUNT];
+    if (nargs == 2 && kwnames == NULL) {
+        memset(given, 0, sizeof given);
+        given[KEY] = args[0];
+        given[VALUE] = args[1];
+    } else {
+        PyObject *const wanted[] = {names->key,       names->value,      names->ttl,      names->expires_at,
+                                    names->if_absent, names->if_present, names->if_equal, names->keep_ttl};
+        if (cfpy_arguments("set", args, nargs, kwnames, wanted, COUNT, 2, 2, given) < 0)
+            return NULL;
+    }
+
+    cfpy_state *state = self->state;
+    cfpy_call   call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_HIT, .request = {.kind = CF_OP_SET}};
+    cf_request *request = &call.request;
+    cfpy_bytes  value = {.buffered = false}, expected = {.buffered = false};
+    PyObject   *result = NULL;
+
+    if (cfpy_text(state, given[KEY], "a key", &request->key) < 0 || cfpy_value(state, given[VALUE], "a value", &value) < 0)
+        return refuse(self);
+    request->value = value.slice;
+    bool fine = cfpy_flag(state, given[IF_ABSENT], "if_absent", CF_IF_ABSENT, &request->flags) == 0 &&
+                cfpy_flag(state, given[IF_PRESENT], "if_present", CF_IF_PRESENT, &request->flags) == 0 &&
+                cfpy_flag(state, given[KEEP_TTL], "keep_ttl", CF_KEEP_TTL, &request->flags) == 0;
+    if (fine && given[TTL] != NULL && given[TTL] != Py_None) {
+        request->flags |= CF_TTL;
+        fine = cfpy_ttl(state, given[TTL], &request->ttl_ms) == 0;
+    }
+    if (fine && given[EXPIRES_AT] != NULL && given[EXPIRES_AT] != Py_None) {
+        request->flags |= CF_EXPIRES_AT;
+        fine = cfpy_instant(state, given[EXPIRES_AT], &request->expires_at_ms) == 0;
+    }
+    if (fine && given[IF_EQUAL] != NULL && given[IF_EQUAL] != Py_None) {
+        request->flags |= CF_IF_EQUAL;
+        fine = cfpy_value(state, given[IF_EQUAL], "if_equal", &expected) == 0;
+        request->expected = expected.slice;
+    }
+    result = fine ? perform(self, &call) : refuse(self);
+    cfpy_bytes_release(&value);
+    if (fine)
+        cfpy_bytes_release(&expected);
+    return result;
+}
+
+static PyObject *store_touch(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[2];
+    PyObject *const wanted[] = {names->key, names->ttl};
+    if (cfpy_arguments("touch", args, nargs, kwnames, wanted, 2, 2, 2, given) < 0)
+        return NULL;
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_HIT, .request = {.kind = CF_OP_TOUCH, .flags = CF_TTL}};
+    if (cfpy_text(self->state, given[0], "a key", &call.request.key) < 0 ||
+        cfpy_ttl(self->state, given[1], &call.request.ttl_ms) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
+static PyObject *store_incr(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[3];
+    PyObject *const wanted[] = {names->key, names->by, names->ttl};
+    if (cfpy_arguments("incr", args, nargs, kwnames, wanted, 3, 3, 1, given) < 0)
+        return NULL;
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_NUMBER, .request = {.kind = CF_OP_INCR, .by = 1}};
+    if (cfpy_text(self->state, given[0], "a key", &call.request.key) < 0 ||
+        (given[1] != NULL && cfpy_integer(self->state, given[1], "by", &call.request.by) < 0))
+        return refuse(self);
+    if (given[2] != NULL && given[2] != Py_None) {
+        call.request.flags |= CF_TTL;
+        if (cfpy_ttl(self->state, given[2], &call.request.ttl_ms) < 0)
+            return refuse(self);
+    }
+    return perform(self, &call);
+}
+
+static PyObject *store_count(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[1];
+    PyObject *const wanted[] = {names->prefix};
+    if (cfpy_arguments("count", args, nargs, kwnames, wanted, 1, 1, 0, given) < 0)
+        return NULL;
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_NUMBER, .request = {.kind = CF_OP_COUNT}};
+    if (given[0] != NULL && cfpy_text(self->state, given[0], "a prefix", &call.request.key) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
+static PyObject *store_clear(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[2];
+    PyObject *const wanted[] = {names->prefix, names->force};
+    if (cfpy_arguments("clear", args, nargs, kwnames, wanted, 2, 2, 0, given) < 0)
+        return NULL;
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_NUMBER, .request = {.kind = CF_OP_CLEAR}};
+    if ((given[0] != NULL && cfpy_text(self->state, given[0], "a prefix", &call.request.key) < 0) ||
+        cfpy_flag(self->state, given[1], "force", CF_FORCE, &call.request.flags) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
+static PyObject *store_page(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[2];
+    PyObject *const wanted[] = {names->prefix, names->cursor};
+    if (cfpy_arguments("_page", args, nargs, kwnames, wanted, 2, 2, 2, given) < 0)
+        return NULL;
+    cfpy_call  call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_PAGE, .request = {.kind = CF_OP_SCAN}};
+    cfpy_bytes cursor = {.buffered = false};
+    if (cfpy_text(self->state, given[0], "a prefix", &call.request.key) < 0 ||
+        (given[1] != Py_None && cfpy_value(self->state, given[1], "a cursor", &cursor) < 0))
+        return refuse(self);
+    call.request.cursor = cursor.slice;
+    PyObject *page = perform(self, &call);
+    cfpy_bytes_release(&cursor);
+    return page;
+}
+
+/* -------------------------------------------------------------------------------------------------------- interfaces -- */
+
+static PyObject *store_storage_get(FASTCALL)
+{
+    SELF(object);
+    ONE("_storage_get", id)
+    cfpy_call call = {.what = CFPY_STORAGE_GET, .mode = CFPY_AS_TEXT, .request = {.kind = CF_OP_GET}};
+    if (cfpy_text(self->state, given[0], "an id", &call.request.key) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
+static PyObject *store_storage_set(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[2];
+    PyObject *const wanted[] = {names->id, names->state};
+    if (cfpy_arguments("_storage_set", args, nargs, kwnames, wanted, 2, 2, 2, given) < 0)
+        return NULL;
+    cfpy_call call = {.what = CFPY_STORAGE_SET, .mode = CFPY_AS_HIT, .request = {.kind = CF_OP_SET}};
+    if (cfpy_text(self->state, given[0], "an id", &call.request.key) < 0 ||
+        (given[1] != Py_None && cfpy_text(self->state, given[1], "a state", &call.request.value) < 0))
+        return refuse(self);
+    return perform(self, &call);
+}
+
+static PyObject *store_secondary_set(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[4];
+    PyObject *const wanted[] = {names->key, names->value, names->ttl, names->default_ttl};
+    if (cfpy_arguments("_secondary_set", args, nargs, kwnames, wanted, 4, 4, 4, given) < 0)
+        return NULL;
+    cfpy_call  call = {.what = CFPY_SECONDARY_SET, .mode = CFPY_AS_NONE, .request = {.kind = CF_OP_SET}};
+    cfpy_bytes value;
+    if (cfpy_text(self->state, given[0], "a key", &call.request.key) < 0 ||
+        cfpy_text_value(self->state, given[1], "a value", &value) < 0 ||
+        cfpy_integer(self->state, given[3], "default_ttl", &call.default_ttl) < 0)
+        return refuse(self);
+    call.request.value = value.slice;
+    if (given[2] != Py_None) {
+        call.has_seconds = true;
+        if (cfpy_seconds(self->state, given[2], "ttl", &call.seconds) < 0)
+            return refuse(self);
+    }
+    return perform(self, &call);
+}
+
+static PyObject *secondary_keyed(cfpy_store *self, int what, int kind, cfpy_mode mode, PyObject *key)
+{
+    cfpy_call call = {.mode = mode, .request = {.kind = kind}};
+    call.what = what;
+    if (cfpy_text(self->state, key, "a key", &call.request.key) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
+static PyObject *store_secondary_get(FASTCALL)
+{
+    SELF(object);
+    ONE("_secondary_get", key)
+    return secondary_keyed(self, CFPY_SECONDARY_GET, CF_OP_GET, CFPY_AS_TEXT, given[0]);
+}
+
+static PyObject *store_secondary_delete(FASTCALL)
+{
+    SELF(object);
+    ONE("_secondary_delete", key)
+    return secondary_keyed(self, CFPY_SECONDARY_DELETE, CF_OP_DELETE, CFPY_AS_NONE, given[0]);
+}
+
+static PyObject *store_secondary_pop(FASTCALL)
+{
+    SELF(object);
+    ONE("_secondary_pop", key)
+    return secondary_keyed(self, CFPY_SECONDARY_POP, CF_OP_POP, CFPY_AS_TEXT, given[0]);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- life -- */
+
+static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    cfpy_store *self = (cfpy_store *)object;
+    cfpy_state *state = PyType_GetModuleState(defining);
+    PyObject   *module = PyType_GetModule(defining);
+    if (state == NULL || module == NULL)
+        return NULL;
+    if (self->state != NULL)
+        return cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "this store has been opened already");
+
+    enum { TARGET, FLAGS, PREFIX, TTL, TIMEOUT, STAGE, LINK, COUNT };
+    cfpy_names     *names = &state->names;
+    PyObject       *given[COUNT];
+    PyObject *const wanted[] = {names->target, names->flags, names->prefix, names->ttl, names->timeout, names->stage, names->link};
+    if (cfpy_arguments("_open", args, nargs, kwnames, wanted, COUNT, COUNT, COUNT, given) < 0)
+        return NULL;
+
+    cf_open_options options = {.size = sizeof options};
+    cf_error        error;
+    double          seconds;
+    long            flags = PyLong_AsLong(given[FLAGS]);
+    cf_slice        url;
+    if (flags == -1 && PyErr_Occurred())
+        return NULL;
+    if (cfpy_text(state, given[PREFIX], "prefix", &options.prefix) < 0 ||
+        (given[TTL] != Py_None && cfpy_ttl(state, given[TTL], &options.ttl_ms) < 0) ||
+        cfpy_seconds(state, given[TIMEOUT], "timeout", &seconds) < 0)
+        return NULL;
+    if (cf_timeout_from_seconds(seconds, &options.timeout_ms, &error) != CF_OK)
+        return cfpy_raise_error(state, &error);
+    if (given[STAGE] != Py_None && !PyObject_TypeCheck(given[STAGE], state->stage_type))
+        return cfpy_raise_type(state, "stage", "a Stage", given[STAGE]);
+
+    if (PyUnicode_Check(given[TARGET])) {
+        if (cfpy_text(state, given[TARGET], "the URL", &url) < 0)
+            return NULL;
+        self->single = url.len >= 7 && memcmp(url.ptr, "memory:", 7) == 0;
+        self->url = given[TARGET];
+        Py_INCREF(self->url);
+    } else {
+        self->host = cfpy_host_of(state, module, given[TARGET], (unsigned)flags);
+        if (self->host == NULL)
+            return NULL;
+    }
+    self->state = state;
+    self->module = module;
+    Py_INCREF(module);
+    self->asynchronous = given[LINK] != Py_None;
+    self->prefix = given[PREFIX];
+    Py_INCREF(self->prefix);
+    if (given[STAGE] != Py_None) {
+        self->stage = given[STAGE];
+        Py_INCREF(self->stage);
+    }
+    self->options = options;
+    if (self->asynchronous) {
+        self->link = given[LINK];
+        Py_INCREF(self->link);
+        self->tasks = PyDict_New();
+        if (self->tasks == NULL)
+            return NULL;
+    }
+    if (cfpy_loop_open(self) < 0)
+        return NULL;
+    self->open = true;
+    Py_RETURN_NONE;
+}
+
+/* close() in store.py and aio.py: False when calls of other threads are still running, of which the last will call `notify`. */
+static PyObject *store_close(PyObject *object, PyObject *notify)
+{
+    SELF(object);
+    if (!self->open)
+        Py_RETURN_TRUE;
+    if (cfpy_close(self) == 0)
+        Py_RETURN_TRUE;
+    Py_INCREF(notify);
+    CFPY_REPLACE(self->notify, notify);
+    Py_RETURN_FALSE;
+}
+
+/* Raises what Backend.close threw, once; gives the awaitable that it returned, once. */
+static PyObject *store_closing(PyObject *object, PyObject *unused)
+{
+    SELF(object);
+    (void)unused;
+    if (self->thrown != NULL) {
+        PyObject *thrown = self->thrown;
+        self->thrown = NULL;
+        cfpy_raise_object(thrown);
+        Py_DECREF(thrown);
+        return NULL;
+    }
+    PyObject *closing = self->closing;
+    if (closing == NULL)
+        Py_RETURN_NONE;
+    self->closing = NULL;
+    return closing;
+}
+
+static PyObject *store_is_closed(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(!((cfpy_store *)object)->open);
+}
+
+static void add_figure(void *user, const char *name, int64_t value)
+{
+    PyObject *figures = user, *sum = NULL;
+    PyObject *key = PyErr_Occurred() ? NULL : PyUnicode_FromString(name);
+    if (key == NULL)
+        return;
+    PyObject *before = PyDict_GetItemWithError(figures, key);
+    int64_t   already = before ? PyLong_AsLongLong(before) : 0;
+    if (!PyErr_Occurred())
+        sum = PyLong_FromLongLong(already + value);
+    if (sum != NULL)
+        (void)PyDict_SetItem(figures, key, sum);
+    Py_XDECREF(sum);
+    Py_DECREF(key);
+}
+
+static PyObject *store_stats(PyObject *object, PyObject *unused)
+{
+    SELF(object);
+    (void)unused;
+    if (!self->open)
+        return cfpy_raise(self->state, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
+    PyObject *figures = PyDict_New();
+    if (figures == NULL)
+        return NULL;
+    int64_t elsewhere = 0;
+    for (cfpy_loop *loop = self->loops; loop != NULL; loop = loop->next) {
+        if (cf_loop_forked(loop->loop) && loop->depth > 0)
+            continue;
+        if (loop->waiting) /* another thread is inside it without the GIL */
+            elsewhere++;
+        else
+            cf_store_stats(loop->store, add_figure, figures);
+    }
+    if (elsewhere > 0)
+        add_figure(figures, "pending", elsewhere);
+    for (int i = 0; i < CFPY_RETIRED && self->retired[i].name != NULL; i++)
+        add_figure(figures, self->retired[i].name, self->retired[i].value);
+    if (PyErr_Occurred())
+        Py_CLEAR(figures);
+    return figures;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ async -- */
+
+/* The descriptor is readable. Gives the descriptor to watch from now on (another one after a fork), or -1 when closed. */
+static PyObject *store_run(PyObject *object, PyObject *unused)
+{
+    SELF(object);
+    (void)unused;
+    if (!self->open)
+        return PyLong_FromLong(-1);
+    cfpy_loop *loop = cfpy_checkout(self);
+    if (loop == NULL)
+        return NULL;
+    int rc = loop->depth == 1 ? cf_loop_run(loop->loop, 0) : 0;
+    int fd = cf_loop_fd(loop->loop);
+    cfpy_checkin(loop);
+    if (rc < 0)
+        return cfpy_raise(self->state, rc, CF_UNKNOWN, "the loop of an AsyncStore cannot run now");
+    return PyLong_FromLong(self->open ? fd : -1);
+}
+
+static PyObject *store_flush(PyObject *object, PyObject *unused)
+{
+    SELF(object);
+    (void)unused;
+    if (self->open && self->loops != NULL && !cf_loop_forked(self->loops->loop))
+        cf_loop_flush(self->loops->loop);
+    Py_RETURN_NONE;
+}
+
+static PyObject *store_settle(FASTCALL)
+{
+    SELF(object);
+    PyObject       *given[3];
+    PyObject *const wanted[] = {names->ticket, names->value, names->error};
+    if (cfpy_arguments("_settle", args, nargs, kwnames, wanted, 3, 3, 3, given) < 0)
+        return NULL;
+    unsigned long long ticket = PyLong_AsUnsignedLongLong(given[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!self->open) /* the late result of a task that was not cancelled in time */
+        Py_RETURN_NONE;
+    cfpy_loop *loop = cfpy_checkout(self);
+    if (loop == NULL)
+        return NULL;
+    cfpy_host_settle(loop, ticket, given[1], given[2] == Py_None ? NULL : given[2]);
+    cfpy_checkin(loop);
+    Py_RETURN_NONE;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- types -- */
+
+static int store_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    cfpy_store *self = (cfpy_store *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->module);
+    Py_VISIT(self->url);
+    Py_VISIT((PyObject *)self->host);
+    Py_VISIT(self->stage);
+    Py_VISIT(self->prefix);
+    Py_VISIT(self->link);
+    Py_VISIT(self->tasks);
+    Py_VISIT(self->notify);
+    Py_VISIT(self->thrown);
+    Py_VISIT(self->closing);
+    return 0;
+}
+
+/* The store was dropped without close(). */
+static void store_finalize(PyObject *object)
+{
+    cfpy_store *self = (cfpy_store *)object;
+    PyObject   *type, *value, *traceback;
+    if (!self->open)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (self->host != NULL &&
+        PyErr_WarnFormat(PyExc_ResourceWarning, 1, "a store over a backend was dropped without close()") < 0)
+        PyErr_WriteUnraisable(object);
+    if (self->link != NULL) {
+        PyObject *stopped = PyObject_CallMethodObjArgs(self->link, self->state->names.stop, NULL);
+        if (stopped == NULL)
+            PyErr_WriteUnraisable(object);
+        Py_XDECREF(stopped);
+    }
+    cfpy_close(self);
+    if (self->thrown != NULL) {
+        PyObject *thrown = self->thrown;
+        self->thrown = NULL;
+        cfpy_raise_object(thrown);
+        Py_DECREF(thrown);
+        PyErr_WriteUnraisable(object);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+static int store_clear_slot(PyObject *object)
+{
+    cfpy_store *self = (cfpy_store *)object;
+    if (self->open || self->loops != NULL)
+        return 0; /* resurrected, or in use by a thread that ends with the process */
+    Py_CLEAR(self->host);
+    Py_CLEAR(self->link);
+    Py_CLEAR(self->tasks);
+    Py_CLEAR(self->notify);
+    Py_CLEAR(self->thrown);
+    Py_CLEAR(self->closing);
+    return 0;
+}
+
+static void store_dealloc(PyObject *object)
+{
+    cfpy_store   *self = (cfpy_store *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    if (self->open)
+        store_finalize(object);
+    store_clear_slot(object);
+    Py_CLEAR(self->stage);
+    Py_CLEAR(self->url);
+    Py_CLEAR(self->prefix);
+    Py_CLEAR(self->module);
+    freefunc release = (freefunc)(uintptr_t)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+#define KEY_DOC "key: text of 1 to 1024 bytes in UTF-8, without NUL, CR or LF."
+
+PyDoc_STRVAR(get_doc, "get($self, key)\n--\n\nThe text under a key, or None. A value that is not UTF-8 is CorruptError: see get_bytes.\n\n" KEY_DOC);
+PyDoc_STRVAR(get_bytes_doc, "get_bytes($self, key)\n--\n\nThe bytes under a key, or None.");
+PyDoc_STRVAR(set_doc,
+             "set($self, key, value, *, ttl=None, expires_at=None, if_absent=False,\n    if_present=False, if_equal=None, keep_ttl=False)\n--\n\n"
+             "Stores a value and returns True, or False when a condition did not hold and nothing was changed.\n\n" KEY_DOC "\n"
+             "value: text or bytes-like, up to 1 MiB.\n"
+             "ttl: seconds it lives, more than 0 and at most ten years; None: the store's ttl.\n"
+             "expires_at: instead of ttl, an aware datetime; one that is not in the future deletes.\n"
+             "keep_ttl: instead of both, the value that is replaced hands on its expiry.\n"
+             "if_absent, if_present: only when there is no value, or one. if_equal: only when the value is exactly this one.\n"
+             "The condition is checked and the value stored in one step.");
+PyDoc_STRVAR(delete_doc, "delete($self, key)\n--\n\nDeletes, and returns whether there was a value.");
+PyDoc_STRVAR(pop_doc, "pop($self, key)\n--\n\n"
+                      "Gets and deletes in one step: of any number of concurrent pops of a key exactly one gets the text, the others None.\n"
+                      "A value that is not UTF-8 is deleted, and CorruptError says so: see pop_bytes.");
+PyDoc_STRVAR(pop_bytes_doc, "pop_bytes($self, key)\n--\n\nAs pop, for bytes.");
+PyDoc_STRVAR(touch_doc, "touch($self, key, ttl)\n--\n\n"
+                        "Lets a value live for ttl seconds from now, and returns whether there is one. Never changes or creates a value.");
+PyDoc_STRVAR(incr_doc, "incr($self, key, by=1, ttl=None)\n--\n\n"
+                       "Adds to the decimal number under a key in one step and returns the sum. Where there is none it becomes `by`, with this ttl\n"
+                       "(None: the store's); a number that is there keeps its expiry. Within +-(2**53 - 1).");
+PyDoc_STRVAR(count_doc, "count($self, prefix=\'\')\n--\n\nHow many keys start with a prefix.");
+PyDoc_STRVAR(clear_doc, "clear($self, prefix=\'\', force=False)\n--\n\n"
+                        "Deletes every key that starts with a prefix and returns how many. Refused when both this prefix and the store's are empty,\n"
+                        "because that would be everybody's keys: force=True means it.");
+PyDoc_STRVAR(stats_doc, "stats($self)\n--\n\n"
+                        "Figures of this store since it was opened: operations, errors, timeouts, pending, and the backend's own (memory: entries,\n"
+                        "bytes, evicted, expired).");
+PyDoc_STRVAR(page_doc, "_page($self, prefix, cursor)\n--\n\nOne page of a scan: keys, and the cursor of the next page or None.");
+PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link)\n--\n\nOpens. For store.py and aio.py.");
+PyDoc_STRVAR(close_doc, "_close($self, notify, /)\n--\n\n"
+                        "Closes what is idle. False when calls of other threads still run: the last of them calls notify().");
+PyDoc_STRVAR(closing_doc, "_closing($self)\n--\n\nRaises what Backend.close threw, or gives the awaitable that it returned, or None.");
+PyDoc_STRVAR(storage_get_doc, "_storage_get($self, id)\n--\n\nStorage.get: the state's JSON text, or None.");
+PyDoc_STRVAR(storage_set_doc, "_storage_set($self, id, state)\n--\n\nStorage.set: state is JSON text, or None to delete.");
+PyDoc_STRVAR(secondary_set_doc, "_secondary_set($self, key, value, ttl, default_ttl)\n--\n\nSecondaryStorage.set; default_ttl in milliseconds.");
+PyDoc_STRVAR(secondary_get_doc, "_secondary_get($self, key)\n--\n\nSecondaryStorage.get.");
+PyDoc_STRVAR(secondary_delete_doc, "_secondary_delete($self, key)\n--\n\nSecondaryStorage.delete.");
+PyDoc_STRVAR(secondary_pop_doc, "_secondary_pop($self, key)\n--\n\nSecondaryStorage.pop.");
+PyDoc_STRVAR(run_doc, "_run($self)\n--\n\nHandles what is ready. Gives the descriptor to watch, -1 when closed.");
+PyDoc_STRVAR(flush_doc, "_flush($self)\n--\n\nSends what was submitted in this tick.");
+PyDoc_STRVAR(settle_doc, "_settle($self, ticket, value, error)\n--\n\nThe task of a coroutine backend has ended: with value, or with error.");
+
+#define FAST METH_FASTCALL | METH_KEYWORDS
+#define COMMON_METHODS                                                                                                        \
+    {"get", CFPY_METHOD(store_get), FAST, get_doc},                                                                           \
+    {"get_bytes", CFPY_METHOD(store_get_bytes), FAST, get_bytes_doc},                                                         \
+    {"set", CFPY_METHOD(store_set), FAST, set_doc},                                                                           \
+    {"delete", CFPY_METHOD(store_delete), FAST, delete_doc},                                                                  \
+    {"pop", CFPY_METHOD(store_pop), FAST, pop_doc},                                                                           \
+    {"pop_bytes", CFPY_METHOD(store_pop_bytes), FAST, pop_bytes_doc},                                                         \
+    {"touch", CFPY_METHOD(store_touch), FAST, touch_doc},                                                                     \
+    {"incr", CFPY_METHOD(store_incr), FAST, incr_doc},                                                                        \
+    {"count", CFPY_METHOD(store_count), FAST, count_doc},                                                                     \
+    {"clear", CFPY_METHOD(store_clear), FAST, clear_doc},                                                                     \
+    {"stats", store_stats, METH_NOARGS, stats_doc},                                                                           \
+    {"_page", CFPY_METHOD(store_page), FAST, page_doc},                                                                       \
+    {"_open", CFPY_METHOD(store_open), METH_METHOD | FAST, open_doc},                                                         \
+    {"_close", store_close, METH_O, close_doc},                                                                               \
+    {"_closing", store_closing, METH_NOARGS, closing_doc},                                                                    \
+    {"_storage_get", CFPY_METHOD(store_storage_get), FAST, storage_get_doc},                                                  \
+    {"_storage_set", CFPY_METHOD(store_storage_set), FAST, storage_set_doc},                                                  \
+    {"_secondary_set", CFPY_METHOD(store_secondary_set), FAST, secondary_set_doc},                                            \
+    {"_secondary_get", CFPY_METHOD(store_secondary_get), FAST, secondary_get_doc},                                            \
+    {"_secondary_delete", CFPY_METHOD(store_secondary_delete), FAST, secondary_delete_doc},                                   \
+    {"_secondary_pop", CFPY_METHOD(store_secondary_pop), FAST, secondary_pop_doc}
+
+static PyMethodDef store_methods[] = {
+    COMMON_METHODS,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef async_store_methods[] = {
+    COMMON_METHODS,
+    {"_run", store_run, METH_NOARGS, run_doc},
+    {"_flush", store_flush, METH_NOARGS, flush_doc},
+    {"_settle", CFPY_METHOD(store_settle), FAST, settle_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef store_getset[] = {
+    {"closed", store_is_closed, NULL, "Whether the store was closed.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define COMMON_SLOTS                                                                                                          \
+    {Py_tp_new, CFPY_SLOT(PyType_GenericNew)}, {Py_tp_getset, store_getset}, {Py_tp_traverse, CFPY_SLOT(store_traverse)},     \
+        {Py_tp_clear, CFPY_SLOT(store_clear_slot)}, {Py_tp_finalize, CFPY_SLOT(store_finalize)},                              \
+        {Py_tp_dealloc, CFPY_SLOT(store_dealloc)}
+
+static PyType_Slot store_slots[] = {
+    {Py_tp_doc, (void *)(uintptr_t) "The native part of counterfoil.Store."},
+    {Py_tp_methods, store_methods},
+    COMMON_SLOTS,
+    {0, NULL},
+};
+
+static PyType_Slot async_store_slots[] = {
+    {Py_tp_doc, (void *)(uintptr_t) "The native part of counterfoil.aio.AsyncStore: methods return awaitables."},
+    {Py_tp_methods, async_store_methods},
+    COMMON_SLOTS,
+    {0, NULL},
+};
+
+PyType_Spec cfpy_store_spec = {
+    .name = "counterfoil._native.Store",
+    .basicsize = sizeof(cfpy_store),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = store_slots,
+};
+
+PyType_Spec cfpy_async_store_spec = {
+    .name = "counterfoil._native.AsyncStore",
+    .basicsize = sizeof(cfpy_store),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = async_store_slots,
+};

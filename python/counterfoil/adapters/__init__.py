@@ -1,0 +1,1 @@
+"""One module per framework. Each knows its framework and this package, and needs the framework only when it is used."""

@@ -1,0 +1,153 @@
+"""The errors. Every one has `code`, the same word in every language, and `outcome`: whether the store was changed.
+
+    code           class              is also a
+    INVALID        InvalidError       ValueError
+                   InvalidTypeError   TypeError
+    NO_MEMORY      NoMemoryError      MemoryError
+    TIMEOUT        DeadlineError      TimeoutError
+    UNAVAILABLE    UnavailableError   ConnectionError
+    BUSY           BusyError
+    NOT_SUPPORTED  NotSupportedError
+    CORRUPT        CorruptError
+    CLOSED         ClosedError
+    FORKED         ForkedError
+    EXISTS         ExistsError        ValueError
+    AUTH           AuthError          PermissionError
+    CANCELED       CanceledError
+
+Their sentences contain no key, no value and no password.
+"""
+
+from typing import ClassVar, Literal
+
+__all__ = [
+    "AuthError",
+    "BusyError",
+    "CanceledError",
+    "ClosedError",
+    "CorruptError",
+    "DeadlineError",
+    "Error",
+    "ExistsError",
+    "ForkedError",
+    "InvalidError",
+    "InvalidTypeError",
+    "NoMemoryError",
+    "NotSupportedError",
+    "Outcome",
+    "UnavailableError",
+]
+
+Outcome = Literal["applied", "not_applied", "unknown"]
+
+
+class Error(Exception):
+    """Anything that this library raises. What a backend of your own raises reaches you as it is, not as one of these."""
+
+    code: ClassVar[str] = "ERROR"
+    outcome: Outcome = "not_applied"
+    """Whether the store was changed: "applied", "not_applied" (repeating is safe) or "unknown" (read before repeating a write)."""
+
+    def __init__(self, message: str = "", *, outcome: Outcome = "not_applied") -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class InvalidError(Error, ValueError):
+    """An argument was refused, before anything was done."""
+
+    code = "INVALID"
+
+
+class InvalidTypeError(InvalidError, TypeError):
+    """An argument has a wrong type."""
+
+
+class NoMemoryError(Error, MemoryError):
+    """An allocation failed; nothing was changed."""
+
+    code = "NO_MEMORY"
+
+
+class DeadlineError(Error, TimeoutError):
+    """The operation's deadline passed: the `timeout` that the store was opened with."""
+
+    code = "TIMEOUT"
+
+
+class UnavailableError(Error, ConnectionError):
+    """The backend cannot be reached now; try later."""
+
+    code = "UNAVAILABLE"
+
+
+class BusyError(Error):
+    """A local limit is reached; try later."""
+
+    code = "BUSY"
+
+
+class NotSupportedError(Error):
+    """This backend has no such operation."""
+
+    code = "NOT_SUPPORTED"
+
+
+class CorruptError(Error):
+    """What the backend holds or answered cannot be right."""
+
+    code = "CORRUPT"
+
+
+class ClosedError(Error):
+    """The store was closed."""
+
+    code = "CLOSED"
+
+
+class ForkedError(Error):
+    """The operation was begun before a fork(), and this is the child."""
+
+    code = "FORKED"
+
+
+class ExistsError(Error, ValueError):
+    """There is one with this unique field already."""
+
+    code = "EXISTS"
+
+
+class AuthError(Error, PermissionError):
+    """The backend refused our credentials or rights."""
+
+    code = "AUTH"
+
+
+class CanceledError(Error):
+    """The operation was cancelled."""
+
+    code = "CANCELED"
+
+
+_CLASSES: dict[str, type[Error]] = {
+    each.code: each
+    for each in (
+        InvalidError,
+        NoMemoryError,
+        DeadlineError,
+        UnavailableError,
+        BusyError,
+        NotSupportedError,
+        CorruptError,
+        ClosedError,
+        ForkedError,
+        ExistsError,
+        AuthError,
+        CanceledError,
+    )
+}
+
+
+def make(code: str, outcome: Outcome, message: str, wrong_type: bool = False) -> Error:
+    """The exception for a status of the core. For the native module."""
+    return (InvalidTypeError if wrong_type else _CLASSES.get(code, Error))(message, outcome=outcome)

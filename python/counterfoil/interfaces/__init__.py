@@ -1,0 +1,1 @@
+"""What auth libraries ask for, over any store: `Storage` and `SecondaryStorage`."""
