@@ -3,7 +3,7 @@
 // The JavaScript half of the trampoline for backends written in JavaScript (the other half: bindings/node/host.cc). It calls the
 // methods, knows promises, and counts the stores over one object so that close() is called once, after the last.
 
-const native = require('./native.cjs');
+const { native, later } = require('./native.cjs');
 const { Backend } = require('./backend.cjs');
 const { invalid } = require('./errors.cjs');
 
@@ -63,12 +63,12 @@ function openBackend(backend, prefix, ttl, timeout, stage) {
   const closed = new Promise((resolve) => { closing = resolve; });
   closed.catch(() => {}); // the rejection is for whoever calls Store.close()
 
-  const later = (call, ticket, promise) => {
+  const settleLater = (call, ticket, promise) => {
     // A promise of our own around it: a hostile thenable (settles twice, or at once, or throws) cannot break out of it.
     let settled = new Promise((resolve) => resolve(promise));
     if (call === SCAN) settled = settled.then(copyPage);
     settled.then((value) => handle.settle(ticket, call, true, value), (reason) => handle.settle(ticket, call, false, reason));
-    return native.later;
+    return later;
   };
 
   const invoke = (call, key, a, b, c, d, e) => {
@@ -92,7 +92,7 @@ function openBackend(backend, prefix, ttl, timeout, stage) {
     }
     const result = invoke(call, key, a, b, c, d, e);
     if (result === null || (typeof result !== 'object' && typeof result !== 'function') || ArrayBuffer.isView(result)) return result;
-    if (typeof result.then === 'function') return later(call, ticket, result);
+    if (typeof result.then === 'function') return settleLater(call, ticket, result);
     return call === SCAN ? copyPage(result) : result;
   };
 

@@ -1,6 +1,6 @@
 'use strict';
 
-const native = require('./native.cjs');
+const { native } = require('./native.cjs');
 const { CounterfoilError } = require('./errors.cjs');
 const { Backend } = require('./backend.cjs');
 const { open, Store } = require('./store.cjs');

@@ -44,6 +44,8 @@ function load() {
 const native = load();
 
 const flush = () => native.flush();
-native.init(CounterfoilError, () => process.nextTick(flush));
+/** What a backend's dispatch function gives in place of a promise: the result comes later. */
+const later = Object.freeze(Object.create(null));
+native.init(CounterfoilError, () => process.nextTick(flush), later);
 
-module.exports = native;
+module.exports = { native, later };

@@ -1,6 +1,6 @@
 'use strict';
 
-const native = require('./native.cjs');
+const { native } = require('./native.cjs');
 const { invalid } = require('./errors.cjs');
 
 let nativeOf;

@@ -3,7 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { types, inspect } = require('node:util');
 
-const native = require('./native.cjs');
+const { native } = require('./native.cjs');
 const { invalid, CounterfoilError } = require('./errors.cjs');
 const { openBackend } = require('./host.cjs');
 const { nativeOf } = require('./stage.cjs');

@@ -6,27 +6,28 @@
 
 namespace counterfoil {
 
-// init(CounterfoilError, schedule): what the binding needs of JavaScript
+// init(CounterfoilError, schedule, later): what the binding needs of JavaScript
 static napi_value init(napi_env napi, napi_callback_info info)
 {
-    size_t     count = 2;
-    napi_value at[2];
+    size_t     count = 3;
+    napi_value at[3];
     Env       *env = env_get(napi);
     if (env == nullptr || napi_get_cb_info(napi, info, &count, at, nullptr, nullptr) != napi_ok) return nullptr;
     (void)!napi_create_reference(napi, at[0], 1, &env->error_class);
     (void)!napi_create_reference(napi, at[1], 1, &env->schedule);
+    (void)!napi_create_reference(napi, at[2], 1, &env->later);
     return nullptr;
 }
 
 static void free_identity(napi_env, void *data, void *) { free(data); }
 
-// identity(): an address that is nobody else's, by which stores over one backend object share the locks of what is derived
+// identity(): an object with an address that is nobody else's, by which stores over one backend object share the locks of what is derived
 static napi_value identity(napi_env napi, napi_callback_info)
 {
     napi_value result = nullptr;
     void      *address = malloc(1);
     if (address == nullptr) return nullptr;
-    if (napi_create_external(napi, address, free_identity, nullptr, &result) == napi_ok) return result;
+    if (napi_create_object(napi, &result) == napi_ok && napi_wrap(napi, result, address, free_identity, nullptr, nullptr) == napi_ok) return result;
     free(address);
     return nullptr;
 }
@@ -66,10 +67,9 @@ static bool add_flag(napi_env napi, napi_value exports, const char *name, uint32
 
 static void define(napi_env napi, napi_value exports)
 {
-    napi_value version = nullptr, later = nullptr;
+    napi_value version = nullptr;
     if (env_new(napi) == nullptr || napi_create_string_utf8(napi, cf_version(), NAPI_AUTO_LENGTH, &version) != napi_ok ||
-        napi_set_named_property(napi, exports, "version", version) != napi_ok || (later = host_later(napi)) == nullptr ||
-        napi_set_named_property(napi, exports, "later", later) != napi_ok || store_define(napi, exports) != napi_ok || stage_define(napi, exports) != napi_ok ||
+        napi_set_named_property(napi, exports, "version", version) != napi_ok || store_define(napi, exports) != napi_ok || stage_define(napi, exports) != napi_ok ||
         !add_function(napi, exports, "init", init) || !add_function(napi, exports, "flush", loop_flush) || !add_function(napi, exports, "identity", identity) ||
         !add_function(napi, exports, "ttl", ttl))
         return;

@@ -27,6 +27,7 @@ struct Env {
     napi_env               napi;
     napi_ref               error_class; // CounterfoilError
     napi_ref               schedule;    // JavaScript: calls flush at the end of the tick
+    napi_ref               later;       // the object by which a backend's dispatch function says "later"
     napi_async_cleanup_hook_handle hook;
     Loop                  *loops;       // all that are alive
     Loop                  *main;        // for stores without a stage
@@ -178,8 +179,6 @@ cf_backend             *host_backend(Host *host);
 void host_mute(Host *host);
 // A promise of the backend has settled: settle(ticket, call, fulfilled, value), a method of the handle.
 void host_settle(Loop *loop, uint64_t ticket, int call, bool fulfilled, napi_value value);
-// By which dispatch says "later": an external value, so that no backend can give it by accident.
-napi_value host_later(napi_env napi);
 
 // ------------------------------------------------------------------------------------------------------------ stage.cc --
 

@@ -20,12 +20,12 @@ struct Host {
     bool             mute;
 };
 
-static const char LATER = 0; // its address is what the external holds
-
-napi_value host_later(napi_env napi)
+// Whether dispatch gave what stands for "later": the one object that init() was told of.
+static bool is_later(Env *env, napi_value result)
 {
     napi_value later = nullptr;
-    return napi_create_external(napi, const_cast<char *>(&LATER), nullptr, nullptr, &later) == napi_ok ? later : nullptr;
+    bool       same = false;
+    return napi_get_reference_value(env->napi, env->later, &later) == napi_ok && later != nullptr && napi_strict_equals(env->napi, result, later, &same) == napi_ok && same;
 }
 
 static int outcome_of(int call) { return call == CALL_GET || call == CALL_SCAN ? CF_NOT_APPLIED : CF_UNKNOWN; }
@@ -261,7 +261,7 @@ static int trampoline(cf_backend *self, cf_op *op, int call)
         status = cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the environment is going away");
     } else if (napi_call_function(napi, nobody, dispatch, count, at, &result) != napi_ok || napi_typeof(napi, result, &type) != napi_ok) {
         status = fail_with_pending(env, op, call);
-    } else if (type == napi_external) {
+    } else if (type == napi_object && is_later(env, result)) {
         // The keys of a page are compared with the prefix when they come.
         status = call == CALL_SCAN && cf_op_keep(op) != CF_OK ? cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "out of memory") : CF_PENDING;
     } else {

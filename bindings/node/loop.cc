@@ -4,6 +4,7 @@
 // deadline, so that ends) and never otherwise. What is submitted in one tick is flushed once, at its end.
 #include "binding.h"
 
+#include <initializer_list>
 #include <new>
 
 namespace counterfoil {
@@ -66,6 +67,10 @@ static void environment_ends(napi_async_cleanup_hook_handle, void *data)
     Env *env = static_cast<Env *>(data);
     env->leaving = true;
     while (env->loops != nullptr) loop_dispose(env->loops);
+    for (napi_ref *held : {&env->error_class, &env->schedule, &env->later}) {
+        if (*held != nullptr) (void)!napi_delete_reference(env->napi, *held);
+        *held = nullptr;
+    }
     if (env->handles == 0) unhook(env);
 }
 

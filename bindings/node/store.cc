@@ -463,7 +463,7 @@ static napi_value construct(napi_env napi, napi_callback_info info)
     memset(&options, 0, sizeof options);
     options.size = sizeof options;
     if (!hosted && !take_value(env, at[0], "the URL", &url)) return nullptr;
-    if (hosted && (napi_get_value_uint32(napi, at[1], &shape) != napi_ok || napi_get_value_external(napi, at[2], &identity) != napi_ok)) return nullptr;
+    if (hosted && (napi_get_value_uint32(napi, at[1], &shape) != napi_ok || napi_unwrap(napi, at[2], &identity) != napi_ok)) return nullptr;
     if (!is_undefined(napi, at[3])) {
         if (!take_key(env, at[3], "prefix", &prefix)) return nullptr;
         options.prefix = prefix.slice;

@@ -1,6 +1,6 @@
 'use strict';
 
-const native = require('../native.cjs');
+const { native } = require('../native.cjs');
 const { handleOf, known } = require('../store.cjs');
 
 const DEFAULT_TTL = 600;
