@@ -100,7 +100,7 @@ def express(url: str, report: Report) -> None:
     note = 'tea at "five" <b>&'
     browser.post("/note", note=note)
     kept = re.search(r'id="note"[^>]*value="([^"]*)"', browser.get("/").text)
-    report.saw("Express: the session keeps a note", bool(kept) and html.unescape(kept[1]) == note, "read back as written")
+    report.saw("Express: the session keeps a note", kept is not None and html.unescape(kept[1]) == note, "read back as written")
 
     other = Browser(url)
     other.post("/login", username="ada", password="engine")

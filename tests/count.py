@@ -15,7 +15,8 @@ def ctest(text: str) -> tuple[int, int, int]:
         said = case.findtext("system-out") or ""
         status = case.get("status")
         good, bad, passed_over = (
-            sum(map(int, re.findall(rf"\[\s*{word}\s*\] (?:.*: )?(\d+) test\(s\)", said))) for word in ("PASSED", "FAILED", "SKIPPED")
+            sum(map(int, re.findall(rf"\[\s*{word}\s*\] (?:.*: )?(\d+) test\(s\)", said)))
+            for word in ("PASSED", "FAILED", "SKIPPED")
         )
         if good + bad + passed_over == 0:
             good, passed_over = int(status == "run"), int(status in ("notrun", "disabled"))
@@ -37,8 +38,8 @@ def pytest(text: str) -> tuple[int, int, int]:
 
 
 def tap(text: str) -> tuple[int, int, int]:
-    totals = {name: int(number) for name, number in re.findall(r"^# (\w+) (\d+)$", text, re.MULTILINE)}
-    return totals.get("pass", 0), totals.get("fail", 0) + totals.get("cancelled", 0), totals.get("skipped", 0) + totals.get("todo", 0)
+    total = {name: int(number) for name, number in re.findall(r"^# (\w+) (\d+)$", text, re.MULTILINE)}
+    return total.get("pass", 0), total.get("fail", 0) + total.get("cancelled", 0), total.get("skipped", 0) + total.get("todo", 0)
 
 
 def main() -> None:

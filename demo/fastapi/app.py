@@ -73,7 +73,7 @@ def home(demo_fastapi: Annotated[str | None, Cookie()] = None) -> Response:
         f"Hello, {session['name']}",
         f'<p>The provider says that you are <strong id="who">{html.escape(session["name"])}</strong>.</p>'
         '<form method="post" action="/logout"><button class="quiet">Sign out</button></form>'
-        '<p class="hint">Go back in your browser’s history to the callback address: it is refused, because its state and '
+        '<p class="hint">Go back in your history to the callback address: it is refused, because its state and '
         "its code were good for one use.</p>",
     )
 

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -285,7 +285,7 @@ def node_package() -> None:
 
 
 # Commands that are not run from here, each with the reason, and with a check that it is not a wrong command all the same.
-NOT_RUN = {
+NOT_RUN: dict[str, tuple[str, Callable[[], None]]] = {
     "./run demo": ("it keeps running; ./run test runs its --check", lambda: front_door_has("demo")),
     "./run test": ("it is what runs this test", lambda: front_door_has("test")),
     "pip install counterfoil": ("from the registry, where it is not published yet", python_package),
