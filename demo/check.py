@@ -100,7 +100,8 @@ def express(url: str, report: Report) -> None:
     note = 'tea at "five" <b>&'
     browser.post("/note", note=note)
     kept = re.search(r'id="note"[^>]*value="([^"]*)"', browser.get("/").text)
-    report.saw("Express: the session keeps a note", kept is not None and html.unescape(kept[1]) == note, "read back as written")
+    same = kept is not None and html.unescape(kept[1]) == note
+    report.saw("Express: the session keeps a note", same, "read back as written")
 
     other = Browser(url)
     other.post("/login", username="ada", password="engine")
@@ -118,7 +119,8 @@ def express(url: str, report: Report) -> None:
     gone = browser.follow(answer).shows("visits")
     report.saw("Express: logging out ends the session", answer.status == 303 and gone is None, answer.status)
     alive = old.get("/").shows("visits")
-    report.saw("Express: the old cookie is dead after it", alive is None, "login form" if alive is None else "still a session")
+    seen = "login form" if alive is None else "still a session"
+    report.saw("Express: the old cookie is dead after it", alive is None, seen)
     still = other.get("/").shows("visits")
     report.saw("Express: the other browser's session lives on", still is not None, f"counter at {still}")
 

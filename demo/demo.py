@@ -1,4 +1,4 @@
-"""Starts both demo applications; with --check, drives them with real requests and says what it saw. Called by `./run demo`."""
+"""Starts both demo applications; with --check, drives them with real requests and says what it saw: `./run demo`."""
 
 import ctypes
 import os
@@ -38,7 +38,7 @@ class App:
         )
 
     def read(self) -> None:
-        """Shows what it says, from a thread: which is started when all processes are, as threads and fork do not mix."""
+        """Shows what it says, from a thread; called when all processes run, as threads and fork do not mix."""
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:

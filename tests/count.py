@@ -29,7 +29,8 @@ def ctest(text: str) -> tuple[int, int, int]:
 def pytest(text: str) -> tuple[int, int, int]:
     passed = failed = skipped = 0
     for suite in ElementTree.fromstring(text).iter("testsuite"):
-        tests, failures, errors, omitted = (int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped"))
+        names = ("tests", "failures", "errors", "skipped")
+        tests, failures, errors, omitted = (int(suite.get(name, 0)) for name in names)
         # A test that fails in its body and again in its teardown is one test with two entries.
         passed += max(0, tests - failures - errors - omitted)
         failed += failures + errors
@@ -39,7 +40,8 @@ def pytest(text: str) -> tuple[int, int, int]:
 
 def tap(text: str) -> tuple[int, int, int]:
     total = {name: int(number) for name, number in re.findall(r"^# (\w+) (\d+)$", text, re.MULTILINE)}
-    return total.get("pass", 0), total.get("fail", 0) + total.get("cancelled", 0), total.get("skipped", 0) + total.get("todo", 0)
+    failed = total.get("fail", 0) + total.get("cancelled", 0)
+    return total.get("pass", 0), failed, total.get("skipped", 0) + total.get("todo", 0)
 
 
 def main() -> None:

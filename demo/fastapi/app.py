@@ -1,10 +1,10 @@
-"""An OAuth-style login on FastAPI; Counterfoil keeps the `state`, the authorization code and the session. Started by `./run demo`.
+"""An OAuth-style login on FastAPI; Counterfoil keeps the `state`, the code and the session. Started by `./run demo`.
 
 The provider is built in (the /authorize page), so that the whole round trip can be watched in one program:
 
     /login       the application makes a state, remembers it and sends the browser to the provider
     /authorize   the provider asks the user, makes a code, remembers it and sends the browser back
-    /callback    the application pops the state, the provider's side pops the code: both work once, for whoever comes first
+    /callback    the application pops the state, the provider's side pops the code: each works once, for the first caller
 
 The routes are plain functions, which FastAPI runs on a pool of threads: they share one blocking store.
 """
@@ -20,12 +20,11 @@ from string import Template
 from typing import Annotated
 from urllib.parse import urlencode
 
+import counterfoil
 import uvicorn
+from counterfoil import SecondaryStorage, Storage
 from fastapi import Cookie, FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-
-import counterfoil
-from counterfoil import SecondaryStorage, Storage
 
 URL = os.environ.get("COUNTERFOIL_URL", "memory:demo")
 CLIENT_ID = "demo-client"
@@ -148,7 +147,7 @@ def logout(demo_fastapi: Annotated[str | None, Cookie()] = None) -> Response:
 
 @app.exception_handler(counterfoil.InvalidError)
 def invalid(_: Request, __: Exception) -> Response:
-    """Codes and ids come from strangers; one that cannot be a key (too long, a line break in it) is the stranger's mistake."""
+    """Codes and ids come from strangers: one that cannot be a key (too long, a line break in it) is their mistake."""
     return refuse("This is not something that we have issued.")
 
 

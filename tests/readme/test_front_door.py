@@ -24,12 +24,14 @@ def counted(kind: str, record: str | None, directory: Path) -> str:
     file = directory / "record"
     if record is not None:
         file.write_text(record)
-    done = subprocess.run([sys.executable, ROOT / "tests/count.py", kind, file], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    command = [sys.executable, ROOT / "tests/count.py", kind, file]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def ctest(*cases: tuple[str, str]) -> str:
-    inside = "".join(f'<testcase name="x" status="{status}"><system-out>{said}</system-out></testcase>' for status, said in cases)
+    inside = "".join(
+        f'<testcase name="x" status="{status}"><system-out>{said}</system-out></testcase>' for status, said in cases
+    )
     return f'<testsuite tests="{len(cases)}">{inside}</testsuite>'
 
 
@@ -77,7 +79,8 @@ def test_verdict(suite: str, verdict: str) -> None:
 
 
 def test_a_run_that_ends_early_has_failed() -> None:
-    assert shell("promise_verdict; count C 0 5 0 0; false; count Node 0 5 0 0; total").splitlines()[-1] == "5 passed, 1 failed"
+    said = shell("promise_verdict; count C 0 5 0 0; false; count Node 0 5 0 0; total")
+    assert said.splitlines()[-1] == "5 passed, 1 failed"
 
 
 def test_follow_keeps_the_status_of_the_command(tmp_path: Path) -> None:
@@ -88,6 +91,9 @@ def test_follow_keeps_the_status_of_the_command(tmp_path: Path) -> None:
 
 def test_usage(tmp_path: Path) -> None:
     done = subprocess.run([ROOT / "run", "help"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "./run COMMAND" in done.stdout
+    assert done.returncode == 0
+    assert "./run COMMAND" in done.stdout
     done = subprocess.run([ROOT / "run", "nonsense"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "nonsense" in done.stderr and done.stdout == ""
+    assert done.returncode == 1
+    assert "nonsense" in done.stderr
+    assert done.stdout == ""
