@@ -40,7 +40,7 @@ app.use((req, res, next) => {
 app.use(express.urlencoded({ extended: false, limit: '8kb' }))
 app.use(
   session({
-    store: new CounterfoilStore(store),
+    store: new CounterfoilStore({ store }),
     name: 'demo.express',
     // A new secret at every start ends all sessions; give one to keep them (and a backend that outlives the process).
     secret: process.env.DEMO_SESSION_SECRET || randomBytes(32).toString('base64url'),
