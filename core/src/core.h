@@ -56,7 +56,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store); /* NULL: no memory, or 2^24 op
 void   cf_op_recycle(cf_op *op);
 bool   cf_op_writes(const cf_op *op);
 void   cf_op_pend(cf_op *op, bool deadline);
-/* Of an operation that failed half-way: no hit, no value, no keys. */
+/* Of an operation that failed half-way: no hit, no value, no keys; and a read has not changed anything, whatever its backend says. */
 void   cf_op_bring_nothing(cf_op *op);
 /* Ends an operation: status, list and heap memberships, parent or `done`. */
 typedef enum { END_QUEUE, END_NOW, END_QUIETLY } cf_end;

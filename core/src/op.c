@@ -104,6 +104,7 @@ void cf_op_bring_nothing(cf_op *op)
     op->hit = false;
     op->value.len = op->key_at = 0;
     op->cursor_len = 0;
+    if (op->in.kind < 0 || op->in.kind >= CF_OP_KINDS || !cf_op_writes(op)) op->error.outcome = CF_NOT_APPLIED;
 }
 
 void cf_op_end(cf_op *op, int status, cf_end how)
@@ -117,10 +118,9 @@ void cf_op_end(cf_op *op, int status, cf_end how)
     if (op->lock_state != LOCK_NONE) cf_derive_unlock(op);
     if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
     op->state = OP_FINISHED;
-    if (status < 0) cf_op_bring_nothing(op);
     if (status < 0 && op->error.status != status)
-        cf_error_set(&op->error, status, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "the %s backend failed",
-                     op->store ? op->store->table->name : "closed");
+        cf_error_set(&op->error, status, CF_UNKNOWN, "the %s backend failed", op->store ? op->store->table->name : "closed");
+    if (status < 0) cf_op_bring_nothing(op);
     if (status == CF_OK) op->error.status = CF_OK;
     if (op->parent) {
         if (how != END_QUIETLY) cf_resume(op->parent);
