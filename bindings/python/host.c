@@ -141,6 +141,8 @@ static int accept_value(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *r
     } else {
         cf_op_set_hit(op, true);
         rc = cf_op_set_value(op, value.slice);
+        if (rc != CF_OK && cf_op_kind(op) == CF_OP_POP)
+            rc = cf_op_fail(op, rc, CF_APPLIED, "no memory for the value that was taken");
     }
     cfpy_bytes_release(&value);
     return rc;

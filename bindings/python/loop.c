@@ -2,8 +2,8 @@
  *
  * A loop belongs to one thread at a time. A pooled store therefore has one {cf_loop, cf_store} per call in flight: taken from the idle
  * ones, made when there is none, kept (up to CFPY_IDLE_MAX) when it comes back. All of this happens under the GIL and needs no
- * lock of its own. A thread that calls from inside its own call (a Python backend that uses its own store) gets the same loop
- * again, so that the core sees how deep it is. */
+ * lock of its own. A thread that calls from inside its own call (a Python backend that uses its own store) gets another loop, because
+ * a loop does not run inside itself; how deep that may go is counted here. */
 #include "native.h"
 
 #define WAIT_SLICE_MS 50 /* how late Ctrl-C may be */
@@ -172,19 +172,13 @@ static cfpy_loop *checkout_pooled(cfpy_store *store)
     cfpy_loop     *idle = NULL;
     unsigned       mine = 0;
     for (cfpy_loop *self = store->loops; self != NULL; self = self->next) {
-        if (self->holder == NULL) {
+        if (self->holder == NULL)
             idle = self;
-        } else if (self->holder == me && !cf_loop_forked(self->loop)) {
-            /* (A forked loop that somebody held belongs to a call that the child does not have, and is left alone.) */
-            if (!self->waiting) {
-                self->depth++;
-                return self;
-            }
+        else if (self->holder == me && !cf_loop_forked(self->loop)) /* forked: of a call that the child does not have */
             mine++;
-        }
     }
     if (mine >= CF_DEPTH_MAX) {
-        cfpy_raise(store->state, CF_EINVAL, CF_NOT_APPLIED, "the backend calls its own store too deep");
+        cfpy_raise(store->state, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than 16 deep");
         return NULL;
     }
     if (idle == NULL) {

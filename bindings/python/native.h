@@ -104,7 +104,7 @@ struct cfpy_loop {
     PyThreadState *saved;   /* given up by a wait on this loop                                                              */
     PyThreadState *holder;  /* who uses it; NULL: idle. Only compared, never followed                                       */
     unsigned       depth;   /* calls inside each other                                                                      */
-    bool           waiting; /* inside cf_op_wait_for, which does not nest                                                   */
+    bool           waiting; /* inside cf_op_wait_for, without the GIL                                                        */
     PyObject      *thrown;  /* what Backend.close threw                                                                     */
 };
 

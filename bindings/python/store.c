@@ -477,7 +477,7 @@ static PyObject *store_close(PyObject *object, PyObject *notify)
 /* Raises what Backend.close threw, once; gives the awaitable that it returned, once. */
 static PyObject *store_closing(PyObject *object, PyObject *unused)
 {
-    SELF(object);
+    cfpy_store *self = (cfpy_store *)object;
     (void)unused;
     if (self->thrown != NULL) {
         PyObject *thrown = self->thrown;

@@ -297,6 +297,17 @@ class AsyncStore(_native.AsyncStore):
         stage: _native.Stage | None = None,
         **options: Option,
     ) -> None:
+        self._begin(target, prefix, ttl, timeout, stage, options)
+
+    def _begin(
+        self,
+        target: object,
+        prefix: str,
+        ttl: float | None,
+        timeout: float,
+        stage: _native.Stage | None,
+        options: dict[str, Option],
+    ) -> None:
         target = with_options(target, options)
         self._name = backend_name(target)
         self._listeners = Listeners()
@@ -386,4 +397,13 @@ async def open(
     **options: Option,
 ) -> AsyncStore:
     """Opens a store in this event loop. The arguments are those of `counterfoil.open`; a backend may have coroutine functions."""
-    return AsyncStore(url_or_backend, prefix=prefix, ttl=ttl, timeout=timeout, stage=stage, **options)
+    store = AsyncStore.__new__(AsyncStore)
+    try:
+        store._begin(url_or_backend, prefix, ttl, timeout, stage, options)
+    except BaseException:
+        # A backend that reached the core is closed also when opening failed, and its close may be a coroutine function.
+        closing = store._closing()
+        if closing is not None:
+            await closing
+        raise
+    return store

@@ -72,7 +72,7 @@ class Backend:
 
     single_process: ClassVar[bool] = False
     """No other process uses the same data: what is missing of pop, touch, incr and the conditions of set is derived from get, set and
-    delete, under a lock for each key. (A derived touch or incr keeps the expiry only with `keeps_ttl`.)"""
+    delete, under a lock for each key. (incr only with `keeps_ttl`: a counter keeps its expiry.)"""
 
 
 _REQUIRED = ("get", "set", "delete")
