@@ -14,7 +14,7 @@ typedef enum {
 
 typedef struct tb tb;
 
-/* What happened, for the tests to look at. It outlives the backend. */
+/* What happened, for the tests to look at. It has to outlive the backend: a static one does. */
 typedef struct tb_log {
     int gets, sets, dels, pops, touches, incrs, scans;
     int closes, flushes, cancels, forks;

@@ -65,7 +65,8 @@ static void wake_from_another_thread_ends_a_wait(void **state)
 static void a_finish_makes_readable_until_done_was_called(void **state)
 {
     world   *w = *state;
-    tb_log   log = {0};
+    static tb_log   log;
+    memset(&log, 0, sizeof log);
     seen     s = {0};
     cf_store *store;
     cf_op   *op;
@@ -93,7 +94,8 @@ static void a_finish_makes_readable_until_done_was_called(void **state)
 static void run_returns_how_many_finished(void **state)
 {
     world    *w = *state;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     cf_store *store;
     cf_op    *ops[5];
     assert_ok(tb_open(w->loop, TB_PIPE, TB_FULL, &log, NULL, &store, NULL));
@@ -113,7 +115,8 @@ static void run_returns_how_many_finished(void **state)
 static void a_deadline_to_the_millisecond(void **state)
 {
     world    *w = *state;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     seen      get = {0}, set = {0};
     cf_store *store;
     cf_op    *a, *b;
@@ -152,7 +155,8 @@ static void a_deadline_to_the_millisecond(void **state)
 static void the_default_timeout_is_five_seconds(void **state)
 {
     world    *w = *state;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     cf_store *plain, *own;
     cf_op    *a, *b;
     assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &log, NULL, &plain, NULL));
@@ -182,7 +186,8 @@ static void deadlines_pass_in_their_order(void **state)
     enum { COUNT = 400 };
     static cf_op *ops[COUNT];
     int64_t   due[COUNT];
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     rng       random = {seed_of_run()};
     cf_store *store;
     assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
@@ -215,7 +220,8 @@ static void deadlines_pass_in_their_order(void **state)
 static void what_arrived_is_handled_before_deadlines_are_judged(void **state)
 {
     world    *w = *state;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     cf_store *store;
     cf_op    *answered, *late;
     assert_ok(tb_open(w->loop, TB_PIPE, TB_FULL, &log, NULL, &store, NULL));
@@ -240,7 +246,8 @@ static void a_deadline_ends_a_wait_on_the_real_machine(void **state)
     cf_loop  *loop;
     cf_store *store;
     cf_op    *op;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     assert_ok(cf_loop_new(NULL, &loop));
     assert_ok(tb_open(loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
     cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .timeout_ms = 20), &op);
@@ -258,7 +265,8 @@ static void a_deadline_ends_a_wait_on_the_real_machine(void **state)
 static void the_wall_clock_moves_no_deadline(void **state)
 {
     world    *w = *state;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     cf_store *store;
     cf_op    *op;
     assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
@@ -293,7 +301,8 @@ static int run_in_slot(tb *self, cf_op *op, void *user)
 static void run_inside_itself_is_refused(void **state)
 {
     world    *w = *state;
-    tb_log    log = {0};
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
     cf_store *store;
     cf_op    *op;
     assert_ok(tb_open(w->loop, TB_PIPE, TB_FULL, &log, NULL, &store, NULL));
@@ -492,7 +501,8 @@ static void a_signal_is_no_error(void **state)
     world           *w = *state;
     struct sigaction action = {.sa_handler = on_signal}, before;
     struct itimerval soon = {.it_value = {.tv_usec = 20000}, .it_interval = {.tv_usec = 20000}}, off = {{0, 0}, {0, 0}};
-    tb_log           log = {0};
+    static tb_log           log;
+    memset(&log, 0, sizeof log);
     cf_store        *store;
     cf_op           *op;
     /* The hang guard has SIGALRM; this takes the clock of the process's own time plus a thread-directed one. */

@@ -34,7 +34,7 @@ static void done_at_once_calls_no_done(void **state)
 {
     world *w = *state;
     seen   s = {0};
-    stand  t;
+    static stand t;
     cf_op *op;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "");
     assert_int_equal(cf_submit(t.store, CF_REQUEST(CF_OP_SET, .key = cf_text("a"), .done = see, .user = &s), &op), CF_OK);
@@ -59,7 +59,7 @@ static void done_at_once_calls_no_done(void **state)
 static void what_goes_in_is_lent(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     cf_op *op;
     char   key[] = "key", value[] = "value";
     put_up(&t, w->loop, TB_HAND, TB_FULL, "p:");
@@ -85,7 +85,7 @@ static void what_goes_in_is_lent(void **state)
 static void a_ticket_is_stale_after_the_finish(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     uint64_t tickets[4];
     for (int how = 0; how < 4; how++) {
@@ -115,7 +115,7 @@ static void cancel_finishes_with_done(void **state)
 {
     world *w = *state;
     seen   get = {0}, set = {0};
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     cf_op *a = pend(&t, CF_OP_GET, "a", &get), *b = pend(&t, CF_OP_SET, "a", &set);
     assert_ok(cf_op_cancel(a));
@@ -133,7 +133,7 @@ static void cancel_finishes_with_done(void **state)
     cf_op_free(a);
     cf_op_free(b);
     cf_op *now;
-    stand  quick;
+    static stand quick;
     put_up(&quick, w->loop, TB_NOW, TB_FULL, "");
     assert_int_equal(cf_submit(quick.store, CF_REQUEST(CF_OP_GET, .key = cf_text("a")), &now), CF_OK);
     assert_int_equal(cf_op_cancel(now), CF_EINVAL);
@@ -145,7 +145,7 @@ static void free_while_pending_calls_no_done(void **state)
 {
     world *w = *state;
     seen   s = {0};
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     cf_op *op = pend(&t, CF_OP_SET, "a", &s);
     cf_op_free(op);
@@ -177,7 +177,7 @@ static void a_late_answer_reaches_nobody(void **state)
 {
     world *w = *state;
     seen   s = {0}, next = {0};
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     t.log.on_slot = keep_ticket;
     cf_op   *op = pend(&t, CF_OP_GET, "a", &s);
@@ -210,7 +210,7 @@ static void a_finish_inside_another_submit_is_queued(void **state)
 {
     world *w = *state;
     seen   first = {0}, second = {0};
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     cf_op *a = pend(&t, CF_OP_GET, "a", &first);
     t.log.on_slot = answer_others;
@@ -248,7 +248,7 @@ static void submit_next(cf_op *op, void *user)
 static void done_may_free_and_submit(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     chain  c = {.t = &t, .left = 50};
     cf_op *op;
     put_up(&t, w->loop, TB_PIPE, TB_FULL, "");
@@ -268,7 +268,7 @@ static void answer_in_done(cf_op *op, void *user)
 static void a_finish_inside_done_is_called_by_a_later_run(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     chain  c = {.t = &t};
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     for (int i = 0; i < 3; i++) {
@@ -298,7 +298,7 @@ static void free_other(cf_op *op, void *user)
 static void done_may_free_another_that_has_finished_too(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     chain  c = {.t = &t};
     put_up(&t, w->loop, TB_HAND, TB_FULL, "");
     for (int i = 0; i < 2; i++) {
@@ -316,7 +316,7 @@ static void wait_waits_for_its_own_done(void **state)
 {
     world *w = *state;
     seen   a = {0}, b = {0};
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_PIPE, TB_FULL, "");
     cf_op *first = pend(&t, CF_OP_SET, "a", &a), *second = pend(&t, CF_OP_GET, "a", &b);
     assert_int_equal(cf_op_wait(second), CF_OK);
@@ -334,7 +334,7 @@ static void wait_waits_for_its_own_done(void **state)
 static void malformed_requests_are_refused(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "");
     const cf_request good = {.size = sizeof good, .kind = CF_OP_SET, .key = cf_text("a"), .value = cf_text("v")};
     cf_request       bad[16];
@@ -409,7 +409,7 @@ static int take_request(tb *self, cf_op *op, void *user)
 static void a_slot_sees_what_results(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     memset(&t, 0, sizeof t);
     const cf_open_options options = {.size = sizeof options, .prefix = cf_text("p:"), .ttl_ms = 60000};
     assert_ok(tb_open(w->loop, TB_NOW, TB_FULL, &t.log, &options, &t.store, NULL));
@@ -453,7 +453,7 @@ static void a_slot_sees_what_results(void **state)
 static void what_a_backend_lacks_is_not_supported(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_NOW, TB_BARE, "p:");
     ask_set(t.store, "a", "1");
     const cf_request requests[] = {
@@ -496,7 +496,7 @@ static int fail_in_words(tb *self, cf_op *op, void *user)
 static void errors_of_a_backend_come_through(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     int    status;
     cf_op *op;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "");
@@ -555,7 +555,7 @@ static int attach(tb *self, cf_op *op, void *user)
 static void an_attached_object_is_released_once(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     int    object;
     cf_op *op;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "");
@@ -636,7 +636,7 @@ static void keys_that_were_not_asked_for_are_passed_over(void **state)
     assert_int_equal(cf_op_cursor(op).len, 255);
     cf_op_free(op);
 
-    stand t;
+    static stand t;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "p:");
     t.log.on_slot = odd_page;
     t.log.user = &t;
@@ -667,7 +667,7 @@ static int dive_deeper(tb *self, cf_op *op, void *user)
 static void calling_ones_own_store_has_a_floor(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "");
     dive d = {.store = t.store};
     t.log.on_slot = dive_deeper;
@@ -684,7 +684,7 @@ static void calling_ones_own_store_has_a_floor(void **state)
 static void count_and_clear_can_be_ended_on_the_way(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     put_up(&t, w->loop, TB_PIPE, TB_FULL, "p:");
     for (int i = 0; i < 4200; i++) {
         char key[16];
@@ -750,7 +750,7 @@ static void a_long_count_lets_others_pass(void **state)
 static void interfaces_hand_the_call_on(void **state)
 {
     world       *w = *state;
-    stand        t;
+    static stand t;
     seen         s = {0};
     cf_op       *op;
     const double nan_seconds = 0.0 / 0.0;
@@ -794,7 +794,7 @@ static void interfaces_hand_the_call_on(void **state)
 static void the_secondary_ttl_reaches_the_backend(void **state)
 {
     world *w = *state;
-    stand  t;
+    static stand t;
     cf_op *op;
     double half = 0.5, none = 0;
     put_up(&t, w->loop, TB_NOW, TB_FULL, "");
