@@ -1,0 +1,236 @@
+'use strict';
+
+// A store for express-session over any backend. It holds no state but its options: expiry, atomicity and sharing are the core's.
+
+const { EventEmitter } = require('node:events');
+const { createRequire } = require('node:module');
+const path = require('node:path');
+
+const { open, Store, CounterfoilError } = require('../index.cjs');
+
+const DAY = 86400;
+const LONGEST = 3650 * DAY; // the core's limit for a ttl; a cookie may claim to live longer
+const OPEN_OPTIONS = ['timeout', 'stage'];
+const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', ...OPEN_OPTIONS];
+
+/**
+ * The application's express-session: the class of this module extends its Store, so that `instanceof session.Store` holds and its
+ * methods regenerate, load and createSession are inherited. It is an optional peer, and may be out of sight from here (a linked package).
+ */
+function findExpressSession() {
+  const places = [__filename, path.join(process.cwd(), 'package.json')];
+  if (require.main?.filename) places.push(require.main.filename);
+  for (const place of places) {
+    try {
+      return createRequire(place)('express-session');
+    } catch (error) {
+      if (error.code !== 'MODULE_NOT_FOUND') throw error;
+    }
+  }
+  return undefined;
+}
+
+/** What express-session's Store does, for frameworks that accept its stores without it (@fastify/session). */
+class LooseStore extends EventEmitter {
+  regenerate(request, callback) {
+    this.destroy(request.sessionID, (error) => {
+      this.generate(request); // also after an error: the request must not go on with the old id
+      callback(error);
+    });
+  }
+
+  load(sid, callback) {
+    this.get(sid, (error, data) => {
+      if (error || !data) return callback(error ?? undefined);
+      return callback(null, this.createSession({ sessionID: sid, sessionStore: this }, data));
+    });
+  }
+
+  createSession(request, data) {
+    // The middleware put `generate` on this store; what it makes shows which classes a session and its cookie have.
+    const { sessionID } = request;
+    this.generate(request);
+    const { constructor: Session, cookie: { constructor: Cookie } } = request.session;
+    request.sessionID = sessionID;
+    const { expires, originalMaxAge } = data.cookie;
+    const cookie = new Cookie(data.cookie);
+    if (typeof expires === 'string') cookie.expires = new Date(expires);
+    cookie.originalMaxAge = originalMaxAge;
+    request.session = new Session(request, { ...data, cookie });
+    return request.session;
+  }
+}
+
+const Base = findExpressSession()?.Store ?? LooseStore;
+
+const invalid = (message) => new CounterfoilError(message, 'INVALID');
+
+/** Every method takes a callback or gives a promise. A callback is called once, also when it throws, and from a clean stack. */
+function answer(promise, callback) {
+  if (typeof callback !== 'function') {
+    // express-session itself leaves the callback of destroy out and looks at no promise: a failure there must not end the process.
+    promise.catch(() => {});
+    return promise;
+  }
+  promise.then((result) => process.nextTick(callback, null, result), (error) => process.nextTick(callback, error));
+  return undefined;
+}
+
+class CounterfoilStore extends Base {
+  #store;
+  #ours;
+  #prefix;
+  #ttl;
+  #disableTTL;
+  #disableTouch;
+  #serializer;
+  #custom;
+
+  constructor(options = {}) {
+    super();
+    if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
+    for (const name of Object.keys(options)) {
+      if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name}`);
+    }
+    const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...rest } = options;
+    if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
+    if (typeof prefix !== 'string') throw invalid('prefix must be a string');
+    if (ttl !== undefined && typeof ttl !== 'number' && typeof ttl !== 'function') throw invalid('ttl must be a number of seconds or a function');
+    if (Number.isNaN(ttl) || ttl < 0) throw invalid('ttl must not be negative');
+    if (serializer !== undefined && (typeof serializer?.parse !== 'function' || typeof serializer?.stringify !== 'function')) {
+      throw invalid('serializer must have the methods parse and stringify');
+    }
+    if (store !== undefined) {
+      if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
+      if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout and stage belong to the store that is given');
+    }
+    this.#store = store ?? open(backend ?? url ?? 'memory:', rest);
+    this.#ours = store === undefined;
+    this.#prefix = prefix;
+    this.#ttl = ttl || DAY; // 0 is the default, as in connect-redis
+    this.#disableTTL = disableTTL;
+    this.#disableTouch = disableTouch;
+    this.#serializer = serializer ?? JSON;
+    this.#custom = serializer !== undefined;
+  }
+
+  get(sid, callback) {
+    return answer(this.#get(sid), callback);
+  }
+
+  async #get(sid) {
+    const text = await this.#store.get(this.#key(sid));
+    return text === undefined ? null : this.#parse(text);
+  }
+
+  set(sid, session, callback) {
+    return answer(this.#set(sid, session), callback);
+  }
+
+  async #set(sid, session) {
+    const key = this.#key(sid);
+    const ttl = this.#ttlOf(session);
+    if (!(ttl > 0)) {
+      await this.#store.delete(key);
+      return;
+    }
+    let text = this.#serializer.stringify(session);
+    if (typeof text?.then === 'function') text = await text; // but not otherwise: then the session is stored when set() returns
+    await this.#store.set(key, text, this.#disableTTL ? undefined : { ttl: Math.min(ttl, LONGEST) });
+  }
+
+  touch(sid, session, callback) {
+    return answer(this.#touch(sid, session), callback);
+  }
+
+  async #touch(sid, session) {
+    if (this.#disableTouch || this.#disableTTL) return;
+    const key = this.#key(sid);
+    const ttl = this.#ttlOf(session);
+    if (ttl > 0) await this.#store.touch(key, Math.min(ttl, LONGEST));
+    else await this.#store.delete(key);
+  }
+
+  destroy(sid, callback) {
+    return answer(this.#destroy(sid), callback);
+  }
+
+  async #destroy(sid) {
+    await this.#store.delete(this.#key(sid));
+  }
+
+  all(callback) {
+    return answer(this.#all(), callback);
+  }
+
+  async #all() {
+    const sessions = [];
+    for (const sid of await this.#ids()) {
+      const session = await this.#get(sid);
+      if (session !== null) sessions.push(Object.assign(session, { id: sid }));
+    }
+    return sessions;
+  }
+
+  ids(callback) {
+    return answer(this.#ids(), callback);
+  }
+
+  async #ids() {
+    const ids = [];
+    for await (const key of this.#store.scan(this.#prefix)) {
+      if (key.length > this.#prefix.length) ids.push(key.slice(this.#prefix.length));
+    }
+    return ids;
+  }
+
+  length(callback) {
+    return answer(this.#store.count(this.#prefix), callback);
+  }
+
+  clear(callback) {
+    return answer(this.#clear(), callback);
+  }
+
+  async #clear() {
+    await this.#store.clear(this.#prefix);
+  }
+
+  /** Closes the store if it was opened here. */
+  async close() {
+    if (this.#ours) await this.#store.close();
+  }
+
+  #key(sid) {
+    if (typeof sid !== 'string' || sid === '') throw invalid('the session id must be a string');
+    return this.#prefix + sid;
+  }
+
+  /** Seconds that the session has left; not above 0: it has ended. */
+  #ttlOf(session) {
+    if (typeof this.#ttl === 'function') {
+      const ttl = this.#ttl(session);
+      if (typeof ttl !== 'number') throw invalid('the ttl function must give a number of seconds');
+      return ttl;
+    }
+    const expires = session?.cookie?.expires;
+    if (!expires) return this.#ttl; // a cookie that ends with the browser's session
+    return (new Date(expires).getTime() - Date.now()) / 1000; // NaN where it is no date
+  }
+
+  async #parse(text) {
+    let session;
+    try {
+      session = await this.#serializer.parse(text);
+    } catch (error) {
+      if (this.#custom) throw error;
+      throw new CounterfoilError('the stored session is not JSON', 'CORRUPT'); // the engine's sentence would show a piece of it
+    }
+    if (typeof session !== 'object' || session === null || Array.isArray(session)) throw new CounterfoilError('the stored session is not an object', 'CORRUPT');
+    // Written by another framework: express-session cannot do without one.
+    if (typeof session.cookie !== 'object' || session.cookie === null) session.cookie = {};
+    return session;
+  }
+}
+
+module.exports = { CounterfoilStore };

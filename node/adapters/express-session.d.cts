@@ -1,0 +1,90 @@
+import session = require('express-session');
+import counterfoil = require('../index.cjs');
+import testing = require('../testing.cjs');
+
+/** Between a session and the text that is stored. The default is `JSON`. */
+export interface Serializer {
+  /** The session that this text says. May give a promise. */
+  parse(text: string): session.SessionData | Promise<session.SessionData>;
+  /** The text for this session. May give a promise. */
+  stringify(session: session.SessionData): string | Promise<string>;
+}
+
+/** At most one of `store`, `url` and `backend`; with none of them, `memory:`. */
+export interface CounterfoilStoreOptions {
+  /** An open store. It stays yours: `close()` does not close it. */
+  store?: counterfoil.Store;
+  /** A URL for `open`. */
+  url?: string;
+  /** A backend of your own. */
+  backend?: counterfoil.BackendMethods;
+  /** Put before every session id. Default: `sess:`. With an empty one `clear()` is refused unless the store has a prefix: it would clear everybody's keys. */
+  prefix?: string;
+  /**
+   * Seconds that a session lives whose cookie says nothing (0, like leaving it out, is a day), or a function of the session, which
+   * then decides alone: not above 0 destroys. More than ten years is ten years.
+   */
+  ttl?: number | ((session: session.SessionData) => number);
+  /** Sessions live until they are destroyed. One whose cookie has expired is destroyed all the same. */
+  disableTTL?: boolean;
+  /** `touch` does nothing: a session then lives from its last change, not from its last use. */
+  disableTouch?: boolean;
+  /** In place of JSON. */
+  serializer?: Serializer;
+  /** Seconds that an operation may take; for `open`, not together with `store`. */
+  timeout?: number;
+  /** A stage for tests; for `open`, not together with `store`. */
+  stage?: testing.Stage;
+}
+
+/**
+ * A store for express-session.
+ *
+ * ```js
+ * app.use(session({ store: new CounterfoilStore({ url: 'memory:' }), secret, resave: false, saveUninitialized: false }));
+ * ```
+ *
+ * Every method takes a callback, or gives a promise when it is called without one. A session that is not there is `null`.
+ *
+ * The expiry of a session is kept by the store, to the millisecond: from `cookie.expires`, else `ttl`. `touch` moves only that expiry
+ * (the stored text, and the `cookie.expires` within it, stay as they are, so a touch can never undo a concurrent save) and does not
+ * bring a missing session back. A backend that lacks `touch`, `scan` and so on rejects what needs them with `NOT_SUPPORTED`.
+ */
+export class CounterfoilStore extends session.Store {
+  constructor(options?: CounterfoilStoreOptions);
+
+  /** The session, as a copy; `null` when there is none. One without a cookie (written by another framework) gets an empty one. */
+  get(sid: string): Promise<session.SessionData | null>;
+  get(sid: string, callback: (error: any, session?: session.SessionData | null) => void): void;
+
+  /** Stores a copy. Destroys when `cookie.expires` has passed or is no date. */
+  set(sid: string, session: session.SessionData): Promise<void>;
+  set(sid: string, session: session.SessionData, callback?: (error?: any) => void): void;
+
+  /** Gives the session the life that its cookie says, counted from now. */
+  touch(sid: string, session: session.SessionData): Promise<void>;
+  touch(sid: string, session: session.SessionData, callback?: (error?: any) => void): void;
+
+  /** Ends the session. One that is not there is no error. */
+  destroy(sid: string): Promise<void>;
+  destroy(sid: string, callback?: (error?: any) => void): void;
+
+  /** All sessions, each with its id as `id`. */
+  all(): Promise<(session.SessionData & { id: string })[]>;
+  all(callback: (error: any, sessions?: (session.SessionData & { id: string })[] | null) => void): void;
+
+  /** The ids of all sessions. */
+  ids(): Promise<string[]>;
+  ids(callback: (error: any, ids?: string[]) => void): void;
+
+  /** How many sessions there are. */
+  length(): Promise<number>;
+  length(callback: (error: any, length?: number) => void): void;
+
+  /** Ends all sessions with this prefix. */
+  clear(): Promise<void>;
+  clear(callback?: (error?: any) => void): void;
+
+  /** Closes the store, if this object opened it. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,3 @@
+import adapter from './express-session.cjs';
+
+export const { CounterfoilStore } = adapter;

@@ -1,0 +1,238 @@
+/// <reference types="node" />
+import { EventEmitter } from 'node:events';
+import testing = require('./testing.cjs');
+
+/** The version of the library that is running. */
+export const version: string;
+
+/**
+ * What went wrong, for the program:
+ *
+ * - `INVALID`: an argument was refused before anything was done
+ * - `NO_MEMORY`: an allocation failed; nothing was changed
+ * - `TIMEOUT`: the operation's deadline passed
+ * - `UNAVAILABLE`: the backend cannot be reached now; try later
+ * - `BUSY`: a local limit is reached; try later
+ * - `NOT_SUPPORTED`: this backend has no such operation
+ * - `CORRUPT`: what the backend holds or answered cannot be right
+ * - `CLOSED`: the store was closed
+ * - `FORKED`: the process forked, and this is the child
+ * - `EXISTS`: there is such a record already
+ * - `AUTH`: the backend refused our credentials
+ * - `CANCELED`: the caller cancelled
+ */
+export type ErrorCode =
+  | 'INVALID'
+  | 'NO_MEMORY'
+  | 'TIMEOUT'
+  | 'UNAVAILABLE'
+  | 'BUSY'
+  | 'NOT_SUPPORTED'
+  | 'CORRUPT'
+  | 'CLOSED'
+  | 'FORKED'
+  | 'EXISTS'
+  | 'AUTH'
+  | 'CANCELED';
+
+/** Whether the store was changed by an operation that failed. `unknown`: read before you repeat a write. */
+export type Outcome = 'not_applied' | 'applied' | 'unknown';
+
+/**
+ * Every error of this library, thrown by constructors and `open`, and as the rejection of every promise. Its message never holds a
+ * key, a value or a password. What a backend written in JavaScript throws is not wrapped: the same object arrives at the caller.
+ */
+export class CounterfoilError extends Error {
+  /** `outcome` is `not_applied` when left out. */
+  constructor(message: string, code: ErrorCode, outcome?: Outcome);
+  readonly name: 'CounterfoilError';
+  readonly code: ErrorCode;
+  readonly outcome: Outcome;
+}
+
+/** Text (well-formed: a lone surrogate is refused), or bytes. At most 1 MiB. A Buffer is a Uint8Array. */
+export type Value = string | Uint8Array;
+
+export interface OpenOptions {
+  /** Put before every key: UTF-8 without NUL, CR and LF, at most 256 bytes. */
+  prefix?: string;
+  /** Seconds (fractions allowed) that a value lives when its write does not say; without it, until it is deleted. */
+  ttl?: number;
+  /** Seconds that an operation may take before it rejects with `TIMEOUT`. Default: 5. */
+  timeout?: number;
+  /** A stage of `counterfoil/testing`. */
+  stage?: testing.Stage;
+}
+
+/** Options of the URL, as `?max_entries=3` says them too. What there is depends on the scheme; an unknown one is refused. */
+export interface UrlOptions {
+  /** memory: evict the least recently used beyond so many entries. */
+  maxEntries?: number;
+  /** memory: evict the least recently used beyond so many bytes of keys, values and bookkeeping. */
+  maxBytes?: number;
+}
+
+/** When a value ends, and on which condition it is stored. At most one of `ttl`, `expiresAt` and `keepTtl`; at most one condition. */
+export interface SetOptions {
+  /** Seconds, fractions of them allowed: above 0, at most ten years. */
+  ttl?: number;
+  /** The instant, to the millisecond. One that is not in the future deletes (and is refused together with a condition). */
+  expiresAt?: Date;
+  /** Keeps the expiry of the value that is replaced. Where nothing is there, the store's `ttl`. */
+  keepTtl?: boolean;
+  /** Only where nothing is. */
+  ifAbsent?: boolean;
+  /** Only where something is. */
+  ifPresent?: boolean;
+  /** Only where exactly this value is, byte for byte: compare and set. */
+  ifEqual?: Value;
+}
+
+/**
+ * Opens a store, by URL:
+ *
+ * - `memory:` private to this store
+ * - `memory:NAME` shared by all stores of that name in the process, in workers too
+ *
+ * or over a backend of your own. Throws `CounterfoilError` with the code `INVALID` for an unknown scheme, option or value out of range.
+ *
+ * An open store never keeps the process alive; an operation that waits does, until its deadline.
+ */
+export function open(url: string, options?: OpenOptions & UrlOptions): Store;
+export function open(backend: BackendMethods, options?: OpenOptions): Store;
+
+/**
+ * An open store. Keys are text: 1 to 1024 bytes of UTF-8 without NUL, CR and LF. Every method gives a promise, and rejects (never
+ * throws) with a `CounterfoilError`; a refused argument changes nothing. A miss is `undefined`, never an error.
+ *
+ * Emits `close` once it is closed. Never emits `error`.
+ */
+export class Store extends EventEmitter {
+  /** Stores are made by `open`. */
+  private constructor();
+
+  /** The value as text. Rejects with `CORRUPT` when it is not UTF-8: use `getBuffer`. */
+  get(key: string): Promise<string | undefined>;
+  /** The value as bytes. */
+  getBuffer(key: string): Promise<Buffer | undefined>;
+  /** Stores. `false` when the condition did not hold; nothing has changed then. */
+  set(key: string, value: Value, options?: SetOptions): Promise<boolean>;
+  /** Whether it was there. */
+  delete(key: string): Promise<boolean>;
+  /** Gets and deletes in one step: of any number of concurrent pops of one key, exactly one gets the value. */
+  pop(key: string): Promise<string | undefined>;
+  /** The same, as bytes. */
+  popBuffer(key: string): Promise<Buffer | undefined>;
+  /** Gives the value so many seconds from now. Whether it was there; it is never created. */
+  touch(key: string, ttl: number): Promise<boolean>;
+  /**
+   * Adds to a decimal number and gives the new one. What is not there is created as `by`, with the ttl; an existing expiry stays.
+   * `INVALID` when the value is no canonical decimal integer, or the result would not be a safe integer.
+   */
+  incr(key: string, by?: number, options?: { ttl?: number }): Promise<number>;
+  /**
+   * The keys that begin with this text, in no order. A key that is there from beginning to end comes exactly once; those that come or go
+   * meanwhile may come.
+   */
+  scan(prefix?: string): AsyncGenerator<string, void, undefined>;
+  /** Several values at once: a Map with every key that was asked for, in that order; a miss is `undefined`. */
+  getMany(keys: Iterable<string>): Promise<Map<string, string | undefined>>;
+  /** How many keys begin with this text. */
+  count(prefix?: string): Promise<number>;
+  /** Deletes the keys that begin with this text; how many. Refused when the store's prefix and this one are both empty, unless forced. */
+  clear(prefix?: string, options?: { force?: boolean }): Promise<number>;
+  /** Figures: `operations`, `errors`, `timeouts`, `pending`, and the backend's own (memory: `entries`, `bytes`, `evicted`, `expired`). */
+  stats(): Promise<Record<string, number>>;
+  /**
+   * Closes: operations that wait reject with `CLOSED`, and so does what comes later. A second call gives the same promise. Rejects with what the
+   * backend's own `close` threw; the store is closed nevertheless. Should be called: a store over a backend of your own that is
+   * merely dropped gives back its memory, but the backend's `close` is not called.
+   */
+  close(): Promise<void>;
+  /** `await using store = open(...)`, where the engine has it. */
+  [Symbol.asyncDispose](): Promise<void>;
+
+  on(event: 'close', listener: () => void): this;
+  on(event: string | symbol, listener: (...args: any[]) => void): this;
+  once(event: 'close', listener: () => void): this;
+  once(event: string | symbol, listener: (...args: any[]) => void): this;
+}
+
+type Awaitable<T> = T | PromiseLike<T>;
+
+/** For `scan` of a backend: a page, and where the next one starts (`undefined` or `null`: this was the last). An array alone was all. */
+export type ScanPage = readonly string[] | { keys: readonly string[]; cursor?: string | number | null | undefined };
+
+/**
+ * What a backend of your own has: at least `get`, `set` and `delete`. The rest, where it is missing, rejects with `NOT_SUPPORTED`, or is
+ * derived when `singleProcess` says that this process is the only user of the data. A method gives its result or a promise
+ * of it; what it throws reaches the caller as the same object; a result of a wrong type is `CORRUPT`; a promise that does not settle
+ * ends with `TIMEOUT` at the operation's deadline. Methods may call their own store, and may close it.
+ *
+ * Keys come with the store's prefix. Values are strings, or Buffers where `binary` is true; either may be given back.
+ * A `ttl` is in seconds; `undefined` means until deleted.
+ */
+export interface BackendMethods {
+  /** The value; `undefined` or `null` for a miss. */
+  get(key: string): Awaitable<Value | null | undefined>;
+  /**
+   * Stores the value, whatever is there. The result is not looked at. With `keepsTtl`, `ttl` may be `Backend.KEEP`, and `newTtl` is then
+   * the ttl for a value where none was.
+   */
+  set(key: string, value: any, ttl?: any, newTtl?: number): unknown;
+  /** Whether it was there; `undefined` counts as yes. */
+  delete(key: string): Awaitable<boolean | void | null | undefined>;
+  /** Get and delete in one step. */
+  pop?(key: string): Awaitable<Value | null | undefined>;
+  /** Sets what is left to live. Whether it was there. */
+  touch?(key: string, ttl: number): Awaitable<boolean>;
+  /** Adds, in one step; the new number. `ttl` is for a new one only. */
+  incr?(key: string, by: number, ttl?: number): Awaitable<number>;
+  /** Stores on a condition, in one step; whether it was stored. `expected` comes with `'equal'`. */
+  setIf?(key: string, value: any, ttl: any, condition: 'absent' | 'present' | 'equal', expected?: any, newTtl?: number): Awaitable<boolean>;
+  /** Keys that begin with `prefix`, literally, about `limit` of them; `cursor` is `undefined` at first, then what the last page gave. */
+  scan?(prefix: string, cursor: any, limit: number): Awaitable<ScanPage>;
+  /** Called once, when the last store over this object closes, and when opening one failed. */
+  close?(): unknown;
+  /** Values come as Buffers. Otherwise as strings, and one that is not UTF-8 is `INVALID`. */
+  readonly binary?: boolean;
+  /** `set` and `setIf` understand `Backend.KEEP`. */
+  readonly keepsTtl?: boolean;
+  /** Nobody else writes to this data: what is missing of pop, touch, incr and conditions may be derived, under a lock per key. (incr needs `keepsTtl`.) */
+  readonly singleProcess?: boolean;
+}
+
+/** A base class for backends of your own. It has no methods: it is where KEEP is, and what `instanceof` can tell. */
+export class Backend {
+  /** In place of a ttl: the expiry that the value there has. */
+  static readonly KEEP: unique symbol;
+}
+
+/**
+ * One JSON state per id: API clients (Miro's `Storage`), web sessions. An id is text or an integer: `1` and `'1'` are one record, and
+ * `'constructor'` is an id like any other.
+ */
+export class Storage<State = any> {
+  constructor(store: Store);
+  /** A copy of the state; `undefined` when there is none. */
+  get(id: string | number | bigint): Promise<State | undefined>;
+  /** Stores a copy; `undefined` or `null` deletes. Over a memory store it is done when this returns, awaited or not. */
+  set(id: string | number | bigint, state: State | undefined | null): Promise<void>;
+}
+
+/**
+ * One-time codes and OAuth state (Cross Auth's and better-auth's secondary storage): text or bytes with a short life, and a pop that has
+ * one winner.
+ */
+export class SecondaryStorage {
+  /** `ttl` (also as the number alone): seconds that a value lives when `set` does not say. Default: 600. */
+  constructor(store: Store, options?: { ttl?: number } | number);
+  /** Zero seconds or fewer deletes. */
+  set(key: string, value: Value, ttl?: number): Promise<void>;
+  get(key: string): Promise<string | undefined>;
+  delete(key: string): Promise<void>;
+  /** Get and delete, in one step. */
+  pop(key: string): Promise<string | undefined>;
+}
+
+export {};

@@ -1,0 +1,244 @@
+'use strict';
+
+// What a Store is beyond the cases: events, closing, scans over pages, what it shows of itself, and processes' own business.
+
+const { test } = require('node:test');
+const assert = require('node:assert/strict');
+const { inspect } = require('node:util');
+const counterfoil = require('counterfoil');
+const { Stage } = require('counterfoil/testing');
+
+const { open, Store, CounterfoilError } = counterfoil;
+const fails = (promise, code, outcome = 'not_applied') =>
+  assert.rejects(promise, (error) => error instanceof CounterfoilError && error.code === code && error.outcome === outcome);
+
+test('require and import give the same objects', async () => {
+  for (const [name, wanted] of [['counterfoil', counterfoil], ['counterfoil/testing', require('counterfoil/testing')], ['counterfoil/express-session', require('counterfoil/express-session')]]) {
+    const imported = await import(name);
+    for (const key of Object.keys(wanted)) assert.equal(imported[key], wanted[key], `${name}: ${key}`);
+    assert.deepEqual(Object.keys(imported).sort(), Object.keys(wanted).sort());
+  }
+});
+
+test('a store is an EventEmitter that only open makes', () => {
+  const store = open('memory:');
+  assert(store instanceof Store);
+  assert(store instanceof require('node:events').EventEmitter);
+  assert.throws(() => new Store(), TypeError);
+});
+
+test('methods give promises, also for what is refused', async () => {
+  const store = open('memory:');
+  const calls = [() => store.get(1), () => store.getBuffer(), () => store.set(), () => store.set('a', 'b', null), () => store.set('a', 'b', { wrong: 1 }),
+    () => store.delete({}), () => store.pop([]), () => store.popBuffer(null), () => store.touch('a'), () => store.touch('a', '1'), () => store.incr('a', '1'),
+    () => store.incr('a', 1.5), () => store.incr('a', 1, { ttl: 'x' }), () => store.incr('a', 1, { wrong: 1 }), () => store.incr('a', 1, 5), () => store.count(1),
+    () => store.clear('a', { force: 1 }), () => store.clear('a', { wrong: true }), () => store.clear('a', null), () => store.getMany('abc'), () => store.getMany(),
+    () => store.getMany([1]), () => store.scan(5).next(), () => store.set('a', 'b', { ifAbsent: 1 }), () => store.set('a', 'b', { expiresAt: 5 }),
+    () => store.set('a', 'b', { expiresAt: new Date(NaN) }), () => store.set('a', 'b', { ttl: null })];
+  for (const call of calls) {
+    const promise = call();
+    assert(promise instanceof Promise, call.toString());
+    await assert.rejects(promise, { code: 'INVALID', outcome: 'not_applied', name: 'CounterfoilError' }, call.toString());
+  }
+  assert.equal(await store.count(), 0);
+});
+
+test('options that are undefined are not given', async () => {
+  const store = open('memory:', { prefix: undefined, ttl: undefined, timeout: undefined, stage: undefined, maxEntries: undefined });
+  assert.equal(await store.set('a', '1', { ttl: undefined, expiresAt: undefined, ifAbsent: undefined, ifPresent: false, ifEqual: undefined, keepTtl: undefined }), true);
+  assert.equal(await store.get('a'), '1');
+});
+
+test('text and bytes, of every length around the buffers on the stack', async () => {
+  const store = open('memory:');
+  for (const length of [0, 1, 6, 7, 8, 9, 2047, 2048, 6139, 6140, 6141, 6143, 6144, 6145, 12288, 100000, 1048576]) {
+    const ascii = 'abcdefg'.repeat(Math.ceil(length / 7)).slice(0, length);
+    await store.set('a', ascii);
+    assert.equal(await store.get('a'), ascii);
+    await store.set('b', Buffer.from(ascii));
+    assert((await store.getBuffer('b')).equals(Buffer.from(ascii)));
+    for (const letter of ['é', '€', '😀']) {
+      const text = letter.repeat(Math.floor(length / Buffer.byteLength(letter)));
+      await store.set('c', text);
+      assert.equal(await store.get('c'), text);
+      await store.set('d', `x${text}`.slice(0, -1 * (letter.length)) + 'y');
+      assert.equal(await store.get('d'), `x${text}`.slice(0, -1 * (letter.length)) + 'y');
+    }
+  }
+  for (const length of [1020, 1021, 1022, 1023, 1024]) {
+    const key = 'k'.repeat(length);
+    await store.set(key, 'x');
+    assert.equal(await store.get(key), 'x');
+    assert.equal(await store.delete(key), true);
+    const wide = 'é'.repeat(length >> 1);
+    await store.set(wide, 'y');
+    assert.equal(await store.get(wide), 'y');
+  }
+});
+
+test('U+FFFD itself is text like any other', async () => {
+  const store = open('memory:');
+  await store.set('\ufffd', '\ufffd\ufeff');
+  assert.equal(await store.get('\ufffd'), '\ufffd\ufeff');
+});
+
+test('bytes may be a view into something larger', async () => {
+  const store = open('memory:');
+  const whole = new Uint8Array([9, 1, 2, 3, 9]);
+  await store.set('a', whole.subarray(1, 4));
+  whole.fill(0);
+  assert.deepEqual([...(await store.getBuffer('a'))], [1, 2, 3]);
+  await store.set('e', new Uint8Array(0));
+  assert.equal((await store.getBuffer('e')).length, 0);
+});
+
+test('a value that is not UTF-8: get is CORRUPT, pop has taken it', async () => {
+  const store = open('memory:');
+  for (const hex of ['ff', 'c080', 'eda080', 'f4908080', 'e282', '80', 'f8888080', 'c3', 'f09f98', 'e0808a']) {
+    await store.set('a', Buffer.from(hex, 'hex'));
+    await fails(store.get('a'), 'CORRUPT');
+    assert.equal((await store.getBuffer('a')).toString('hex'), hex);
+    await fails(store.pop('a'), 'CORRUPT', 'applied');
+    assert.equal(await store.get('a'), undefined);
+  }
+});
+
+test('getMany: every key, in order, misses undefined, duplicates once', async () => {
+  const store = open('memory:');
+  await store.set('a', '1');
+  await store.set('c', '3');
+  assert.deepEqual([...(await store.getMany(['c', 'b', 'a', 'c', '__proto__']))], [['c', '3'], ['b', undefined], ['a', '1'], ['__proto__', undefined]]);
+  assert.deepEqual([...(await store.getMany(new Set()))], []);
+});
+
+test('scan: pages, an early end, changes meanwhile', async () => {
+  const store = open('memory:');
+  for (let i = 0; i < 1000; i++) await store.set(`k${i}`, 'x');
+  let seen = 0;
+  for await (const key of store.scan('k')) {
+    assert.match(key, /^k\d+$/);
+    if (++seen === 250) break;
+  }
+  assert.equal(seen, 250);
+  const keys = new Map();
+  for await (const key of store.scan()) {
+    keys.set(key, (keys.get(key) ?? 0) + 1);
+    await store.set(`new${keys.size}`, 'x');
+    if (keys.size % 2 === 0) await store.delete(`new${keys.size - 1}`);
+    if (keys.size > 5000) break;
+  }
+  for (let i = 0; i < 1000; i++) assert.equal(keys.get(`k${i}`), 1);
+});
+
+test('an instant is exact to the millisecond, and so is a ttl', async () => {
+  const stage = new Stage();
+  const store = open('memory:', { stage });
+  await store.set('a', '1', { expiresAt: new Date(stage.now().getTime() + 1500) });
+  await store.set('b', '1', { ttl: 1.5 });
+  stage.advance(1.499);
+  assert.deepEqual([await store.get('a'), await store.get('b')], ['1', '1']);
+  stage.advance(0.001);
+  assert.deepEqual([await store.get('a'), await store.get('b')], [undefined, undefined]);
+});
+
+test('stepping the wall clock moves instants that are given afterwards, and no ttl', async () => {
+  const stage = new Stage();
+  const store = open('memory:', { stage });
+  const before = stage.now().getTime();
+  await store.set('a', '1', { ttl: 10 });
+  stage.stepWall(3600);
+  assert.equal(stage.now().getTime(), before + 3600_000);
+  assert.equal(await store.get('a'), '1');
+  stage.stepWall(-7200);
+  stage.advance(10);
+  assert.equal(await store.get('a'), undefined);
+});
+
+test('stage: wrong arguments are refused', () => {
+  const stage = new Stage();
+  for (const call of [() => stage.advance(-1), () => stage.advance(NaN), () => stage.advance('1'), () => stage.stepWall(Infinity), () => stage.failAllocation(-1),
+    () => stage.failAllocation(1.5), () => stage.failAllocation(1, { forGood: 1 }), () => open('memory:', { stage: {} }), () => open('memory:', { stage: null })]) {
+    assert.throws(call, { code: 'INVALID' }, call.toString());
+  }
+});
+
+test('close: CLOSED afterwards, the event once, a second close is the same', async () => {
+  const store = open('memory:');
+  let events = 0;
+  store.on('close', () => events++);
+  await store.set('a', '1');
+  const closing = store.close();
+  assert.equal(store.close(), closing);
+  assert.equal(await closing, undefined);
+  for (const call of [() => store.get('a'), () => store.set('a', 'b'), () => store.scan().next(), () => store.count(), () => store.clear('a'), () => store.stats(), () => store.getMany(['a'])]) {
+    await fails(call(), 'CLOSED');
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(events, 1);
+  if (Symbol.asyncDispose !== undefined) {
+    const other = open('memory:');
+    await other[Symbol.asyncDispose]();
+    await fails(other.get('a'), 'CLOSED');
+  }
+});
+
+test('what waits when a store closes is rejected with CLOSED', async () => {
+  const store = open({ get: () => new Promise(() => {}), set() {}, delete() {} });
+  const waiting = store.get('a');
+  await store.close();
+  await fails(waiting, 'CLOSED');
+});
+
+test('memory:NAME is shared, on one stage only', async () => {
+  const a = open('memory:store-test'), b = open('memory:store-test'), c = open('memory:store-test', { stage: new Stage() });
+  await a.set('k', 'v');
+  assert.equal(await b.get('k'), 'v');
+  assert.equal(await c.get('k'), undefined);
+  await a.close();
+  assert.equal(await b.pop('k'), 'v');
+  await Promise.all([b.close(), c.close()]);
+});
+
+test('nothing of a store shows its URL, keys or values', async () => {
+  const store = open('memory:secret-name', { prefix: 'secret-prefix' });
+  await store.set('secret-key', 'secret-value');
+  for (const shown of [inspect(store, { depth: 10, showHidden: true }), JSON.stringify(store), JSON.stringify({ store }), String(store), inspect(await store.stats())]) assert.doesNotMatch(shown, /secret/);
+  for (const error of [await store.incr('secret-key').catch((e) => e), await store.get('secret-\0').catch((e) => e), await store.set('secret', 'secret', { ttl: NaN }).catch((e) => e)]) {
+    assert(error instanceof CounterfoilError);
+    assert.doesNotMatch(`${error.message}${inspect(error)}`.replaceAll(/\n {4}at .*/g, ''), /secret/);
+  }
+  await store.close();
+});
+
+test('options of the URL, in camel case or as the URL has them', async () => {
+  const store = open('memory:', { maxEntries: 2 });
+  for (const key of ['a', 'b', 'c']) await store.set(key, 'x');
+  assert.equal(await store.count(), 2);
+  assert.equal((await store.stats()).evicted, 1);
+  const other = open('memory:?max_bytes=100000', { max_entries: '1' });
+  await other.set('a', 'x');
+  await other.set('b', 'x');
+  assert.equal(await other.count(), 1);
+});
+
+test('stats count', async () => {
+  const store = open('memory:');
+  await store.set('a', '1');
+  await store.get('').catch(() => {});
+  const stats = await store.stats();
+  assert.equal(stats.entries, 1);
+  assert(stats.operations >= 1 && stats.errors >= 1 && stats.pending === 0);
+});
+
+test('a store that is dropped gives its memory back', async () => {
+  require('node:v8').setFlagsFromString('--expose-gc');
+  const gc = require('node:vm').runInNewContext('gc');
+  const stage = new Stage();
+  (() => { for (let i = 0; i < 50; i++) open('memory:', { stage }); })();
+  assert.notEqual(stage.blocks, 0);
+  for (let i = 0; i < 20 && stage.blocks > 0; i++) {
+    gc();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(stage.blocks, 0);
+});
