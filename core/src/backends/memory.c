@@ -251,7 +251,8 @@ static void remove_entry(table *t, entry **at)
     t->entries--;
     t->bytes -= cost_of(t, e);
     free_entry(t, e);
-    if (t->buckets > LEAST_BUCKETS && t->entries < t->buckets / 4) shrink(t);
+    /* Four for each entry that goes, or a table that empties would keep three quarters of its buckets. */
+    for (int i = 0; i < 4 && t->buckets > LEAST_BUCKETS && t->entries < t->buckets / 4; i++) shrink(t);
 }
 
 static void used(table *t, entry *e)
