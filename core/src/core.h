@@ -7,8 +7,6 @@
 
 #include "util.h"
 
-int cf_error_setv(cf_error *error, int status, int outcome, const char *format, va_list args) CF_PRINTF(4, 0);
-
 /* ---------------------------------------------------------------------------------------------------------------- op -- */
 
 typedef enum { OP_FREE, OP_SUBMITTING, OP_PENDING, OP_FINISHED } cf_op_state;

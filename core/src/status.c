@@ -1,4 +1,4 @@
-#include "core.h"
+#include "util.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -2,7 +2,12 @@
 #ifndef CF_UTIL_H
 #define CF_UTIL_H
 
+#include <stdarg.h>
+
 #include "counterfoil/backend.h"
+
+/* cf_error_set for those who have the arguments in a list. */
+int cf_error_setv(cf_error *error, int status, int outcome, const char *format, va_list args) CF_PRINTF(4, 0);
 
 /* ---- memory, through a platform ---- */
 static inline void *cf_alloc(const cf_platform *platform, size_t size) { return platform->alloc(platform->self, size); }
