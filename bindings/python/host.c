@@ -408,8 +408,8 @@ static int begin(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *awaitabl
         char what[160];
         PyOS_snprintf(what, sizeof what, "under a blocking Store the result of %.60s.%s", host->name_text,
                       method_name(cf_op_kind(op), is_conditional(op)));
-        cfpy_raise_type(store->state, what, "a value", awaitable);
         drop_awaitable(awaitable);
+        cfpy_raise_type(store->state, what, "a value", awaitable);
         return fail_with_current(loop, op);
     }
     PyObject *ticket = PyLong_FromUnsignedLongLong(cf_op_ticket(op));
@@ -509,8 +509,8 @@ static int close_slot(cf_backend *self, cf_error *error)
                 store->closing = result;
                 result = NULL;
             } else {
-                cfpy_raise_type(host->state, "under a blocking Store the result of close", "a value", result);
                 drop_awaitable(result);
+                cfpy_raise_type(host->state, "under a blocking Store the result of close", "a value", result);
                 CFPY_REPLACE(loop->thrown, cfpy_caught());
                 rc = cf_error_set(error, CF_EHOST, CF_APPLIED, "%s.close must not be a coroutine here", host->name_text);
             }

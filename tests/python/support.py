@@ -167,15 +167,22 @@ def load_example(name: str) -> Any:
     return module
 
 
+def example_target(stage: Stage) -> Any:
+    """examples/python_backend.py as it is, but for its clock."""
+    backend = load_example("python_backend").TableBackend(":memory:")
+    backend.now = stage.wall_ms
+    return backend
+
+
 EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary"})
 
 
 @dataclass(frozen=True)
 class BackendLine:
-    """target(stage) gives what to open; a class is a backend written in Python, a str a URL."""
+    """What to open: a URL, a class of backends whose methods may become coroutines, or a function that makes a backend."""
 
     name: str
-    target: str | type[Clocked]
+    target: str | type[Clocked] | Callable[[Stage], Any]
     can: frozenset[str]
 
 
@@ -184,6 +191,7 @@ BACKENDS = [
     BackendLine("memory-shared", "memory:cases", EVERYTHING | {"memory"}),
     BackendLine("full", Full, EVERYTHING),
     BackendLine("bare", Bare, frozenset({"pop", "touch", "conditions", "binary"})),
+    BackendLine("example", example_target, frozenset({"pop", "touch", "conditions", "binary"})),
     BackendLine("bare-keeping", BareKeeping, frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "binary"})),
 ]
 
@@ -234,14 +242,15 @@ MODES = [
 
 
 def fits(backend: BackendLine, mode: Mode) -> bool:
-    return mode.checkpoint is None or not isinstance(backend.target, str)
+    return mode.checkpoint is None or isinstance(backend.target, type)
 
 
 def target_of(backend: BackendLine, mode: Mode, stage: Stage, query: str = "") -> Any:
     if isinstance(backend.target, str):
         return backend.target + ("?" + query if query else "")
-    kind = backend.target if mode.checkpoint is None else with_coroutines(backend.target, mode.checkpoint)
-    return kind(stage)
+    if isinstance(backend.target, type) and mode.checkpoint is not None:
+        return with_coroutines(backend.target, mode.checkpoint)(stage)
+    return backend.target(stage)
 
 
 # ----------------------------------------------------------------------------------------------------------- playing
