@@ -100,7 +100,8 @@ static int answer_value(napi_env napi, cf_op *op, int call, napi_value result)
     }
     if (value.slice.len > CF_VALUE_MAX) return cf_op_fail(op, CF_ECORRUPT, outcome_of(call), "%s() of the backend gave a value of more than 1 MiB", METHODS[call]);
     cf_op_set_hit(op, true);
-    return cf_op_set_value(op, value.slice);
+    if (cf_op_set_value(op, value.slice) == CF_OK) return CF_OK;
+    return cf_op_fail(op, CF_ENOMEM, call == CALL_POP ? CF_APPLIED : CF_NOT_APPLIED, "out of memory"); // a popped value is gone
 }
 
 // The JavaScript side has copied the page into a fresh object and array, so nothing here runs the backend's own getters.
