@@ -618,7 +618,7 @@ static int never(cf_backend *self, cf_op *op)
 static void keys_that_were_not_asked_for_are_passed_over(void **state)
 {
     world                  *w = *state;
-    const cf_backend_table  table = {.size = sizeof table, .name = "odd", .get = never, .set = never, .del = never, .scan = real_page};
+    static const cf_backend_table table = {.size = sizeof table, .name = "odd", .get = never, .set = never, .del = never, .scan = real_page};
     const cf_open_options   options = {.size = sizeof options, .prefix = cf_text("p:")};
     cf_store               *store;
     cf_op                  *op;

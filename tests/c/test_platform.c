@@ -43,7 +43,7 @@ static int live(trial *t, tb_log *log, const char *url, tb_manner manner)
         /* A wait that could not wait says so; trying again must do. */
         for (int tries = 0; cf_op_status(op) == CF_PENDING; tries++) {
             assert_true(tries < 10);
-            int waited = cf_op_wait_for(op, 1000);
+            int waited = cf_op_wait_for(op, 20);
             assert_true(waited == CF_PENDING || waited == CF_OK || waited == CF_EUNAVAILABLE);
         }
         status = cf_op_status(op);
