@@ -1,0 +1,121 @@
+// Compiled by types.test.cjs with tsc --strict: what an application may write, and what the types must refuse.
+import counterfoil = require('counterfoil');
+import { Stage } from 'counterfoil/testing';
+import { CounterfoilStore } from 'counterfoil/express-session';
+import session = require('express-session');
+import express = require('express');
+
+const { open, Backend, Storage, SecondaryStorage, CounterfoilError } = counterfoil;
+
+async function stores(): Promise<void> {
+  const store: counterfoil.Store = open('memory:sessions', { prefix: 'p:', ttl: 60, timeout: 1.5, maxEntries: 10, maxBytes: 1000 });
+  const text: string | undefined = await store.get('a');
+  const bytes: Buffer | undefined = await store.getBuffer('a');
+  const stored: boolean = await store.set('a', 'b', { ttl: 1, ifAbsent: true });
+  await store.set('a', new Uint8Array([1]), { expiresAt: new Date(), keepTtl: false, ifEqual: Buffer.from('x'), ifPresent: false });
+  const number: number = await store.incr('n', 2, { ttl: 5 });
+  const many: Map<string, string | undefined> = await store.getMany(new Set(['a']));
+  for await (const key of store.scan('p')) key.toUpperCase();
+  const removed: number = (await store.clear('p', { force: true })) + (await store.count());
+  const figures: Record<string, number> = await store.stats();
+  store.on('close', () => {}).once('close', () => {});
+  await store[Symbol.asyncDispose]();
+  void [text, bytes, stored, number, many, removed, figures, await store.pop('a'), await store.popBuffer('a'), await store.touch('a', 1), await store.delete('a')];
+
+  // @ts-expect-error a key is text
+  store.get(5);
+  // @ts-expect-error a value is text or bytes
+  store.set('a', 5);
+  // @ts-expect-error a ttl is a number
+  store.set('a', 'b', { ttl: '5' });
+  // @ts-expect-error an instant is a Date
+  store.set('a', 'b', { expiresAt: Date.now() });
+  // @ts-expect-error there is no such option
+  store.set('a', 'b', { if_absent: true });
+  // @ts-expect-error a miss is undefined, and must be thought of
+  (await store.get('a')).length;
+  // @ts-expect-error touch needs a ttl
+  store.touch('a');
+  // @ts-expect-error stores are made by open
+  new counterfoil.Store();
+  // @ts-expect-error a backend has all three methods
+  open({ get: () => 'x', set() {} });
+  // @ts-expect-error options of a URL are none of a backend
+  open({ get: () => 'x', set() {}, delete() {} }, { maxEntries: 1 });
+  // @ts-expect-error a get gives no number
+  open({ get: () => 5, set() {}, delete() {} });
+}
+
+class Mine extends Backend {
+  readonly keepsTtl = true;
+  private entries = new Map<string, string>();
+  get(key: string): string | undefined { return this.entries.get(key); }
+  set(key: string, value: string, ttl?: number | typeof Backend.KEEP): void { if (ttl !== Backend.KEEP) this.entries.set(key, value); }
+  delete(key: string): boolean { return this.entries.delete(key); }
+  async pop(key: string): Promise<string | undefined> { return this.entries.get(key); }
+  scan(prefix: string, cursor: number | undefined, limit: number) { return { keys: [prefix, String(limit)], cursor: (cursor ?? 0) + 1 }; }
+  close(): void {}
+}
+const mine: counterfoil.BackendMethods = new Mine();
+const map = new Map<string, string>();
+const plain = open({ get: (key) => map.get(key), set: (key, value: string) => map.set(key, value), delete: async (key) => map.delete(key), singleProcess: true }, { stage: new Stage() });
+
+interface State { userId: string; accessToken: string }
+async function interfaces(): Promise<void> {
+  const storage = new Storage<State>(open(mine));
+  await storage.set(1, { userId: 'a', accessToken: 'b' });
+  await storage.set(1n, undefined);
+  const state: State | undefined = await storage.get('1');
+  // @ts-expect-error not a State
+  await storage.set(1, { userId: 5 });
+  const secondary = new SecondaryStorage(plain, { ttl: 60 });
+  await new SecondaryStorage(plain, 60).set('a', 'b', -1);
+  const code: string | undefined = await secondary.pop('a');
+  // @ts-expect-error a store is needed
+  new SecondaryStorage();
+  void [state, code];
+}
+
+function errors(error: unknown): string {
+  if (error instanceof CounterfoilError) {
+    const code: counterfoil.ErrorCode = error.code;
+    const outcome: 'applied' | 'not_applied' | 'unknown' = error.outcome;
+    // @ts-expect-error no such code
+    if (error.code === 'NOSUCH') return '';
+    return code + outcome + error.message;
+  }
+  return new CounterfoilError('x', 'BUSY').name;
+}
+
+declare module 'express-session' {
+  interface SessionData { views?: number }
+}
+
+async function adapter(): Promise<void> {
+  const store = new CounterfoilStore({ url: 'memory:', prefix: 's:', ttl: (data) => data.views ?? 60, disableTouch: true, serializer: JSON });
+  const app = express();
+  app.use(session({ store, secret: 'x', resave: false, saveUninitialized: false }));
+  const base: session.Store = store;
+  const found: session.SessionData | null = await store.get('a');
+  store.get('a', (error, one) => { void [error, one?.views]; });
+  store.all((error, all) => { void [error, all?.[0]?.id]; });
+  const ids: string[] = await store.ids();
+  await store.set('a', { cookie: { originalMaxAge: null } });
+  store.destroy('a');
+  const length: number = await store.length();
+  new CounterfoilStore({ store: plain });
+  new CounterfoilStore({ backend: mine, ttl: 5, stage: new Stage(), timeout: 1 });
+  // @ts-expect-error no such option
+  new CounterfoilStore({ client: plain });
+  // @ts-expect-error a session has a cookie
+  await store.set('a', { views: 1 });
+  void [base, found, ids, length];
+}
+
+const stage = new Stage();
+stage.advance(5);
+const instant: Date = stage.now();
+const flags: boolean = stage.failed;
+// @ts-expect-error it is read only
+stage.blocks = 5;
+void [stores, interfaces, errors, adapter, instant, flags];
