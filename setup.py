@@ -19,10 +19,9 @@ class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         out = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         tree = Path(self.build_temp).resolve()
-        configure = [
-            "cmake", "-S", str(ROOT), "-B", str(tree), "-DCF_BUILD_PYTHON=ON", f"-DCF_PY_OUT={out}",
-            f"-DPython3_EXECUTABLE={sys.executable}", f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'RelWithDebInfo'}",
-        ]  # fmt: skip
+        configure = ["cmake", "-S", str(ROOT), "-B", str(tree), "-DCF_BUILD_PYTHON=ON", f"-DCF_PY_OUT={out}"]
+        configure.append(f"-DPython3_EXECUTABLE={sys.executable}")
+        configure.append(f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'RelWithDebInfo'}")
         self.spawn([*configure, *os.environ.get("COUNTERFOIL_CMAKE_ARGS", "").split()])
         jobs = str(min(4, os.cpu_count() or 1))
         self.spawn(["cmake", "--build", str(tree), "--target", "counterfoil_python", "--parallel", jobs])

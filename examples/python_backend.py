@@ -1,6 +1,6 @@
 """A store of your own in Python: a table of SQLite, for an application that is a single process.
 
-    python examples/python_backend.py
+python examples/python_backend.py
 """
 
 import sqlite3
@@ -22,7 +22,7 @@ class TableBackend(counterfoil.Backend):
 
     def get(self, key: str) -> bytes | None:
         found = self.db.execute("SELECT value FROM kept WHERE key = ? AND expiry > ?", (key, self.now())).fetchone()
-        return found and found[0]
+        return bytes(found[0]) if found else None
 
     def set(self, key: str, value: bytes, ttl: float | None) -> None:
         expiry = 2**63 - 1 if ttl is None else self.now() + round(ttl * 1000)

@@ -1,5 +1,5 @@
-"""Counterfoil keeps the server's half of every session id, one-time code and token: text or bytes under a key, for a time, with
-operations that have exactly one winner.
+"""Counterfoil keeps the server's half of every session id, one-time code and token: text or bytes under a key, for a
+time, with operations that have exactly one winner.
 
     import counterfoil
 

@@ -5,8 +5,8 @@
     async with await counterfoil.aio.open("memory:", prefix="code:", ttl=300) as codes:
         await codes.set("ada", "483912")
 
-An operation begins when its method is called. One that is done at once (memory, a backend with plain methods) costs no trip through
-the event loop; for one that is pending, the store's one descriptor is watched. No thread is involved.
+An operation begins when its method is called. One that is done at once (memory, a backend with plain methods) costs no
+trip through the event loop; for one that is pending, the store's one descriptor is watched. No thread is involved.
 """
 
 import asyncio
@@ -103,7 +103,12 @@ class _AsyncioLink:
     async def wait(self, op: _native.Op[Any]) -> None:
         self._check()
         future = self._loop.create_future()
-        op.notify(lambda: future.done() or future.set_result(None))
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        op.notify(wake)
         try:
             await future
         except BaseException:
@@ -144,7 +149,8 @@ class _AsyncioTask:
         self._task = task
 
     def cancel(self) -> None:
-        # A backend may close its own store from inside a call: what then ends early is the call, not the task that closes.
+        # A backend may close its own store from inside a call: what then ends early is the call, not the task that
+        # closes.
         if self._task is not asyncio.current_task(self._task.get_loop()):
             self._task.cancel()
 
@@ -153,7 +159,6 @@ class _TrioLink:
     def __init__(self) -> None:
         import trio
 
-        self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
         self._descriptor = -1
         self._flushing = False
@@ -162,8 +167,10 @@ class _TrioLink:
         self._store = weakref.ref(store)
 
     def _check(self) -> None:
+        import trio
+
         try:
-            here = self._trio.lowlevel.current_trio_token() is self._token
+            here = trio.lowlevel.current_trio_token() is self._token
         except RuntimeError:
             here = False
         if not here:
@@ -177,12 +184,14 @@ class _TrioLink:
             self._token.run_sync_soon(self._flush)
 
     def _watch(self, descriptor: int) -> None:
+        import trio
+
         if descriptor == self._descriptor:
             return
         self.stop()
         if descriptor >= 0:
             self._descriptor = descriptor
-            self._trio.lowlevel.spawn_system_task(self._run, descriptor, name="counterfoil", context=contextvars.Context())
+            trio.lowlevel.spawn_system_task(self._run, descriptor, name="counterfoil", context=contextvars.Context())
 
     def _flush(self) -> None:
         self._flushing = False
@@ -191,10 +200,12 @@ class _TrioLink:
             store._flush()
 
     async def _run(self, descriptor: int) -> None:
+        import trio
+
         while descriptor == self._descriptor:
             try:
-                await self._trio.lowlevel.wait_readable(descriptor)
-            except (self._trio.ClosedResourceError, OSError):
+                await trio.lowlevel.wait_readable(descriptor)
+            except (trio.ClosedResourceError, OSError):
                 return  # stop() was called
             if descriptor != self._descriptor:
                 return
@@ -205,20 +216,23 @@ class _TrioLink:
             del store
 
     async def wait(self, op: _native.Op[Any]) -> None:
-        self._check()
-        task = self._trio.lowlevel.current_task()
+        import trio
 
-        def abort(_: object) -> "trio.lowlevel.Abort":
+        self._check()
+        task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
             op.notify(lambda: None)
             op.cancel()
-            return self._trio.lowlevel.Abort.SUCCEEDED
+            return trio.lowlevel.Abort.SUCCEEDED
 
-        op.notify(lambda: self._trio.lowlevel.reschedule(task))
-        await self._trio.lowlevel.wait_task_rescheduled(abort)
+        op.notify(lambda: trio.lowlevel.reschedule(task))
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def spawn(self, awaitable: Awaitable[object], ticket: int) -> _Task:
+        import trio
+
         self._check()
-        trio = self._trio
         scope = trio.CancelScope()
 
         async def run() -> None:
@@ -244,8 +258,10 @@ class _TrioLink:
     def stop(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            import trio
+
             try:
-                self._trio.lowlevel.notify_closing(descriptor)
+                trio.lowlevel.notify_closing(descriptor)
             except RuntimeError:
                 pass  # trio has ended, or runs in another thread
 
@@ -282,9 +298,9 @@ def _link() -> _Link:
 class AsyncStore(_native.AsyncStore):
     """As `counterfoil.Store`, with awaitable methods. `await counterfoil.aio.open(...)` makes one.
 
-    It belongs to the event loop that it was opened in, and to its thread. What the methods return is an operation (`Op`) that has begun
-    already; it can be given to create_task, gather, wait_for or a nursery like a coroutine. Cancelling it cancels the operation; whether
-    a write took effect is then unknown.
+    It belongs to the event loop that it was opened in, and to its thread. What the methods return is an operation
+    (`Op`) that has begun already; it can be given to create_task, gather, wait_for or a nursery like a coroutine.
+    Cancelling it cancels the operation; whether a write took effect is then unknown.
     """
 
     def __init__(
@@ -356,8 +372,8 @@ class AsyncStore(_native.AsyncStore):
     async def close(self) -> None:
         """Closes the store; again is allowed. Pending operations end with ClosedError.
 
-        A backend of yours is closed when the last store over it is; its close may be a coroutine function. What it raises arrives here,
-        and the store is closed nevertheless.
+        A backend of yours is closed when the last store over it is; its close may be a coroutine function. What it
+        raises arrives here, and the store is closed nevertheless.
         """
         if self.closed:
             return
@@ -396,7 +412,8 @@ async def open(
     stage: _native.Stage | None = None,
     **options: Option,
 ) -> AsyncStore:
-    """Opens a store in this event loop. The arguments are those of `counterfoil.open`; a backend may have coroutine functions."""
+    """Opens a store in this event loop. The arguments are those of `counterfoil.open`; a backend may have coroutine
+    functions."""
     store = AsyncStore.__new__(AsyncStore)
     try:
         store._begin(url_or_backend, prefix, ttl, timeout, stage, options)

@@ -9,7 +9,8 @@ __all__ = ["Backend", "Keep"]
 
 
 class Keep:
-    """The ttl that a backend with `keeps_ttl` gets when the expiry of the value that is replaced is to stay: see `Backend.KEEP`."""
+    """The ttl that a backend with `keeps_ttl` gets when the expiry of the value that is replaced is to stay: see
+    `Backend.KEEP`."""
 
     __slots__ = ("otherwise",)
 
@@ -39,30 +40,33 @@ class Backend:
 
         store = counterfoil.open(MyBackend())
 
-    Subclassing is for this documentation and for KEEP: any object with the methods will do. Under `counterfoil.aio` each method may
-    be a coroutine function; under the blocking `counterfoil.open` that is a TypeError.
+    Subclassing is for this documentation and for KEEP: any object with the methods will do. Under `counterfoil.aio`
+    each method may be a coroutine function; under the blocking `counterfoil.open` that is a TypeError.
 
-    These methods are optional. Each must do its work in one step that no other user of the same data can divide; leave out what
-    cannot. Without one the operation is NotSupportedError, unless `single_process` allows to derive it.
+    These methods are optional. Each must do its work in one step that no other user of the same data can divide; leave
+    out what cannot. Without one the operation is NotSupportedError, unless `single_process` allows to derive it.
 
         def pop(self, key): ...                 # the value or None; deleted
         def touch(self, key, ttl): ...          # sets the remaining life; whether it was there
         def incr(self, key, by, ttl): ...       # the new number; ttl only for a new one
         def set_if(self, key, value, ttl, condition, expected): ...
-                                                # condition: "absent", "present", or "equal" (to expected); whether it was stored
+                                                # condition: "absent", "present", or "equal" (to expected); whether it
+                                                # was stored
         def scan(self, prefix, cursor, limit): ...
-                                                # (keys, next cursor): cursor is None at first, and None in the answer at the end;
-                                                # str, int or bytes between. A list of keys alone: that was all
+                                                # (keys, next cursor): cursor is None at first, and None in the answer
+                                                # at the end; str, int or bytes between. A list of keys alone: that was
+                                                # all
         def close(self): ...                    # once, when the last store over this object closes
 
-    Values come as str, and a value that is not UTF-8 is refused; with `binary` they come as bytes. Either may be returned. What a
-    method raises reaches the caller as it is. A result of a wrong type is CorruptError. A method is called by any thread that uses
-    the store, by several at once; it may use the store itself (to a depth of 16) and may close it, which takes effect when it returns.
+    Values come as str, and a value that is not UTF-8 is refused; with `binary` they come as bytes. Either may be
+    returned. What a method raises reaches the caller as it is. A result of a wrong type is CorruptError. A method is
+    called by any thread that uses the store, by several at once; it may use the store itself (to a depth of 16) and may
+    close it, which takes effect when it returns.
     """
 
     KEEP: Final = Keep()
-    """The ttl that says: keep the expiry of the value that is replaced. `if ttl == Backend.KEEP` (equal, not identical: when the store
-    has a ttl of its own, `ttl.otherwise` is the one for a value that replaces nothing)."""
+    """The ttl that says: keep the expiry of the value that is replaced. `if ttl == Backend.KEEP` (equal, not identical:
+    when the store has a ttl of its own, `ttl.otherwise` is the one for a value that replaces nothing)."""
 
     binary: ClassVar[bool] = False
     """Values come as bytes."""
@@ -71,8 +75,8 @@ class Backend:
     """`set` understands the ttl KEEP."""
 
     single_process: ClassVar[bool] = False
-    """No other process uses the same data: what is missing of pop, touch, incr and the conditions of set is derived from get, set and
-    delete, under a lock for each key. (incr only with `keeps_ttl`: a counter keeps its expiry.)"""
+    """No other process uses the same data: what is missing of pop, touch, incr and the conditions of set is derived
+    from get, set and delete, under a lock for each key. (incr only with `keeps_ttl`: a counter keeps its expiry.)"""
 
 
 _REQUIRED = ("get", "set", "delete")

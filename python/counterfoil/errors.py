@@ -34,21 +34,22 @@ __all__ = [
     "InvalidTypeError",
     "NoMemoryError",
     "NotSupportedError",
-    "Outcome",
     "UnavailableError",
 ]
 
-Outcome = Literal["applied", "not_applied", "unknown"]
-
 
 class Error(Exception):
-    """Anything that this library raises. What a backend of your own raises reaches you as it is, not as one of these."""
+    """Anything that this library raises. What a backend of your own raises reaches you as it is, not as one of
+    these."""
 
     code: ClassVar[str] = "ERROR"
-    outcome: Outcome = "not_applied"
-    """Whether the store was changed: "applied", "not_applied" (repeating is safe) or "unknown" (read before repeating a write)."""
+    outcome: Literal["applied", "not_applied", "unknown"] = "not_applied"
+    """Whether the store was changed: "applied", "not_applied" (repeating is safe) or "unknown" (read before repeating a
+    write)."""
 
-    def __init__(self, message: str = "", *, outcome: Outcome = "not_applied") -> None:
+    def __init__(
+        self, message: str = "", *, outcome: Literal["applied", "not_applied", "unknown"] = "not_applied"
+    ) -> None:
         super().__init__(message)
         self.outcome = outcome
 
@@ -148,6 +149,8 @@ _CLASSES: dict[str, type[Error]] = {
 }
 
 
-def make(code: str, outcome: Outcome, message: str, wrong_type: bool = False) -> Error:
+def make(
+    code: str, outcome: Literal["applied", "not_applied", "unknown"], message: str, wrong_type: bool = False
+) -> Error:
     """The exception for a status of the core. For the native module."""
     return (InvalidTypeError if wrong_type else _CLASSES.get(code, Error))(message, outcome=outcome)

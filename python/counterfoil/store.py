@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from . import _native
@@ -52,7 +52,7 @@ class Listeners:
     def __init__(self) -> None:
         self._callbacks: list[Callable[[], object]] = []
 
-    def add(self, event: object, callback: object) -> None:
+    def add(self, event: str, callback: Any) -> None:
         if event != "close":
             raise InvalidError("there is no such event; there is: 'close'")
         if not callable(callback):
@@ -75,8 +75,8 @@ class Listeners:
 class Store(_native.Store):
     """A backend behind a key prefix. `counterfoil.open` makes one.
 
-    It may be shared by all threads. In a child of os.fork() it goes on working (a memory backend as a private copy of the parent's).
-    A store is a context manager: leaving it closes it.
+    It may be shared by all threads. In a child of os.fork() it goes on working (a memory backend as a private copy of
+    the parent's). A store is a context manager: leaving it closes it.
     """
 
     def __init__(
@@ -123,8 +123,9 @@ class Store(_native.Store):
     def close(self) -> None:
         """Closes the store; again is allowed.
 
-        Calls that other threads are making end first, for which this waits up to the store's timeout. A backend of yours is closed
-        when the last store over it is; what its close raises arrives here, and the store is closed nevertheless.
+        Calls that other threads are making end first, for which this waits up to the store's timeout. A backend of
+        yours is closed when the last store over it is; what its close raises arrives here, and the store is closed
+        nevertheless.
         """
         if self.closed:
             return

@@ -1,5 +1,5 @@
-"""With COUNTERFOIL_NATIVE (the path of a native module in a build tree, see bindings/python/CMakeLists.txt) the whole run, with its
-subprocesses, uses the package around that module: so the sanitizer's build is tested."""
+"""With COUNTERFOIL_NATIVE (the path of a native module in a build tree, see bindings/python/CMakeLists.txt) the whole
+run, with its subprocesses, uses the package around that module: so the sanitizer's build is tested."""
 
 import gc
 import os
@@ -18,7 +18,9 @@ import counterfoil._native  # noqa: E402
 
 if native:
     assert counterfoil._native.__file__ is not None
-    assert os.path.samefile(counterfoil._native.__file__, native), "this is not the package that COUNTERFOIL_NATIVE names"
+    assert os.path.samefile(counterfoil._native.__file__, native), (
+        "this is not the package that COUNTERFOIL_NATIVE names"
+    )
 
 
 def pytest_report_header() -> str:

@@ -1,7 +1,7 @@
 """Backends, modes and the player of tests/cases.
 
-A backend is a line in BACKENDS, a mode a line in MODES: every case is played over every backend that declares what the case needs, in every
-mode that fits.
+A backend is a line in BACKENDS, a mode a line in MODES: every case is played over every backend that declares what the
+case needs, in every mode that fits.
 """
 
 import asyncio
@@ -17,11 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import trio
-import uvloop
-
 import counterfoil
 import counterfoil.aio
+import trio
+import uvloop
 from counterfoil import Backend
 from counterfoil.testing import Stage
 
@@ -120,7 +119,9 @@ class Full(Clocked):
 
     def scan(self, prefix: str, cursor: Any, limit: int) -> Any:
         # The cursor is the last key of the page before, so that keys which go meanwhile shift nothing.
-        keys = sorted(key for key in list(self.data) if key.startswith(prefix) and key > (cursor or "") and self._live(key))
+        keys = sorted(
+            key for key in list(self.data) if key.startswith(prefix) and key > (cursor or "") and self._live(key)
+        )
         return keys[:limit], keys[limit - 1] if len(keys) > limit else None
 
 
@@ -179,7 +180,8 @@ EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan"
 
 @dataclass(frozen=True)
 class BackendLine:
-    """What to open: a URL, a class of backends whose methods may become coroutines, or a function that makes a backend."""
+    """What to open: a URL, a class of backends whose methods may become coroutines, or a function that makes a
+    backend."""
 
     name: str
     target: str | type[Clocked] | Callable[[Stage], Any]
@@ -314,7 +316,9 @@ class Player:
         self.stage = stage
         module: Any = counterfoil if isinstance(store, counterfoil.Store) else counterfoil.aio
         self.storage = module.Storage(store)
-        self.secondary = module.SecondaryStorage(store, **({"ttl": options["secondary_ttl"]} if "secondary_ttl" in options else {}))
+        self.secondary = module.SecondaryStorage(
+            store, **({"ttl": options["secondary_ttl"]} if "secondary_ttl" in options else {})
+        )
 
     def begin(self, step: dict[str, Any]) -> Any:
         do = step["do"]

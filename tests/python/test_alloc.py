@@ -1,14 +1,15 @@
-"""Allocation chaos: every case again and again, failing the core's 1st, 2nd, 3rd ... allocation, until one run passes without a failure.
+"""Allocation chaos: every case again and again, failing the core's 1st, 2nd, 3rd ... allocation, until one run passes
+without a failure.
 
-A step that fails is NoMemoryError and has changed nothing: told once more, it gives what the case expects. At the end nothing is left."""
+A step that fails is NoMemoryError and has changed nothing: told once more, it gives what the case expects. At the end
+nothing is left."""
 
 from typing import Any
 
-import pytest
-from support import BACKENDS, MODES, BackendLine, Case, Mode, Player, finish, load_cases, open_in, target_of
-
 import counterfoil
+import pytest
 from counterfoil.testing import Stage
+from support import BACKENDS, MODES, BackendLine, Case, Mode, Player, finish, load_cases, open_in, target_of
 
 CASES = [case for case in load_cases() if "open_error" not in case]
 LINES = {line.name: line for line in BACKENDS}
@@ -103,7 +104,9 @@ def test_memory_stays_away(file: str) -> None:
             options = case.get("open", {})
             query = options.get("query", "")
             try:
-                store = BLOCKING.run(open_in(BLOCKING, target_of(LINES["memory"], BLOCKING, stage, query), stage, options))
+                store = BLOCKING.run(
+                    open_in(BLOCKING, target_of(LINES["memory"], BLOCKING, stage, query), stage, options)
+                )
             except counterfoil.NoMemoryError:
                 continue
             stage.fail_allocation(nth, for_good=True)

@@ -7,14 +7,13 @@ import warnings
 import weakref
 from typing import Any
 
-import pytest
-import trio
-from support import Bare, BareKeeping, Clocked, Full, run_python, with_coroutines
-
 import counterfoil
 import counterfoil.aio
+import pytest
+import trio
 from counterfoil import Backend
 from counterfoil.testing import Stage
+from support import Bare, BareKeeping, Clocked, Full, run_python, with_coroutines
 
 
 class Plain:
@@ -91,7 +90,9 @@ def test_a_coroutine_function_needs_the_async_store(name: str) -> None:
     async def method(self: object, *args: object) -> None: ...
 
     backend = type("Mine", (Plain,), {name: method})()
-    with pytest.raises(TypeError, match=rf"Mine\.{name} is a coroutine function: open this backend with counterfoil\.aio\.open"):
+    with pytest.raises(
+        TypeError, match=rf"Mine\.{name} is a coroutine function: open this backend with counterfoil\.aio\.open"
+    ):
         counterfoil.open(backend)
 
 
@@ -272,7 +273,11 @@ def test_a_result_that_cannot_be_right(method: str, result: Any, sentence: str, 
         return result
 
     backend = type("Mine", (Full,), {method: coroutine if manner == "coroutine" else plain})()
-    calls = {"set_if": ("set", ("k", "v"), {"if_absent": True}), "scan": ("_page", ("", None), {}), "touch": ("touch", ("k", 5), {})}
+    calls = {
+        "set_if": ("set", ("k", "v"), {"if_absent": True}),
+        "scan": ("_page", ("", None), {}),
+        "touch": ("touch", ("k", 5), {}),
+    }
     name, args, options = calls.get(method, (method, ("k",), {}))
     reads = method in ("get", "scan")
 
@@ -345,7 +350,10 @@ class Mean(Full):
 
     def __getattribute__(self, name: str) -> Any:
         method = super().__getattribute__(name)
-        if name in ("get", "set", "delete", "pop", "touch", "incr", "scan", "set_if", "close") and super().__getattribute__("where") == name:
+        if (
+            name in ("get", "set", "delete", "pop", "touch", "incr", "scan", "set_if", "close")
+            and super().__getattribute__("where") == name
+        ):
 
             def throw(*args: object) -> Any:
                 raised = self.raising
@@ -373,7 +381,9 @@ class Odd(BaseException):
 
 
 @pytest.mark.parametrize("where", CALLS)
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit, Odd, counterfoil.ClosedError, StopIteration, MemoryError])
+@pytest.mark.parametrize(
+    "kind", [ValueError, KeyboardInterrupt, SystemExit, Odd, counterfoil.ClosedError, StopIteration, MemoryError]
+)
 def test_exceptions_arrive_as_the_same_object(where: str, kind: type[BaseException]) -> None:
     backend = Mean()
     backend.where = where
@@ -968,7 +978,8 @@ def test_a_locked_key_waits_until_the_deadline() -> None:
 
 
 def test_ctrl_c_ends_a_wait() -> None:
-    done = run_python("""
+    done = run_python(
+        """
         import _thread, sys, threading, time
         import counterfoil
 
@@ -996,7 +1007,9 @@ def test_ctrl_c_ends_a_wait() -> None:
         holder.join()
         assert store.pop("a") is None
         store.close()
-    """, timeout=30)
+    """,
+        timeout=30,
+    )
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
 
 

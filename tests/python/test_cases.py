@@ -1,9 +1,8 @@
 """Every case of tests/cases over every backend, in every mode."""
 
 import pytest
-from support import BACKENDS, MODES, BackendLine, Case, Mode, fits, load_cases, play
-
 from counterfoil.testing import Stage
+from support import BACKENDS, MODES, BackendLine, Case, Mode, fits, load_cases, play
 
 CASES = load_cases()
 

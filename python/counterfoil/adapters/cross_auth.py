@@ -39,8 +39,9 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
         timeout: float = 5.0,
         **options: str | int | float | bool,
     ) -> Self:
-        """Opens a store of its own. The arguments are those of `counterfoil.open`, except that ttl is that of this storage."""
-        store = counterfoil.open(url_or_backend, prefix=prefix, timeout=timeout, **options)
+        """Opens a store of its own. The arguments are those of `counterfoil.open`, except that ttl is that of this
+        storage."""
+        store = counterfoil.open(url_or_backend, prefix=prefix, ttl=None, timeout=timeout, stage=None, **options)
         try:
             self = cls(store, ttl)
         except BaseException:

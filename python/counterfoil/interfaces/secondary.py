@@ -13,7 +13,8 @@ __all__ = ["AsyncSecondaryStorage", "SecondaryStorage"]
 
 
 class SecondaryStorage:
-    """Text under a key for a short time, over a store. It has the shape that Cross Auth (0.2 to 0.22) calls SecondaryStorage.
+    """Text under a key for a short time, over a store. It has the shape that Cross Auth (0.2 to 0.22) calls
+    SecondaryStorage.
 
     ttl: seconds that a value lives when `set` does not say; ten minutes.
     """

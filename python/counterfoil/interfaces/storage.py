@@ -52,7 +52,8 @@ def _load(text: str | None) -> Any:
 class Storage:
     """One state per id, over a store: `set(id, state)`, `get(id)`, `set(id, None)`.
 
-    A state is anything that JSON can say except null (None means absent). An id is text or an integer, and 1 and "1" are the same id.
+    A state is anything that JSON can say except null (None means absent). An id is text or an integer, and 1 and "1"
+    are the same id.
     """
 
     def __init__(self, store: Store) -> None:

@@ -1,0 +1,90 @@
+"""The package as it is installed."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import counterfoil
+import counterfoil._native
+import pytest
+from support import ROOT, run_python
+
+
+def test_one_version() -> None:
+    version = (ROOT / "VERSION").read_text().strip()
+    assert counterfoil.__version__ == counterfoil._native.version() == version
+    assert importlib.metadata.version("counterfoil") == version
+
+
+def test_all_names() -> None:
+    for module in (
+        "counterfoil",
+        "counterfoil.aio",
+        "counterfoil.errors",
+        "counterfoil.testing",
+        "counterfoil.adapters.cross_auth",
+    ):
+        loaded = __import__(module, fromlist=["*"])
+        for name in loaded.__all__:
+            assert hasattr(loaded, name), f"{module}.{name}"
+
+
+def test_importing_is_light() -> None:
+    """The package alone loads no event loop, no framework."""
+    done = run_python("""
+        import sys, counterfoil
+        print(sorted({"asyncio", "trio", "cross_auth", "fastapi", "json.tool"} & set(sys.modules)))
+    """)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_the_module_keeps_to_the_limited_api() -> None:
+    native = counterfoil._native.__file__
+    assert native is not None
+    assert native.endswith("_native.abi3.so")
+    symbols = subprocess.run(["nm", "-D", native], capture_output=True, text=True, check=True).stdout
+    exported = re.findall(r" [TDBR] (\S+)", symbols)
+    assert [name for name in exported if not name.startswith(("_init", "_fini", "__"))] == ["PyInit__native"]
+    assert not re.findall(r" U (_Py(?!_NoneStruct|_TrueStruct|_FalseStruct|_Dealloc|\w+_SizeT)\w+)", symbols), (
+        "private functions of Python"
+    )
+
+
+def test_a_wheel(tmp_path: Path) -> None:
+    """Built as a release is: one wheel for Python 3.11 and newer, with everything in it."""
+    pytest.importorskip("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(tmp_path),
+        str(ROOT)], check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert wheel.name == f"counterfoil-{counterfoil.__version__}-cp311-abi3-{platform}.whl"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        f"counterfoil/{path.relative_to(ROOT / 'python' / 'counterfoil')}"
+        for path in (ROOT / "python" / "counterfoil").rglob("*.py")
+    } <= names
+    assert {"counterfoil/_native.abi3.so", "counterfoil/_native.pyi", "counterfoil/py.typed"} <= names
+    done = run_python(
+        "import counterfoil; print(counterfoil.__file__)", env={"PYTHONPATH": str(wheel), "PATH": "/usr/bin:/bin"}
+    )
+    assert done.returncode != 0 or str(wheel) in done.stdout  # a native module is not imported from a zip
+
+
+def test_the_example() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "python_backend.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("/account\nNone\n", "", 0)
+    source = (ROOT / "examples" / "python_backend.py").read_text()
+    body = source.partition("\nclass ")[2].partition("\nif __name__")[0]
+    assert len([line for line in body.splitlines() if line.strip()]) < 20

@@ -1,0 +1,76 @@
+"""The types: the stubs say what the module has, and the package is strictly typed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import counterfoil
+import pytest
+from support import ROOT
+
+pytestmark = pytest.mark.skipif("COUNTERFOIL_NATIVE" in os.environ, reason="types do not depend on a sanitizer")
+
+
+def run(*command: str, cwd: Path = ROOT) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_stubs() -> None:
+    run("mypy.stubtest", "counterfoil", cwd=ROOT / "python")
+
+
+def test_strict() -> None:
+    run("mypy", "--strict", "python/counterfoil", "examples/python_backend.py")
+
+
+def test_what_users_see(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text("""
+from typing import assert_type
+import asyncio
+import counterfoil
+import counterfoil.aio
+from datetime import UTC, datetime
+
+store = counterfoil.open("memory:", prefix="p", ttl=5, max_entries=5)
+assert_type(store, counterfoil.Store)
+assert_type(store.get("a"), str | None)
+assert_type(store.get_bytes("a"), bytes | None)
+assert_type(store.set("a", b"1", expires_at=datetime.now(UTC)), bool)
+assert_type(store.get_many(["a"]), dict[str, str | None])
+assert_type(store.incr("n"), int)
+for key in store.scan():
+    assert_type(key, str)
+
+async def main() -> None:
+    async with await counterfoil.aio.open("memory:") as store:
+        assert_type(await store.get("a"), str | None)
+        assert_type(await store.set("a", "1"), bool)
+        assert_type(await asyncio.gather(store.incr("n"), store.get("a")), tuple[int, str | None])
+        async for key in store.scan():
+            assert_type(key, str)
+        task = asyncio.create_task(store.pop("a"))
+        assert_type(await task, str | None)
+
+class Mine(counterfoil.Backend):
+    single_process = True
+    async def get(self, key: str) -> str | None: ...
+    async def set(self, key: str, value: str, ttl: float | None) -> None: ...
+    async def delete(self, key: str) -> bool: ...
+""")
+    run(
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--disable-error-code=empty-body",
+        str(tmp_path / "use.py"),
+        cwd=ROOT / "python",
+    )
+
+
+def test_typed_marker() -> None:
+    assert counterfoil.__file__ is not None
+    assert (Path(counterfoil.__file__).parent / "py.typed").exists()
