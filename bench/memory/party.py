@@ -1,7 +1,7 @@
 """One party of the memory bench, in Python: python party.py (ops|fill) PARTY KEYS SECONDS
 
-ops   repeats get and set over KEYS keys for SECONDS each, in an order that is mixed once: from one thread and from eight, or awaited
-      by one task and by 256 tasks at a time
+ops   repeats get and set over KEYS keys for SECONDS each, in an order that is mixed once: from one thread and from
+      eight, or awaited by one task and by 256 tasks at a time
 fill  puts KEYS sessions into an empty store
 
 One JSON object goes to standard output: figures by name, times in nanoseconds.
