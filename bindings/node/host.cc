@@ -123,15 +123,13 @@ static int answer_page(Env *env, cf_op *op, napi_value result)
     }
     if (napi_get_array_length(napi, keys, &count) != napi_ok) return fail_with_pending(env, op, CALL_SCAN);
     for (uint32_t i = 0; i < count; i++) {
-        char     room[CF_PREFIX_MAX + CF_KEY_MAX + 16], *heap = nullptr;
-        cf_slice key;
+        Holder<CF_PREFIX_MAX + CF_KEY_MAX + 16> key;
         if (napi_get_element(napi, keys, i, &text) != napi_ok) return fail_with_pending(env, op, CALL_SCAN);
-        Take take = take_string(napi, text, room, sizeof room, &heap, CF_PREFIX_MAX + CF_KEY_MAX, &key);
-        free(heap);
+        Take take = take_string(napi, text, key.room, sizeof key.room, &key.heap, CF_PREFIX_MAX + CF_KEY_MAX, &key.slice);
         if (take == TAKE_WRONG_TYPE) return corrupt(napi, op, CALL_SCAN, text, "a string, among its keys");
         if (take == TAKE_NO_MEMORY) return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "out of memory");
         if (take == TAKE_LONE_SURROGATE) continue; // no key that this library could have written
-        int status = cf_op_add_key(op, key);
+        int status = cf_op_add_key(op, key.slice);
         if (status != CF_OK) return status;
     }
     cf_op_set_hit(op, true);

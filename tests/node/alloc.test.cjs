@@ -59,7 +59,8 @@ async function chaos(story, backend, n) {
 
 const cases = allCases().filter((story) => story.steps !== undefined);
 
-for (const backend of backends) {
+// The shared memory backend is the private one's code, with one allocation more.
+for (const backend of backends.filter((one) => one.name !== 'memory, shared')) {
   describe(`allocation chaos over ${backend.name}`, () => {
     for (const story of cases) {
       if (lacks(story, backend).length > 0) continue;

@@ -425,7 +425,7 @@ for (const [name, options] of Object.entries(STORES)) {
         assert.equal(loaded.views, 1);
         assert.equal(loaded.id, id);
         assert(loaded.cookie.expires instanceof Date);
-        assert.equal(loaded.cookie.originalMaxAge, 60000);
+        assert(loaded.cookie.originalMaxAge > 59000 && loaded.cookie.originalMaxAge <= 60000); // what express-session itself stored
         assert.equal(await new Promise((resolve) => store.load('none', (error, found) => resolve(error ?? found))), undefined);
       });
       await store.close();
