@@ -92,6 +92,29 @@ static void a_waiter_whose_deadline_passes_was_never_applied(void **state)
     cf_op_free(patient);
 }
 
+/* The lock came before the deadline was judged: it counts as what has arrived. */
+static void a_lock_that_came_in_time_is_used(void **state)
+{
+    world    *w = *state;
+    cf_store *one, *two;
+    cf_op    *waiter;
+    memset(&log_one, 0, sizeof log_one);
+    memset(&log_two, 0, sizeof log_two);
+    tb *slow = tb_new(w->loop, TB_HAND, &log_one), *quick = tb_share(slow, w->loop, TB_NOW, &log_two);
+    assert_ok(cf_open_backend(w->loop, tb_functions(TB_DERIVED), tb_backend(slow), NULL, &one, NULL));
+    assert_ok(cf_open_backend(w->loop, tb_functions(TB_DERIVED), tb_backend(quick), NULL, &two, NULL));
+    cf_op *holder = submit(one, CF_OP_SET, "a", 60000);
+    waiter = submit(two, CF_OP_POP, "a", 10);
+    tb_answer(slow, 1);
+    cf_stage_advance(w->stage, 10);
+    cf_loop_run(w->loop, 0);
+    assert_int_equal(cf_op_status(holder), CF_OK);
+    assert_int_equal(cf_op_status(waiter), CF_OK);
+    assert_true(cf_op_hit(waiter));
+    cf_op_free(holder);
+    cf_op_free(waiter);
+}
+
 static void a_holder_that_ends_early_hands_the_lock_on(void **state)
 {
     world    *w = *state;
@@ -259,6 +282,7 @@ int main(void)
         WORLD(writes_of_one_key_go_one_after_the_other),
         WORLD(reads_need_no_lock),
         WORLD(a_waiter_whose_deadline_passes_was_never_applied),
+        WORLD(a_lock_that_came_in_time_is_used),
         WORLD(a_holder_that_ends_early_hands_the_lock_on),
         WORLD(waiters_may_leave_in_any_manner),
         WORLD(a_loop_that_is_freed_leaves_the_queue),

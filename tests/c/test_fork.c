@@ -177,8 +177,12 @@ static void *keep_locks_busy(void *user)
     cf_stage *stage = user;
     cf_loop  *loop;
     if (cf_loop_new(cf_stage_platform(stage), &loop) != CF_OK) abort();
-    cf_store *store = open_url(loop, "memory:forked");
+    cf_store   *store = open_url(loop, "memory:forked");
+    static char value[CF_VALUE_MAX];
     while (!atomic_load(&stop_now)) {
+        /* Large values are copied under the table's lock: it is held most of the time. */
+        ask(store, CF_REQUEST(CF_OP_SET, .key = cf_text("big"), .value = cf_bytes(value, sizeof value)));
+        for (int i = 0; i < 20; i++) ask_get(store, "big");
         ask(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 1));
         cf_store *short_lived = open_url(loop, "memory:others");
         ask_set(short_lived, "a", "1");

@@ -177,7 +177,7 @@ static void expiry_against_a_model(void **state)
     static int64_t dies[COUNT];
     rng       random = {seed_of_run()};
     cf_store *store = open_url(w->loop, "memory:");
-    int64_t   now = 0, longest = 0;
+    int64_t   longest = 0;
     char      key[32];
     for (int i = 0; i < COUNT; i++) {
         /* One millisecond to ten years, evenly over the orders of magnitude. */
@@ -194,7 +194,6 @@ static void expiry_against_a_model(void **state)
         if (rng_below(&random, 10) == 0) {
             int64_t step = (int64_t)rng_below(&random, 50);
             cf_stage_advance(w->stage, step);
-            now += step;
             for (int j = 0; j <= i; j++) dies[j] -= step;
             longest -= step;
         }
@@ -206,7 +205,6 @@ static void expiry_against_a_model(void **state)
             if (to > 0) step = to;
         }
         cf_stage_advance(w->stage, step);
-        now += step;
         longest -= step;
         int64_t alive = 0;
         for (int i = 0; i < COUNT; i++) {

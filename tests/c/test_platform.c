@@ -58,6 +58,7 @@ static int live(trial *t, tb_log *log, const char *url, tb_manner manner)
         assert_int_equal(status, CF_EUNAVAILABLE);
     }
     assert_int_equal(status, CF_OK); /* a wake-up that could not be written does not spoil the next */
+    assert_true(readable(t->loop));
     for (int tries = 0; readable(t->loop); tries++) {
         assert_true(tries < 5);
         int ran = cf_loop_run(t->loop, 0);
