@@ -4,7 +4,7 @@ The provider is built in (the /authorize page), so that the whole round trip can
 
     /login       the application makes a state, remembers it and sends the browser to the provider
     /authorize   the provider asks the user, makes a code, remembers it and sends the browser back
-    /callback    the application pops the state, the provider's side pops the code: each works once, for the first caller
+    /callback    the application pops the state, the provider's side pops the code: both work once, for one caller
 
 The routes are plain functions, which FastAPI runs on a pool of threads: they share one blocking store.
 """
