@@ -5,6 +5,7 @@
 // Arguments that begin with -D go to CMake; --dir=DIR builds in another folder (COUNTERFOIL_NATIVE then names the file for native.cjs).
 
 const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 
@@ -28,6 +29,14 @@ function run(...args) {
     process.exit(1);
   }
   if (status !== 0) process.exit(status ?? 1);
+}
+
+// CMake refuses a cache that was made where this folder was before it was moved.
+const cache = path.join(dir, 'CMakeCache.txt');
+const home = fs.existsSync(cache) && /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(fs.readFileSync(cache, 'utf8'))?.[1];
+if (home !== false && path.resolve(home ?? '') !== root) {
+  fs.rmSync(cache, { force: true });
+  fs.rmSync(path.join(dir, 'CMakeFiles'), { recursive: true, force: true });
 }
 
 run(

@@ -1,6 +1,7 @@
 'use strict';
 
-// Finds and loads counterfoil.node: the binary that was shipped for this platform, else the one that was built here.
+// Finds and loads counterfoil.node: the binary that was shipped for this platform, else the one that was built here
+// (npx counterfoil-build). COUNTERFOIL_NATIVE names another file, for a build with sanitizers.
 
 const fs = require('node:fs');
 const path = require('node:path');
