@@ -88,7 +88,9 @@ struct cf_loop {
     const cf_platform *platform;
     int      poller, timer, waker;
     unsigned generation;
-    bool     running, interrupted;
+    bool     running;
+    bool     interrupted, idle; /* how the last wait ended: woken or by a signal; or nothing came in its whole time, which a
+                                   clock that stands still would not tell */
     unsigned depth; /* backend functions on the stack */
     atomic_bool woken;
     atomic_bool has_granted;

@@ -146,17 +146,25 @@ static bool condition_holds(const cf_request *in, const cf_op *got)
     return got->hit && cf_slice_equal(cf_op_value(got), in->expected);
 }
 
+/* Without a copy: a value that was popped cannot be lost for want of memory. */
+static void take_value(cf_op *op, cf_op *child)
+{
+    cf_buffer value = op->value;
+    op->value = child->value;
+    child->value = value;
+}
+
 static int after_get(cf_op *op, cf_op *got)
 {
     cf_request *in = &op->in;
     switch (in->kind) {
     case CF_OP_POP:
         if (!got->hit) return CF_OK;
-        if (cf_op_set_value(op, cf_op_value(got)) != CF_OK) return CF_ENOMEM;
+        take_value(op, got);
         return child_plain(op, CF_OP_DELETE, WROTE);
     case CF_OP_TOUCH:
         if (!got->hit) return CF_OK;
-        if (cf_op_set_value(op, cf_op_value(got)) != CF_OK) return CF_ENOMEM;
+        take_value(op, got);
         return child_set(op, cf_op_value(op), in->ttl_ms, 0);
     case CF_OP_INCR: {
         char text[CF_INT_TEXT];
@@ -213,7 +221,7 @@ static int derive_step(cf_op *op, cf_op *child)
         op->hit = true;
         if (child->in.kind != CF_OP_POP) break;
         op->hit = child->hit;
-        if (child->hit && cf_op_set_value(op, cf_op_value(child)) != CF_OK) return op->error.outcome = CF_APPLIED, CF_ENOMEM;
+        take_value(op, child);
         break;
     case CF_OP_TOUCH:
         op->hit = child->in.kind == CF_OP_TOUCH ? child->hit : true;

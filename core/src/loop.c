@@ -229,6 +229,7 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
 
     cf_poll_event events[64];
     int count = platform->poller_wait(platform->self, loop->poller, events, 64, timeout_ms);
+    loop->idle = count == 0;
     if (count < 0) {
         loop->interrupted = errno == EINTR;
         if (!loop->interrupted) {

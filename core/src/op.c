@@ -282,7 +282,7 @@ int cf_op_wait_for(cf_op *op, int max_ms)
         if (max_ms >= 0 && left < 0) left = 0;
         int rc = cf_loop_run(loop, (int)left);
         if (rc < 0) return rc;
-        if (max_ms >= 0 && rc == 0 && op->state == OP_PENDING && (left == 0 || loop->interrupted)) return CF_PENDING;
+        if (max_ms >= 0 && rc == 0 && op->state == OP_PENDING && (left == 0 || loop->interrupted || loop->idle)) return CF_PENDING;
     }
     return op->error.status;
 }

@@ -52,14 +52,12 @@ if ldd "$work/cmake/hello_static" | grep -q libcounterfoil; then die 'the static
 
 mkdir "$work/make"
 cp "$source/examples/c/hello.c" "$source/examples/c/Makefile" "$work/make/"
-# The .pc file names the prefix that the tree was configured for; this installation lives elsewhere.
-pkg_config="pkg-config --define-variable=prefix=$prefix --define-variable=libdir=$libdir --define-variable=includedir=$prefix/include"
-make -C "$work/make" CC="$cc" CFLAGS="$flags -std=c11 -Wall -Wextra -Werror $($pkg_config --cflags counterfoil)" \
-    LDLIBS="$($pkg_config --libs counterfoil)" > "$work/make.log" 2>&1 || { cat "$work/make.log"; die 'the example does not build with pkg-config'; }
+make -C "$work/make" CC="$cc" CFLAGS="$flags -std=c11 -Wall -Wextra -Werror $(pkg-config --cflags counterfoil)" \
+    LDLIBS="$(pkg-config --libs counterfoil)" > "$work/make.log" 2>&1 || { cat "$work/make.log"; die 'the example does not build with pkg-config'; }
 run "$work/make/hello" 'the example, shared, pkg-config and make'
 # shellcheck disable=SC2046,SC2086
-"$cc" $flags -std=c11 -o "$work/static" "$source/examples/c/hello.c" $($pkg_config --cflags counterfoil) \
-    $($pkg_config --static --libs counterfoil | sed 's/-lcounterfoil/-l:libcounterfoil.a/')
+"$cc" $flags -std=c11 -o "$work/static" "$source/examples/c/hello.c" $(pkg-config --cflags counterfoil) \
+    $(pkg-config --static --libs counterfoil | sed 's/-lcounterfoil/-l:libcounterfoil.a/')
 run "$work/static" 'the example, static, pkg-config'
 [ "$(pkg-config --modversion counterfoil)" = "$(cat "$source/VERSION")" ] || die 'pkg-config tells another version'
 
@@ -98,7 +96,7 @@ EOF
 for standard in c++11 c++17; do
     # shellcheck disable=SC2046,SC2086
     "$cxx" $flags -std=$standard -Wall -Wextra -Wpedantic -Wno-missing-field-initializers -Werror -o "$work/use" "$work/use.cpp" \
-        $($pkg_config --cflags --libs counterfoil)
+        $(pkg-config --cflags --libs counterfoil)
     LD_LIBRARY_PATH=$libdir "$work/use" || die "the $standard program ended with an error"
     say "ran a $standard program"
 done
@@ -106,6 +104,6 @@ done
 for header in counterfoil.h counterfoil/backend.h counterfoil/testing.h; do
     printf '#include <%s>\nint main(void) { return 0; }\n' "$header" > "$work/one.c"
     # shellcheck disable=SC2046
-    "$cc" -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Werror -fsyntax-only $($pkg_config --cflags counterfoil) "$work/one.c"
+    "$cc" -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Werror -fsyntax-only $(pkg-config --cflags counterfoil) "$work/one.c"
 done
 say 'passed'

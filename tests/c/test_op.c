@@ -56,6 +56,19 @@ static void done_at_once_calls_no_done(void **state)
     assert_int_equal(stat_of(t.store, "slots"), 1); /* the backend's own */
 }
 
+/* On a stage the clock does not tell how long the wait has been. */
+static void a_bounded_wait_ends_though_the_clock_stands(void **state)
+{
+    world *w = *state;
+    static stand t;
+    put_up(&t, w->loop, TB_HAND, TB_FULL, "");
+    cf_op *op = pend(&t, CF_OP_GET, "a", NULL);
+    assert_int_equal(cf_op_wait_for(op, 20), CF_PENDING);
+    cf_stage_advance(w->stage, 5000);
+    assert_int_equal(cf_op_wait_for(op, 20), CF_ETIMEOUT);
+    cf_op_free(op);
+}
+
 static void what_goes_in_is_lent(void **state)
 {
     world *w = *state;
@@ -823,6 +836,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WORLD(done_at_once_calls_no_done),
+        WORLD(a_bounded_wait_ends_though_the_clock_stands),
         WORLD(what_goes_in_is_lent),
         WORLD(a_ticket_is_stale_after_the_finish),
         WORLD(cancel_finishes_with_done),
