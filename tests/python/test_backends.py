@@ -763,6 +763,7 @@ def test_a_coroutine_backend_may_close_its_store(runner: Any) -> None:
 
         async def get(self, key: str) -> Any:
             await self.store.close()
+            await (asyncio.sleep(0) if runner is asyncio.run else trio.lowlevel.checkpoint())
             self.after = True
             return "late"
 
