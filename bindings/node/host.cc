@@ -216,7 +216,9 @@ static bool arguments(Host *host, cf_op *op, int call, napi_value at[ARGUMENTS],
         return add(napi_get_null(napi, &null) == napi_ok ? null : nullptr);
     };
     *status = CF_OK;
-    bool made = number(call) && number(static_cast<double>(cf_op_ticket(op))) && text(in->key);
+    // A ticket has 64 bits: as a number it would lose its last ones, and a promise would settle somebody else's operation, or none.
+    napi_value ticket = nullptr;
+    bool       made = number(call) && add(napi_create_bigint_uint64(napi, cf_op_ticket(op), &ticket) == napi_ok ? ticket : nullptr) && text(in->key);
     switch (call) {
     case CALL_SET: made = made && value(in->value) && life() && ttl(in->ttl_ms); break;
     case CALL_SET_IF:

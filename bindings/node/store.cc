@@ -419,15 +419,15 @@ static napi_value method_settle(napi_env napi, napi_callback_info info)
     size_t     count = 4;
     napi_value at[4], self = nullptr;
     void      *data = nullptr, *watched = nullptr;
-    double     ticket = 0;
+    uint64_t   ticket = 0;
     int32_t    call = 0;
-    bool       fulfilled = false;
+    bool       fulfilled = false, lossless = false;
     if (napi_get_cb_info(napi, info, &count, at, &self, &data) != napi_ok || napi_unwrap(napi, self, &watched) != napi_ok ||
-        napi_get_value_double(napi, at[0], &ticket) != napi_ok || napi_get_value_int32(napi, at[1], &call) != napi_ok ||
+        napi_get_value_bigint_uint64(napi, at[0], &ticket, &lossless) != napi_ok || napi_get_value_int32(napi, at[1], &call) != napi_ok ||
         napi_get_value_bool(napi, at[2], &fulfilled) != napi_ok)
         return nullptr;
     Store *store = static_cast<Store *>(watched);
-    if (store->loop != nullptr && !store->env->leaving) host_settle(store->loop, static_cast<uint64_t>(ticket), call, fulfilled, at[3]);
+    if (store->loop != nullptr && !store->env->leaving) host_settle(store->loop, ticket, call, fulfilled, at[3]);
     return nullptr;
 }
 

@@ -84,6 +84,7 @@ int cf_loop_new(const cf_platform *platform, cf_loop **out)
     loop->waker = fds[2];
     loop->generation = cf_fork_generation();
     loop->armed_at = INT64_MAX;
+    loop->tickets = UINT64_C(1) << 32; /* a binding that squeezes tickets into doubles fails on the first, not after 2^29 */
     cf_link_init(&loop->stores);
     cf_link_init(&loop->watches);
     cf_link_init(&loop->dead_watches);

@@ -316,6 +316,8 @@ int cf_store_call(cf_op *op)
         return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support keep_ttl", table->name);
     if (store->loop->depth >= CF_DEPTH_MAX)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
+    /* cf_op_add_key compares with the prefix, also when the page comes later. */
+    if (op->in.kind == CF_OP_SCAN && cf_op_keep(op) != CF_OK) return op->error.status;
     store->loop->depth++;
     store->depth++;
     int rc = slot(store->self, op);
