@@ -86,7 +86,7 @@ enum {
     CF_PENDING = 1, /* not an error: `done` will be called, or cf_op_wait waits                                            */
     CF_OK      = 0,
     CF_EINVAL       = -1,  /* INVALID        an argument was refused before anything was done                              */
-    CF_ENOMEM       = -2,  /* NO_MEMORY      an allocation failed; nothing was changed                                     */
+    CF_ENOMEM       = -2,  /* NO_MEMORY      an allocation failed; see the outcome                                          */
     CF_ETIMEOUT     = -3,  /* TIMEOUT        the operation's deadline passed                                               */
     CF_EUNAVAILABLE = -4,  /* UNAVAILABLE    the backend cannot be reached now; try later                                  */
     CF_EBUSY        = -5,  /* BUSY           a local limit (queue, connections) is reached; try later                      */

@@ -1,7 +1,5 @@
 #include "util.h"
 
-#include <stdio.h>
-
 void *cf_zalloc(const cf_platform *platform, size_t size)
 {
     void *block = cf_alloc(platform, size);
@@ -66,6 +64,13 @@ const char *cf_key_fault(cf_slice key)
     const unsigned char *byte = (const unsigned char *)key.ptr;
     size_t at = 0;
     while (at < key.len) {
+        /* Eight at a time while all are ASCII above '\r'; what this is unsure of, the rest looks at. */
+        uint64_t word;
+        for (; key.len - at >= sizeof word; at += sizeof word) {
+            memcpy(&word, byte + at, sizeof word);
+            if ((word | (word - UINT64_C(0x0e0e0e0e0e0e0e0e))) & UINT64_C(0x8080808080808080)) break;
+        }
+        if (at == key.len) break;
         unsigned char lead = byte[at++];
         if (lead < 0x80) {
             if (lead > '\r') continue;
@@ -102,7 +107,15 @@ bool cf_parse_int(cf_slice text, int64_t *number)
 
 size_t cf_format_int(int64_t number, char text[CF_INT_TEXT])
 {
-    return (size_t)snprintf(text, CF_INT_TEXT, "%lld", (long long)number);
+    char     digits[CF_INT_TEXT];
+    size_t   count = 0, len = 0;
+    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    do digits[count++] = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (number < 0) text[len++] = '-';
+    while (count) text[len++] = digits[--count];
+    text[len] = 0;
+    return len;
 }
 
 bool cf_counter_add(cf_op *op, int64_t *number)
