@@ -33,7 +33,13 @@ function candidates() {
 function load() {
   const places = candidates();
   const place = places.find((candidate) => fs.existsSync(candidate));
-  if (place !== undefined) return require(place); // what dlopen says (a libc that is too old ...) is the reader's best help: as it is
+  if (place !== undefined) {
+    // Not by require(), which would give every copy of these files (jest.resetModules() makes them) the same native half, while each has
+    // an error class of its own. What dlopen says (a libc that is too old ...) is the reader's best help: as it is.
+    const addon = { exports: {} };
+    process.dlopen(addon, place);
+    return addon.exports;
+  }
   const error = new Error(
     `counterfoil: no native binary for ${process.platform}-${process.arch} (looked in ${places.join(', ')}). ` +
       'Install a C++ compiler and CMake, then run: npx counterfoil-build',

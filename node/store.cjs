@@ -146,7 +146,7 @@ if (Symbol.asyncDispose !== undefined) {
 function known(options, names) {
   if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
   for (const name of Object.keys(options)) {
-    if (!names.includes(name)) throw invalid(`unknown option: ${name}`);
+    if (!names.includes(name)) throw invalid(`unknown option: ${name} (known: ${names.join(', ')})`);
   }
   return options;
 }
@@ -164,7 +164,7 @@ function setOptions(options) {
         break;
       case 'expiresAt':
         if (value === undefined) break;
-        if (!types.isDate(value)) throw invalid('expiresAt must be a Date');
+        if (!types.isDate(value) || Number.isNaN(value.getTime())) throw invalid('expiresAt must be a valid Date');
         expiresAt = value.getTime() / 1000;
         flags |= native.EXPIRES_AT;
         break;
@@ -180,7 +180,7 @@ function setOptions(options) {
         else if (value !== false && value !== undefined) throw invalid(`${name} must be true or false`);
         break;
       default:
-        throw invalid(`unknown option: ${name}`);
+        throw invalid(`unknown option: ${name} (known: ttl, expiresAt, keepTtl, ifAbsent, ifPresent, ifEqual)`);
     }
   }
   return { flags, ttl, expiresAt, ifEqual };
@@ -215,8 +215,9 @@ function open(urlOrBackend, options = {}) {
     const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged);
     return new Store(ours, handle, undefined, timeout);
   }
+  if (typeof urlOrBackend === 'function') throw invalid('open() takes a backend object: an instance of this class, not the class');
   if (typeof urlOrBackend !== 'object' || urlOrBackend === null) throw invalid('open() takes a URL or a backend object');
-  known(rest, []);
+  for (const name of Object.keys(rest)) throw invalid(`unknown option: ${name} (with a backend object: prefix, ttl, timeout, stage)`);
   const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged);
   return new Store(ours, handle, closed, timeout ?? DEFAULT_TIMEOUT);
 }

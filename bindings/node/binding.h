@@ -30,7 +30,7 @@ struct Env {
     napi_ref               later;       // the object by which a backend's dispatch function says "later"
     napi_async_cleanup_hook_handle hook;
     Loop                  *loops;       // all that are alive
-    Loop                  *main;        // for stores without a stage
+    Loop                  *main;        // for stores without a stage; NULL while there are none
     size_t                 handles;     // uv handles that are not closed yet
     bool                   leaving;     // teardown has begun: no JavaScript from here on
     bool                   scheduled;   // a flush at the end of this tick has been asked for

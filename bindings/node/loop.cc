@@ -169,8 +169,9 @@ void loop_leave(Loop *loop)
         else if (loop->unsent >= FLUSH_EARLY) flush(loop);
         else schedule(loop);
     }
-    // A stage counts its blocks: the loop must not be one of them once nothing uses it.
-    if (loop->stage != nullptr && loop->stores == nullptr && loop->in_flight == 0) loop_dispose(loop);
+    // Once nothing uses it, its descriptors go back: a program (or a test runner) may load this package many times over. And a stage
+    // counts its blocks: the loop must not be one of them.
+    if (loop->stores == nullptr && loop->in_flight == 0) loop_dispose(loop);
 }
 
 static void readable(uv_poll_s *handle, int, int)

@@ -4,6 +4,8 @@
 
 const { test } = require('node:test');
 const assert = require('node:assert/strict');
+const path = require('node:path');
+const { spawnSync } = require('node:child_process');
 const { inspect } = require('node:util');
 const counterfoil = require('counterfoil');
 const { Stage } = require('counterfoil/testing');
@@ -241,4 +243,59 @@ test('a store that is dropped gives its memory back', async () => {
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert.equal(stage.blocks, 0);
+});
+
+// What jest.resetModules(), and a bundle beside a package, make of it: our files are evaluated again, while what is already open goes on.
+test('copies of the package in one process do not disturb each other', async () => {
+  const files = Object.keys(require.cache).filter((file) => file.startsWith(path.join(__dirname, '..', '..', 'node') + path.sep));
+  const before = new Map(files.map((file) => [file, require.cache[file]]));
+  const store = open({ get: () => Promise.resolve('later'), set() {}, delete() {} });
+  let second;
+  try {
+    for (const file of files) delete require.cache[file];
+    second = require('counterfoil');
+  } finally {
+    for (const [file, module] of before) require.cache[file] = module;
+  }
+  assert.notEqual(second.CounterfoilError, CounterfoilError);
+  const others = second.open({ get: () => Promise.resolve('theirs'), set() {}, delete() {} });
+  assert.equal(await store.get('a'), 'later');
+  assert.equal(await others.get('a'), 'theirs');
+  await assert.rejects(store.get(''), (error) => error instanceof CounterfoilError);
+  await assert.rejects(others.get(''), (error) => error instanceof second.CounterfoilError && !(error instanceof CounterfoilError));
+  await store.close();
+  await others.close();
+});
+
+test('when the last store is closed, its descriptors are too', () => {
+  const script = `
+    const { open } = require('counterfoil');
+    const count = () => require('node:fs').readdirSync('/proc/self/fd').length;
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    const once = async () => {
+      const [memory, waits] = [open('memory:'), open({ get: async () => { await turn(); return 'v'; }, set() {}, delete() {} })];
+      await Promise.all([memory.get('a'), memory.count(), waits.get('a')]);
+      const during = count();
+      await memory.close();
+      await waits.close();
+      await turn();
+      return during;
+    };
+    (async () => {
+      await once();
+      const before = count(), during = await once();
+      console.log(during > before, count() - before);
+    })();`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', script], { cwd: path.join(__dirname, '..', '..'), encoding: 'utf8' });
+  assert.equal(stderr, '');
+  assert.equal(stdout, 'true 0\n');
+});
+
+test('a refusal says what there is', async () => {
+  const store = open('memory:');
+  await assert.rejects(store.set('a', 'b', { TTL: 1 }), /unknown option: TTL \(known: ttl, /);
+  await assert.rejects(store.set('a', 'b', { expiresAt: new Date(NaN) }), /expiresAt must be a valid Date/);
+  await assert.rejects(store.incr('a', 1, { tll: 1 }), /unknown option: tll \(known: ttl\)/);
+  assert.throws(() => open({ get() {}, set() {}, delete() {} }, { maxEntries: 3 }), { code: 'INVALID', message: /unknown option: maxEntries \(with a backend object: prefix, / });
+  assert.throws(() => open(class { get() {} set() {} delete() {} }), { code: 'INVALID', message: /an instance of this class/ });
 });
