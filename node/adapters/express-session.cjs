@@ -18,9 +18,9 @@ const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disa
  * methods regenerate, load and createSession are inherited. It is an optional peer, and may be out of sight from here (a linked package).
  */
 function findExpressSession() {
-  const places = [__filename, path.join(process.cwd(), 'package.json')];
-  if (require.main?.filename) places.push(require.main.filename);
-  for (const place of places) {
+  // Never the working folder: it may be anybody's, and what is found is run. The program's own place is argv[1], also for an ES module.
+  for (const place of [__filename, require.main?.filename, process.argv[1]]) {
+    if (place === undefined || !path.isAbsolute(place)) continue;
     try {
       return createRequire(place)('express-session');
     } catch (error) {
@@ -90,11 +90,18 @@ class CounterfoilStore extends Base {
     super();
     if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
     for (const name of Object.keys(options)) {
-      if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name}`);
+      if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')}; those of a URL go into it)`);
     }
     const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...rest } = options;
     if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
+    // What open() would refuse as a prefix, too: or every request would find it out.
     if (typeof prefix !== 'string') throw invalid('prefix must be a string');
+    if (/[\0\r\n]|\p{Surrogate}/u.test(prefix)) throw invalid('prefix must not contain NUL, line breaks or lone surrogates');
+    if (Buffer.byteLength(prefix) > 256) throw invalid('prefix must have at most 256 bytes');
+    if (url !== undefined && typeof url !== 'string') throw invalid('url must be a string');
+    if (backend !== undefined && (typeof backend !== 'object' || backend === null)) throw invalid('backend must be an object with the methods of a backend');
+    if (typeof disableTTL !== 'boolean') throw invalid('disableTTL must be true or false');
+    if (typeof disableTouch !== 'boolean') throw invalid('disableTouch must be true or false');
     if (ttl !== undefined && typeof ttl !== 'number' && typeof ttl !== 'function') throw invalid('ttl must be a number of seconds or a function');
     if (Number.isNaN(ttl) || ttl < 0) throw invalid('ttl must not be negative');
     if (serializer !== undefined && (typeof serializer?.parse !== 'function' || typeof serializer?.stringify !== 'function')) {

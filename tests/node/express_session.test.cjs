@@ -2,7 +2,7 @@
 
 // The express-session adapter: the store by itself, under a real express application, and with Passport's login and logout.
 
-const { test, describe } = require('node:test');
+const { test, describe, after } = require('node:test');
 const assert = require('node:assert/strict');
 const http = require('node:http');
 const { AsyncLocalStorage } = require('node:async_hooks');
@@ -296,8 +296,19 @@ test('a serializer, with values or promises; its errors are its own', async () =
 test('options are checked', () => {
   const store = open('memory:');
   for (const options of [null, 5, { nosuch: 1 }, { store, url: 'memory:' }, { url: 'memory:', backend: new MapBackend() }, { store: {} }, { store, timeout: 1 }, { prefix: 5 }, { ttl: '5' }, { ttl: -1 }, { ttl: NaN },
-    { serializer: {} }, { serializer: { parse() {} } }, { url: 'nosuch:' }, { backend: {} }, { url: 5 }]) {
+    { serializer: {} }, { serializer: { parse() {} } }, { url: 'nosuch:' }, { backend: {} }, { url: 5 }, { url: new MapBackend() }, { backend: 'memory:' }, { backend: null },
+    { disableTTL: 'no' }, { disableTouch: 0 }, { prefix: 'a\n' }, { prefix: 'a\r' }, { prefix: '\0' }, { prefix: '\ud800' }, { prefix: 'é'.repeat(129) }]) {
     assert.throws(() => new CounterfoilStore(options), { code: 'INVALID' }, JSON.stringify(options));
+  }
+  assert.throws(() => new CounterfoilStore({ maxEntries: 5 }), /unknown option: maxEntries \(known: store, url, /);
+});
+
+test('the longest prefix serves, and one with a character of two units', async () => {
+  for (const prefix of ['é'.repeat(128), 'a😀:']) {
+    const store = new CounterfoilStore({ prefix });
+    await store.set('a', sess({}, { n: 1 }));
+    assert.equal((await store.get('a')).n, 1);
+    assert.deepEqual(await store.ids(), ['a']);
   }
 });
 
@@ -613,4 +624,44 @@ test('without express-session in sight, the same three methods are our own', () 
   assert.equal(stderr, '');
   assert.equal(stdout, 'all well\n');
   assert.equal(status, 0);
+});
+
+describe('where express-session is looked for', () => {
+  const { spawnSync } = require('node:child_process');
+  const fs = require('node:fs');
+  const os = require('node:os');
+  const path = require('node:path');
+  const root = path.join(__dirname, '..', '..');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'counterfoil-peer-'));
+  after(() => fs.rmSync(folder, { recursive: true, force: true }));
+  // From the package itself nothing is in sight: as for a linked one, or for a program without express-session.
+  fs.writeFileSync(path.join(folder, 'blind.cjs'), `
+    const Module = require('node:module');
+    const resolve = Module._resolveFilename;
+    Module._resolveFilename = function (name, parent, ...rest) {
+      if (name === 'express-session' && parent?.filename?.startsWith(${JSON.stringify(root + path.sep)})) throw Object.assign(new Error('not here'), { code: 'MODULE_NOT_FOUND' });
+      return resolve.call(this, name, parent, ...rest);
+    };`);
+  const elsewhere = path.join(folder, 'elsewhere');
+  const program = path.join(folder, 'program');
+  for (const [place, text] of [[elsewhere, `console.log('not to be run'); exports.Store = class {};`], [program, `exports.Store = class Theirs extends require('node:events') {};`]]) {
+    fs.mkdirSync(path.join(place, 'node_modules', 'express-session'), { recursive: true });
+    fs.writeFileSync(path.join(place, 'node_modules', 'express-session', 'index.js'), text);
+  }
+  const adapter = JSON.stringify(path.join(root, 'node', 'adapters', 'express-session.cjs'));
+  const base = `console.log(Object.getPrototypeOf(CounterfoilStore).name)`;
+  fs.writeFileSync(path.join(program, 'main.mjs'), `import { createRequire } from 'node:module'; const { CounterfoilStore } = createRequire(import.meta.url)(${adapter}); ${base}`);
+  fs.writeFileSync(path.join(program, 'main.cjs'), `const { CounterfoilStore } = require(${adapter}); ${base}`);
+  fs.writeFileSync(path.join(folder, 'alone.cjs'), `const { CounterfoilStore } = require(${adapter}); ${base}`);
+  for (const [what, file, expected] of [
+    ['beside the program, an ES module', path.join(program, 'main.mjs'), 'Theirs'],
+    ['beside the program, a CommonJS module', path.join(program, 'main.cjs'), 'Theirs'],
+    ['never in the working folder', path.join(folder, 'alone.cjs'), 'LooseStore'],
+  ]) {
+    test(what, () => {
+      const { stdout, stderr } = spawnSync(process.execPath, ['--require', path.join(folder, 'blind.cjs'), file], { cwd: elsewhere, encoding: 'utf8' });
+      assert.equal(stderr, '');
+      assert.equal(stdout, `${expected}\n`);
+    });
+  }
 });
