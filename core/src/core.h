@@ -23,7 +23,9 @@ struct cf_op {
     cf_loop    *loop;
     cf_store   *store; /* NULL once it is closed */
     cf_op_state state;
-    bool        hit, kept, prepared; /* prepared: a child that waits for its turn after a yield */
+    bool        hit, kept;
+    bool        prepared; /* a child that waits for its turn after a yield        */
+    bool        locks;    /* a child that takes the lock of its key, see derive.c */
     uint32_t    index;   /* in loop->ops */
     uint64_t    ticket;
     size_t      heap_at; /* in loop->heap; SIZE_MAX: no deadline there */
@@ -53,7 +55,7 @@ struct cf_op {
 cf_op *cf_op_new(cf_loop *loop, cf_store *store); /* NULL: no memory, or 2^24 operations */
 void   cf_op_recycle(cf_op *op);
 bool   cf_op_writes(const cf_op *op);
-void   cf_op_pend(cf_op *op, bool deadline);
+void   cf_op_pend(cf_op *op); /* children have no deadline of their own */
 /* Of an operation that failed half-way: no hit, no value, no keys; and a read has not changed anything, whatever its backend says. */
 void   cf_op_bring_nothing(cf_op *op);
 /* Ends an operation: status, list and heap memberships, parent or `done`. */
@@ -92,10 +94,11 @@ struct cf_loop {
     bool     interrupted, idle; /* how the last wait ended: woken or by a signal; or nothing came in its whole time, which a
                                    clock that stands still would not tell */
     unsigned depth; /* backend functions on the stack */
-    atomic_bool woken;
+    atomic_bool woken, asked; /* something is in the waker; and it was cf_loop_wake, not the loop for its own work */
     atomic_bool has_granted;
     int64_t  armed_at; /* when the timer goes off; INT64_MAX: never */
     cf_link  stores, watches, dead_watches;
+    size_t   watch_count;
     cf_link  ready;    /* finished, `done` not yet called           */
     cf_link  yielded;  /* composed operations that let others pass  */
     cf_link  granted;  /* got their key lock; CF_LOCK_DERIVE        */
@@ -109,6 +112,7 @@ struct cf_loop {
 };
 
 void cf_loop_arm(cf_loop *loop);
+void cf_loop_nudge(cf_loop *loop); /* from any thread: there is work, but nobody's wait is to end for it */
 void cf_heap_add(cf_loop *loop, cf_op *op);
 void cf_heap_remove(cf_loop *loop, cf_op *op);
 
@@ -134,6 +138,17 @@ int        cf_refuse(cf_store *store, const cf_request *request, cf_op **op, con
 /* Calls the slot of an operation whose `in` is complete. CF_OK, CF_PENDING or an error that is written into the operation. */
 int  cf_store_call(cf_op *op);
 void cf_store_leave(cf_store *store); /* after a call: a close that waited for it happens now */
+/* Around every call of a backend's function: no close, no `done` and no run of the loop inside. */
+static inline void cf_store_enter(cf_store *store)
+{
+    store->depth++;
+    store->loop->depth++;
+}
+static inline void cf_store_exit(cf_store *store)
+{
+    store->depth--;
+    store->loop->depth--;
+}
 
 /* url.c */
 typedef struct cf_parsed_url {

@@ -10,7 +10,8 @@
 struct cf_keylock {
     const cf_platform *platform; /* whose memory this is; stores of different platforms never share */
     const void        *identity;
-    cf_keylock        *next; /* in its bucket */
+    unsigned           generation; /* of forks: the loop that holds it may never be reopened in a child, so no child looks at it */
+    cf_keylock        *next;       /* in its bucket */
     cf_link            waiters;
     size_t             len;
     char               key[];
@@ -39,8 +40,10 @@ static int take(cf_op *op)
     cf_keylock **bucket = &buckets[bucket_of(identity, key)];
     int rc = CF_OK;
     cf_lock(CF_LOCK_DERIVE);
+    unsigned generation = cf_fork_generation();
     cf_keylock *lock = *bucket;
-    while (lock && !(lock->platform == platform && lock->identity == identity && cf_slice_equal(cf_bytes(lock->key, lock->len), key)))
+    while (lock && !(lock->platform == platform && lock->identity == identity && lock->generation == generation &&
+                     cf_slice_equal(cf_bytes(lock->key, lock->len), key)))
         lock = lock->next;
     if (lock) {
         op->lock = lock;
@@ -50,6 +53,7 @@ static int take(cf_op *op)
     } else if ((lock = cf_alloc(platform, sizeof *lock + key.len))) {
         lock->platform = platform;
         lock->identity = identity;
+        lock->generation = generation;
         lock->len = key.len;
         memcpy(lock->key, key.ptr, key.len);
         cf_link_init(&lock->waiters);
@@ -85,7 +89,7 @@ void cf_derive_unlock(cf_op *op)
             next->lock_state = LOCK_GRANTED;
             cf_link_append(&next->loop->granted, &next->lock_link);
             atomic_store(&next->loop->has_granted, true);
-            cf_loop_wake(next->loop);
+            cf_loop_nudge(next->loop);
         }
     }
     cf_unlock(CF_LOCK_DERIVE);
@@ -176,7 +180,8 @@ static int after_get(cf_op *op, cf_op *got)
         size_t len = cf_format_int(number, text);
         bool fresh = !got->hit; /* the child below takes its place */
         if (cf_op_set_value(op, cf_bytes(text, len)) != CF_OK) return CF_ENOMEM;
-        return child_set(op, cf_op_value(op), fresh ? in->ttl_ms : 0, fresh ? 0 : CF_KEEP_TTL);
+        /* Should what is there expire before this arrives, the new one lives as a new one does, not for ever. */
+        return child_set(op, cf_op_value(op), in->ttl_ms, fresh ? 0 : CF_KEEP_TTL);
     }
     default:
         if (!condition_holds(in, got)) return CF_OK;
@@ -260,7 +265,7 @@ int cf_derive(cf_op *op)
     op->step = derive_step;
     rc = take(op);
     if (rc == CF_PENDING) {
-        cf_op_pend(op, true);
+        cf_op_pend(op);
         return rc;
     }
     if (rc != CF_OK) return rc;

@@ -152,18 +152,45 @@ size_t cf_loop_pending(const cf_loop *loop) { return loop->pending; }
 const cf_platform *cf_loop_platform(const cf_loop *loop) { return loop->platform; }
 bool cf_loop_forked(const cf_loop *loop) { return loop->generation != cf_fork_generation(); }
 
+static void flush(cf_store *store)
+{
+    if (store->table->flush && !store->closing) store->table->flush(store->self);
+}
+
+static void forked(cf_store *store)
+{
+    if (store->table->forked) store->table->forked(store->self);
+}
+
+/* Each of the stores that are open now, also when one of them is closed from inside. */
+static void each_store(cf_loop *loop, void (*visit)(cf_store *store))
+{
+    cf_link list;
+    cf_link_init(&list);
+    while (!cf_link_alone(&loop->stores)) {
+        cf_link *link = loop->stores.next;
+        cf_link_remove(link);
+        cf_link_append(&list, link);
+    }
+    while (!cf_link_alone(&list)) {
+        cf_store *store = CF_OF_LINK(list.next, cf_store, link);
+        cf_link_remove(&store->link);
+        cf_link_append(&loop->stores, &store->link);
+        cf_store_enter(store);
+        visit(store);
+        cf_store_exit(store);
+        cf_store_leave(store);
+    }
+}
+
 int cf_loop_flush(cf_loop *loop)
 {
     if (cf_loop_forked(loop)) return CF_EFORKED;
-    for (cf_link *link = loop->stores.next, *next; link != &loop->stores; link = next) {
-        cf_store *store = CF_OF_LINK(link, cf_store, link);
-        next = link->next;
-        if (store->table->flush && !store->closing) store->table->flush(store->self);
-    }
+    each_store(loop, flush);
     return CF_OK;
 }
 
-int cf_loop_wake(cf_loop *loop)
+static int wake(cf_loop *loop)
 {
     if (cf_loop_forked(loop)) return CF_EFORKED; /* the descriptor is the parent's */
     if (atomic_exchange(&loop->woken, true)) return CF_OK;
@@ -173,6 +200,14 @@ int cf_loop_wake(cf_loop *loop)
     atomic_store(&loop->woken, false); /* or no later wake would try again */
     return CF_EUNAVAILABLE;
 }
+
+int cf_loop_wake(cf_loop *loop)
+{
+    atomic_store(&loop->asked, true);
+    return wake(loop);
+}
+
+void cf_loop_nudge(cf_loop *loop) { wake(loop); }
 
 void cf_loop_arm(cf_loop *loop)
 {
@@ -210,10 +245,32 @@ static void judge_deadlines(cf_loop *loop)
     if (!loop->heap_len) return;
     int64_t now = cf_monotonic(loop->platform);
     while (loop->heap_len && loop->heap[0]->deadline <= now) {
-        cf_op *op = loop->heap[0];
+        cf_op    *op = loop->heap[0];
+        cf_store *store = op->store;
         cf_op_abort(op, CF_ETIMEOUT, END_QUEUE, "the operation's deadline passed");
+        cf_store_leave(store); /* its `cancel` may have closed it */
     }
     cf_loop_arm(loop);
+}
+
+enum { BATCH = 64 };
+
+static void take_events(cf_loop *loop, const cf_poll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (events[i].data == &loop->timer) {
+            drain(loop, loop->timer);
+            loop->armed_at = INT64_MAX;
+        } else if (events[i].data == &loop->waker) {
+            drain(loop, loop->waker);
+            atomic_store(&loop->woken, false);
+            if (atomic_exchange(&loop->asked, false)) loop->interrupted = true;
+        } else {
+            cf_watch *watch = events[i].data;
+            unsigned  wanted = events[i].events & watch->events;
+            if (!watch->dead && wanted) watch->ready(watch->user, wanted); /* another's function may have changed what it waits for */
+        }
+    }
 }
 
 int cf_loop_run(cf_loop *loop, int timeout_ms)
@@ -225,11 +282,11 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
     loop->running = true;
     loop->interrupted = false;
     cf_loop_flush(loop);
-    if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded)) timeout_ms = 0;
+    if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded) || atomic_load(&loop->has_granted)) timeout_ms = 0;
     cf_loop_arm(loop);
 
-    cf_poll_event events[64];
-    int count = platform->poller_wait(platform->self, loop->poller, events, 64, timeout_ms);
+    cf_poll_event events[BATCH];
+    int count = platform->poller_wait(platform->self, loop->poller, events, BATCH, timeout_ms);
     loop->idle = count == 0;
     if (count < 0) {
         loop->interrupted = errno == EINTR;
@@ -238,18 +295,11 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
             return CF_EUNAVAILABLE;
         }
     }
-    for (int i = 0; i < count; i++) {
-        if (events[i].data == &loop->timer) {
-            drain(loop, loop->timer);
-            loop->armed_at = INT64_MAX;
-        } else if (events[i].data == &loop->waker) {
-            drain(loop, loop->waker);
-            atomic_store(&loop->woken, false);
-            loop->interrupted = true;
-        } else {
-            cf_watch *watch = events[i].data;
-            if (!watch->dead) watch->ready(watch->user, events[i].events & watch->events);
-        }
+    take_events(loop, events, count);
+    /* A full batch may not be all that has arrived; what stays ready for ever must not keep the loop here. */
+    for (size_t batches = (loop->watch_count + 2) / BATCH; count == BATCH && batches; batches--) {
+        count = platform->poller_wait(platform->self, loop->poller, events, BATCH, 0);
+        take_events(loop, events, count);
     }
     if (atomic_exchange(&loop->has_granted, false)) cf_derive_granted(loop);
     resume_yielded(loop);
@@ -258,7 +308,7 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
     free_dead_watches(loop);
     cf_loop_flush(loop);
     loop->running = false;
-    if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded)) cf_loop_wake(loop);
+    if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded)) cf_loop_nudge(loop);
     return (int)(loop->finished - finished);
 }
 
@@ -277,18 +327,19 @@ int cf_loop_reopen(cf_loop *loop)
     loop->armed_at = INT64_MAX;
     loop->generation = cf_fork_generation();
     atomic_store(&loop->woken, false);
+    uint64_t inherited = loop->tickets; /* what a `done` submits from here on was not */
     for (cf_link *link = loop->watches.next; link != &loop->watches; link = link->next)
         CF_OF_LINK(link, cf_watch, link)->registered = false;
-    for (cf_link *link = loop->stores.next; link != &loop->stores; link = link->next) {
-        cf_store *store = CF_OF_LINK(link, cf_store, link);
-        if (store->table->forked) store->table->forked(store->self);
-    }
+    each_store(loop, forked);
     for (size_t i = 0; i < loop->op_count; i++) {
         cf_op *op = loop->ops[i];
-        if (op->state == OP_PENDING && !op->parent)
-            cf_op_abort(op, CF_EFORKED, END_NOW, "the process forked while the operation was under way");
+        if (op->state != OP_PENDING || op->parent || op->ticket >> 24 > inherited) continue;
+        cf_store *store = op->store;
+        cf_op_abort(op, CF_EFORKED, END_QUIETLY, "the process forked while the operation was under way");
+        cf_store_leave(store);
+        if (op->in.done) op->in.done(op, op->in.user);
     }
-    if (!cf_link_alone(&loop->ready)) cf_loop_wake(loop);
+    if (!cf_link_alone(&loop->ready)) cf_loop_nudge(loop);
     return CF_OK;
 }
 
@@ -310,6 +361,7 @@ int cf_watch_new(cf_loop *loop, int fd, unsigned events, cf_watch_fn ready, void
         cf_release(loop->platform, watch);
         return rc;
     }
+    loop->watch_count++;
     *out = watch;
     return CF_OK;
 }
@@ -332,6 +384,7 @@ void cf_watch_free(cf_watch *watch)
     cf_loop *loop = watch->loop;
     if (watch->registered && !cf_loop_forked(loop)) loop->platform->poller_set(loop->platform->self, loop->poller, watch->fd, 0, watch);
     cf_link_remove(&watch->link);
+    loop->watch_count--;
     if (loop->running) {
         /* The poller may have reported it already. */
         watch->dead = true;

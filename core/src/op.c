@@ -44,7 +44,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     }
     op->store = store;
     op->state = OP_SUBMITTING;
-    op->hit = op->kept = op->prepared = false;
+    op->hit = op->kept = op->prepared = op->locks = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->value.len = op->key.len = op->key_at = 0;
@@ -86,10 +86,10 @@ void cf_op_recycle(cf_op *op)
     op->loop->free_ops = op;
 }
 
-void cf_op_pend(cf_op *op, bool deadline)
+void cf_op_pend(cf_op *op)
 {
     op->state = OP_PENDING;
-    if (!deadline) return;
+    if (op->parent) return;
     cf_loop *loop = op->loop;
     int64_t timeout = op->in.timeout_ms ? op->in.timeout_ms : op->store->timeout_ms;
     op->deadline = cf_monotonic(loop->platform) + timeout;
@@ -135,7 +135,7 @@ void cf_op_end(cf_op *op, int status, cf_end how)
         if (op->in.done) op->in.done(op, op->in.user);
     } else if (how == END_QUEUE) {
         cf_link_append(&loop->ready, &op->ready);
-        if (!loop->running) cf_loop_wake(loop); /* a loop that runs looks before it returns */
+        if (!loop->running) cf_loop_nudge(loop); /* a loop that runs looks before it returns */
     }
 }
 
@@ -149,10 +149,11 @@ void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
         cf_op_recycle(child);
     } else if (op->lock_state == LOCK_WAITING || op->lock_state == LOCK_GRANTED) {
         reached = false;
-    } else if (op->store && op->store->table->cancel) {
-        op->store->depth++;
+    } else if (op->store && op->store->table->cancel && !cf_loop_forked(op->loop)) {
+        /* In a child that has not reopened, the backend would speak to what is the parent's: the ticket goes stale, that is enough. */
+        cf_store_enter(op->store);
         op->store->table->cancel(op->store->self, op);
-        op->store->depth--;
+        cf_store_exit(op->store);
     }
     cf_error_set(&op->error, status, reached ? CF_UNKNOWN : CF_NOT_APPLIED, "%s", sentence);
     cf_op_end(op, status, how);
@@ -164,7 +165,7 @@ int cf_compose(cf_op *op, cf_step_fn step)
 {
     op->step = step;
     int rc = cf_compose_on(op);
-    if (rc == CF_PENDING) cf_op_pend(op, true);
+    if (rc == CF_PENDING) cf_op_pend(op);
     return rc;
 }
 
@@ -177,7 +178,7 @@ int cf_compose_on(cf_op *op)
             if (rc == STEP_YIELD) {
                 op->child->prepared = true;
                 cf_link_append(&op->loop->yielded, &op->ready);
-                if (!op->loop->running) cf_loop_wake(op->loop);
+                if (!op->loop->running) cf_loop_nudge(op->loop);
                 return CF_PENDING;
             }
             if (rc != STEP_CHILD) {
@@ -188,7 +189,7 @@ int cf_compose_on(cf_op *op)
             child = op->child;
         }
         child->prepared = false;
-        int rc = cf_store_call(child);
+        int rc = child->locks ? cf_derive(child) : cf_store_call(child);
         if (rc == CF_PENDING) return CF_PENDING;
         child->state = OP_FINISHED;
     }
@@ -197,8 +198,12 @@ int cf_compose_on(cf_op *op)
 void cf_resume(cf_op *op)
 {
     cf_store *store = op->store;
+    bool inner = op->parent != NULL;
     int rc = cf_compose_on(op);
-    if (rc != CF_PENDING) cf_op_end(op, rc, END_QUEUE);
+    if (rc != CF_PENDING) {
+        cf_op_end(op, rc, END_QUEUE);
+        if (inner) return; /* its parent has gone on, and has left the store */
+    }
     if (store) cf_store_leave(store);
 }
 
@@ -261,14 +266,22 @@ bool cf_op_next_key(cf_op *op, cf_slice *key)
 int cf_op_cancel(cf_op *op)
 {
     if (op->state != OP_PENDING) return CF_EINVAL;
-    cf_op_abort(op, CF_ECANCELED, END_NOW, "the operation was cancelled");
+    bool now = op->loop->depth == 0; /* `done` is never called inside a backend */
+    cf_store *store = op->store;
+    cf_op_abort(op, CF_ECANCELED, now ? END_QUIETLY : END_QUEUE, "the operation was cancelled");
+    cf_store_leave(store); /* its `cancel` may have closed it */
+    if (now && op->in.done) op->in.done(op, op->in.user);
     return CF_OK;
 }
 
 void cf_op_free(cf_op *op)
 {
     if (!op) return;
-    if (op->state == OP_PENDING) cf_op_abort(op, CF_ECANCELED, END_QUIETLY, "the operation was cancelled");
+    if (op->state == OP_PENDING) {
+        cf_store *store = op->store;
+        cf_op_abort(op, CF_ECANCELED, END_QUIETLY, "the operation was cancelled");
+        cf_store_leave(store);
+    }
     cf_op_recycle(op);
 }
 
@@ -282,7 +295,8 @@ int cf_op_wait_for(cf_op *op, int max_ms)
         if (max_ms >= 0 && left < 0) left = 0;
         int rc = cf_loop_run(loop, (int)left);
         if (rc < 0) return rc;
-        if (max_ms >= 0 && rc == 0 && op->state == OP_PENDING && (left == 0 || loop->interrupted || loop->idle)) return CF_PENDING;
+        if (max_ms < 0 || op->state != OP_PENDING) continue;
+        if (left == 0 || (rc == 0 && (loop->interrupted || loop->idle))) return CF_PENDING;
     }
     return op->error.status;
 }

@@ -92,12 +92,21 @@ static void ring(int fd)
     (void)real()->write(real()->self, fd, &one, sizeof one);
 }
 
+/* Clocks stop here: a ttl more would still be far from the end of the type. */
+static int64_t moved(int64_t clock, int64_t ms)
+{
+    const int64_t end = INT64_MAX / 4;
+    int64_t       to;
+    if (__builtin_add_overflow(clock, ms, &to)) return ms < 0 ? -end : end;
+    return to > end ? end : to < -end ? -end : to;
+}
+
 void cf_stage_advance(cf_stage *stage, int64_t ms)
 {
     if (ms < 0) return;
     cf_mutex_lock(stage->lock);
-    stage->monotonic += ms;
-    stage->wall += ms;
+    stage->monotonic = moved(stage->monotonic, ms);
+    stage->wall = moved(stage->wall, ms);
     for (stage_timer *timer = stage->timers; timer; timer = timer->next)
         if (timer->due <= stage->monotonic) {
             timer->due = INT64_MAX;
@@ -111,7 +120,7 @@ int64_t cf_stage_wall_ms(cf_stage *stage) { return stage_wall(stage); }
 void cf_stage_step_wall(cf_stage *stage, int64_t ms)
 {
     cf_mutex_lock(stage->lock);
-    stage->wall += ms;
+    stage->wall = moved(stage->wall, ms);
     cf_mutex_unlock(stage->lock);
 }
 

@@ -121,6 +121,8 @@ static int really_close(cf_store *store, cf_error *error)
     for (size_t i = 0; i < loop->op_count; i++)
         if (loop->ops[i]->store == store) loop->ops[i]->store = NULL;
     cf_link_remove(&store->link);
+    /* A child that closes without reopening must not speak to what is the parent's either. */
+    if (cf_loop_forked(loop) && store->table->forked) store->table->forked(store->self);
     cf_error answer = {0};
     int rc = store->table->close ? store->table->close(store->self, &answer) : CF_OK;
     if (rc != CF_OK && answer.status == CF_OK)
@@ -147,7 +149,7 @@ int cf_store_close(cf_store *store, cf_error *error)
     store->closing = true;
     if (store->depth) return CF_OK; /* cf_store_leave does it */
     store->depth++;                 /* a `done` called from here must not end it under us */
-    abort_all(store, END_NOW);
+    abort_all(store, store->loop->depth ? END_QUEUE : END_NOW); /* never a `done` inside a backend, be it another's */
     store->depth--;
     return really_close(store, error);
 }
@@ -169,7 +171,10 @@ int cf_store_stats(cf_store *store, cf_stat_fn each, void *user)
     each(user, "errors", (int64_t)store->errors);
     each(user, "timeouts", (int64_t)store->timeouts);
     each(user, "pending", (int64_t)store->pending);
+    cf_store_enter(store);
     if (store->table->stats) store->table->stats(store->self, each, user);
+    cf_store_exit(store);
+    cf_store_leave(store);
     return CF_OK;
 }
 
@@ -220,7 +225,7 @@ static int resolve_life(cf_op *op, const cf_store *store)
     } else if (in->flags & CF_EXPIRES_AT) {
         if (in->expires_at_ms < 0) return invalid(op, "expires_at must not be before 1970");
         int64_t now = cf_wall(op->loop->platform);
-        if (in->expires_at_ms > now && in->expires_at_ms - now > CF_TTL_MAX)
+        if (in->expires_at_ms - CF_TTL_MAX > now) /* in this order nothing overflows */
             return invalid(op, "expires_at is too far ahead: at most ten years are allowed");
         in->ttl_ms = in->expires_at_ms - now;
         if (in->ttl_ms <= 0) {
@@ -318,14 +323,11 @@ int cf_store_call(cf_op *op)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
     /* cf_op_add_key compares with the prefix, also when the page comes later. */
     if (op->in.kind == CF_OP_SCAN && cf_op_keep(op) != CF_OK) return op->error.status;
-    store->loop->depth++;
-    store->depth++;
+    cf_store_enter(store);
     int rc = slot(store->self, op);
-    store->depth--;
-    store->loop->depth--;
+    cf_store_exit(store);
     if (rc == CF_PENDING) {
-        if (op->parent) op->state = OP_PENDING;
-        else cf_op_pend(op, true);
+        cf_op_pend(op);
     } else if (rc < 0 && op->error.status != rc) {
         cf_op_fail(op, rc, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "the %s backend failed", table->name);
     }
@@ -384,6 +386,7 @@ static int clear_step(cf_op *op, cf_op *child)
         if (cf_buffer_append(platform, &op->key, cf_bytes(op->store->prefix, op->store->prefix_len)) != CF_OK ||
             cf_buffer_append(platform, &op->key, bare) != CF_OK || !cf_child(op, CF_OP_DELETE, cf_bytes(op->key.ptr, op->key.len)))
             return cf_op_fail(op, CF_ENOMEM, op->number ? CF_UNKNOWN : CF_NOT_APPLIED, "no memory");
+        op->child->locks = cf_derive_applies(op->store, CF_OP_DELETE, 0);
         return STEP_CHILD;
     }
     if (op->cursor_len) {

@@ -401,10 +401,13 @@ static const cf_backend_table full = {COMMON,
                                       .scan = slot_scan};
 static const cf_backend_table bare = {COMMON, .name = "bare"};
 static const cf_backend_table derived = {COMMON, .name = "derived", .flags = CF_BACKEND_DERIVE | CF_BACKEND_KEEP_TTL};
+static const cf_backend_table derived_scan = {
+    COMMON, .name = "derived", .flags = CF_BACKEND_DERIVE | CF_BACKEND_KEEP_TTL, .scan = slot_scan};
 
 const cf_backend_table *tb_functions(tb_slots slots)
 {
-    return slots == TB_FULL ? &full : slots == TB_BARE ? &bare : &derived;
+    static const cf_backend_table *const tables[] = {&full, &bare, &derived, &derived_scan};
+    return tables[slots];
 }
 
 static tb *make(cf_loop *loop, tb_manner manner, tb_log *log, data *shared)

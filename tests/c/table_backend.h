@@ -24,8 +24,9 @@ typedef struct tb_log {
     void *user;
 } tb_log;
 
-/* Opens a store over a new table. `slots` chooses the functions table: every slot; or get, set and del alone (perhaps derived). */
-typedef enum { TB_FULL, TB_BARE, TB_DERIVED } tb_slots;
+/* Opens a store over a new table. `slots` chooses the functions table: every slot; or get, set and del alone (perhaps derived, perhaps
+ * with scan). */
+typedef enum { TB_FULL, TB_BARE, TB_DERIVED, TB_DERIVED_SCAN } tb_slots;
 int tb_open(cf_loop *loop, tb_manner manner, tb_slots slots, tb_log *log, const cf_open_options *options, cf_store **out,
             cf_error *error);
 

@@ -326,6 +326,156 @@ static void a_backend_needs_no_more_than_three_functions(void **state)
     assert_ok(cf_store_close(store, NULL));
 }
 
+/* ---- a backend that closes from its other functions ---- */
+
+enum { IN_NOTHING, IN_CANCEL, IN_FLUSH, IN_STATS };
+
+typedef struct closer {
+    cf_store *store, *other;
+    int       where, closes;
+    bool      inside;
+} closer;
+
+static void close_in(closer *c, int where)
+{
+    if (c->where != where) return;
+    c->where = IN_NOTHING;
+    c->inside = true;
+    if (c->other) cf_store_close(c->other, NULL);
+    cf_store_close(c->store, NULL);
+    c->inside = false;
+}
+
+static int closer_slot(cf_backend *self, cf_op *op)
+{
+    (void)self;
+    (void)op;
+    return CF_PENDING;
+}
+static void closer_cancel(cf_backend *self, cf_op *op)
+{
+    (void)op;
+    close_in((closer *)(void *)self, IN_CANCEL);
+}
+static void closer_flush(cf_backend *self) { close_in((closer *)(void *)self, IN_FLUSH); }
+static void closer_stats(cf_backend *self, cf_stat_fn each, void *user)
+{
+    (void)each;
+    (void)user;
+    close_in((closer *)(void *)self, IN_STATS);
+}
+static int closer_close(cf_backend *self, cf_error *error)
+{
+    (void)error;
+    closer *c = (closer *)(void *)self;
+    assert_false(c->inside); /* when that function has returned */
+    c->closes++;
+    return CF_OK;
+}
+
+static const cf_backend_table closer_table = {.size = sizeof closer_table,
+                                              .name = "closer",
+                                              .get = closer_slot,
+                                              .set = closer_slot,
+                                              .del = closer_slot,
+                                              .cancel = closer_cancel,
+                                              .flush = closer_flush,
+                                              .stats = closer_stats,
+                                              .close = closer_close};
+
+static void no_stat(void *user, const char *name, int64_t value)
+{
+    (void)user;
+    (void)name;
+    (void)value;
+}
+
+static void close_inside_its_other_functions(void **state)
+{
+    world *w = *state;
+    enum { CANCEL, FREE, DEADLINE, FLUSH, STATS };
+    for (int how = CANCEL; how <= STATS; how++) {
+        for (int with_other = 0; with_other < 2; with_other++) {
+            closer    c = {.where = how <= DEADLINE ? IN_CANCEL : how == FLUSH ? IN_FLUSH : IN_STATS};
+            closer    others = {0}, last = {0};
+            seen      s = {0}, rest = {0}, elsewhere = {0};
+            cf_store *third;
+            cf_op    *op;
+            assert_ok(cf_open_backend(w->loop, &closer_table, (cf_backend *)(void *)&c, NULL, &c.store, NULL));
+            assert_ok(cf_open_backend(w->loop, &closer_table, (cf_backend *)(void *)&others, NULL, &others.store, NULL));
+            assert_ok(cf_open_backend(w->loop, &closer_table, (cf_backend *)(void *)&last, NULL, &third, NULL));
+            if (with_other) c.other = others.store;
+            cf_op *more = pend(c.store, CF_OP_GET, &rest), *far = pend(others.store, CF_OP_GET, &elsewhere);
+            cf_submit(c.store, CF_REQUEST(CF_OP_SET, .key = cf_text("a"), .done = see, .user = &s, .timeout_ms = 10), &op);
+            if (how == CANCEL) assert_ok(cf_op_cancel(op));
+            if (how == FREE) cf_op_free(op);
+            if (how == DEADLINE) cf_stage_advance(w->stage, 10);
+            if (how == STATS) assert_ok(cf_store_stats(c.store, no_stat, NULL));
+            assert_true(cf_loop_run(w->loop, 0) >= 0);
+            if (how == FLUSH) cf_loop_run(w->loop, 0);
+            assert_int_equal(c.closes, 1);
+            assert_int_equal(others.closes, with_other);
+            assert_int_equal(last.closes, 0);
+            assert_int_equal(s.calls, how != FREE);
+            if (how != FREE) assert_int_equal(s.status, how == CANCEL ? CF_ECANCELED : how == DEADLINE ? CF_ETIMEOUT : CF_ECLOSED);
+            assert_int_equal(rest.calls, 1);
+            assert_int_equal(rest.status, CF_ECLOSED);
+            assert_int_equal(elsewhere.calls, with_other);
+            if (how != FREE) cf_op_free(op);
+            cf_op_free(more);
+            cf_op_free(far);
+            if (!with_other) assert_ok(cf_store_close(others.store, NULL));
+            assert_ok(cf_store_close(third, NULL));
+        }
+    }
+}
+
+/* `done` is never called inside a backend, also when that backend ends what belongs to another. */
+typedef struct meddler {
+    cf_store *other;
+    cf_op    *op;
+    seen     *watch[2];
+} meddler;
+
+static int meddle(tb *self, cf_op *op, void *user)
+{
+    meddler *m = user;
+    (void)self;
+    (void)op;
+    assert_ok(cf_op_cancel(m->op));
+    assert_int_equal(cf_op_status(m->op), CF_ECANCELED);
+    assert_ok(cf_store_close(m->other, NULL));
+    assert_int_equal(m->watch[0]->calls + m->watch[1]->calls, 0);
+    return CF_OK;
+}
+
+static void what_a_slot_ends_is_done_later(void **state)
+{
+    world        *w = *state;
+    static tb_log log, other_log;
+    memset(&log, 0, sizeof log);
+    memset(&other_log, 0, sizeof other_log);
+    cf_store *store;
+    seen      s = {0}, t = {0};
+    meddler   m = {.watch = {&s, &t}};
+    assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &other_log, NULL, &m.other, NULL));
+    assert_ok(tb_open(w->loop, TB_NOW, TB_FULL, &log, NULL, &store, NULL));
+    m.op = pend(m.other, CF_OP_GET, &s);
+    cf_op *left = pend(m.other, CF_OP_GET, &t);
+    log.on_slot = meddle;
+    log.user = &m;
+    assert_miss(ask_get(store, "a"));
+    assert_int_equal(s.calls + t.calls, 0); /* nor inside submit */
+    assert_int_equal(other_log.closes, 1);
+    assert_true(readable(w->loop));
+    cf_loop_run(w->loop, 0);
+    assert_int_equal(s.status, CF_ECANCELED);
+    assert_int_equal(t.status, CF_ECLOSED);
+    assert_int_equal(s.calls + t.calls, 2);
+    cf_op_free(m.op);
+    cf_op_free(left);
+}
+
 #define WORLD(test) cmocka_unit_test_setup_teardown(test, world_up, world_down)
 
 int main(void)
@@ -339,6 +489,8 @@ int main(void)
         WORLD(close_inside_a_slot_that_pends),
         WORLD(close_inside_a_slot_of_a_composed_operation),
         WORLD(close_while_a_composed_operation_lets_others_pass),
+        WORLD(close_inside_its_other_functions),
+        WORLD(what_a_slot_ends_is_done_later),
         WORLD(a_backend_is_closed_when_opening_its_store_fails),
         WORLD(what_close_answers_comes_back),
         WORLD(a_backend_needs_no_more_than_three_functions),

@@ -219,6 +219,111 @@ static void the_lock_does_not_outlast_an_error(void **state)
     }
 }
 
+/* A clear that fell between the get and the set of a touch would find its key back. */
+static void a_clear_waits_for_the_lock_like_every_write(void **state)
+{
+    world        *w = *state;
+    static tb_log log;
+    cf_store     *store;
+    cf_op        *clear, *touch, *get;
+    const cf_open_options options = {.size = sizeof options, .prefix = cf_text("p:")};
+    memset(&log, 0, sizeof log);
+    assert_ok(tb_open(w->loop, TB_HAND, TB_DERIVED_SCAN, &log, &options, &store, NULL));
+    tb    *t = tb_last();
+    cf_op *set = submit(store, CF_OP_SET, "a", 0);
+    settle(w->loop, t, set);
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_CLEAR), &clear), CF_PENDING);
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_TOUCH, .key = cf_text("a"), .flags = CF_TTL, .ttl_ms = 60000), &touch), CF_PENDING);
+    settle(w->loop, t, clear);
+    settle(w->loop, t, touch);
+    assert_int_equal(cf_op_status(clear), CF_OK);
+    assert_int_equal(cf_op_number(clear), 1);
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a")), &get), CF_PENDING);
+    settle(w->loop, t, get);
+    assert_int_equal(cf_op_status(get), CF_OK);
+    assert_false(cf_op_hit(get));
+    cf_op_free(set);
+    cf_op_free(clear);
+    cf_op_free(touch);
+    cf_op_free(get);
+}
+
+/* A clear that waits for a lock, or whose delete is on its way, can be ended like any other. */
+static void a_clear_that_waits_may_end_in_any_manner(void **state)
+{
+    world *w = *state;
+    for (int how = 0; how < 4; how++) {
+        for (int answered = 0; answered < 4; answered++) {
+            static tb_log log;
+            cf_store     *store;
+            cf_op        *clear, *holder;
+            seen          s = {0};
+            const cf_open_options options = {.size = sizeof options, .prefix = cf_text("p:")};
+            memset(&log, 0, sizeof log);
+            assert_ok(tb_open(w->loop, TB_HAND, TB_DERIVED_SCAN, &log, &options, &store, NULL));
+            tb    *t = tb_last();
+            cf_op *set = submit(store, CF_OP_SET, "a", 0);
+            settle(w->loop, t, set);
+            assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_CLEAR, .timeout_ms = 10, .done = see, .user = &s), &clear), CF_PENDING);
+            holder = submit(store, CF_OP_POP, "a", 60000);
+            for (int i = 0; i < answered; i++) {
+                tb_answer(t, 1);
+                cf_loop_run(w->loop, 0);
+            }
+            assert_int_equal(cf_op_status(clear), CF_PENDING);
+            if (how == 0) {
+                cf_stage_advance(w->stage, 10);
+                assert_int_equal(cf_op_wait(clear), CF_ETIMEOUT);
+            } else if (how == 1) {
+                assert_ok(cf_op_cancel(clear));
+            } else if (how == 2) {
+                cf_op_free(clear);
+                clear = NULL;
+            } else {
+                assert_ok(cf_store_close(store, NULL));
+                store = NULL;
+                assert_int_equal(cf_op_status(clear), CF_ECLOSED);
+            }
+            assert_int_equal(s.calls, how == 2 ? 0 : 1);
+            if (store) {
+                settle(w->loop, t, holder);
+                assert_true(cf_op_hit(holder));
+                assert_ok(cf_store_close(store, NULL));
+            }
+            assert_int_equal(cf_loop_pending(w->loop), 0);
+            cf_op_free(set);
+            cf_op_free(clear);
+            cf_op_free(holder);
+        }
+    }
+}
+
+/* A counter that expires between the get and the set begins anew, with the life that was asked for and not for ever. */
+static void a_derived_counter_never_loses_its_expiry(void **state)
+{
+    world        *w = *state;
+    static tb_log log;
+    cf_store     *store;
+    cf_op        *op;
+    memset(&log, 0, sizeof log);
+    assert_ok(tb_open(w->loop, TB_HAND, TB_DERIVED, &log, NULL, &store, NULL));
+    tb *t = tb_last();
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 1, .flags = CF_TTL, .ttl_ms = 1000), &op), CF_PENDING);
+        tb_answer(t, 1);
+        if (i == 1) cf_stage_advance(w->stage, 1000);
+        settle(w->loop, t, op);
+        assert_int_equal(cf_op_status(op), CF_OK);
+        cf_op_free(op);
+    }
+    cf_stage_advance(w->stage, 1000);
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("n")), &op), CF_PENDING);
+    settle(w->loop, t, op);
+    assert_int_equal(cf_op_status(op), CF_OK);
+    assert_false(cf_op_hit(op));
+    cf_op_free(op);
+}
+
 /* ---- two loops in two threads ---- */
 
 typedef struct contender {
@@ -287,6 +392,9 @@ int main(void)
         WORLD(waiters_may_leave_in_any_manner),
         WORLD(a_loop_that_is_freed_leaves_the_queue),
         WORLD(the_lock_does_not_outlast_an_error),
+        WORLD(a_clear_waits_for_the_lock_like_every_write),
+        WORLD(a_clear_that_waits_may_end_in_any_manner),
+        WORLD(a_derived_counter_never_loses_its_expiry),
         cmocka_unit_test(two_threads_lose_no_update),
     };
     hang_guard(90);

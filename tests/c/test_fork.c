@@ -258,6 +258,109 @@ static void a_derived_operation_in_flight_leaves_no_lock(void **state)
     cf_op_free(waiter);
 }
 
+/* The loop of a thread that the child does not have is never reopened there: its locks must not outlive it. */
+static void a_lock_of_a_loop_that_nobody_reopens_stops_nobody(void **state)
+{
+    world        *w = *state;
+    static tb_log log, other_log;
+    cf_store     *store, *other_store;
+    cf_loop      *other;
+    cf_op        *holder, *waiter;
+    memset(&log, 0, sizeof log);
+    memset(&other_log, 0, sizeof other_log);
+    assert_ok(cf_loop_new(cf_stage_platform(w->stage), &other));
+    tb *mine = tb_new(w->loop, TB_NOW, &log), *its = tb_share(mine, other, TB_HAND, &other_log);
+    assert_ok(cf_open_backend(w->loop, tb_functions(TB_DERIVED), tb_backend(mine), NULL, &store, NULL));
+    assert_ok(cf_open_backend(other, tb_functions(TB_DERIVED), tb_backend(its), NULL, &other_store, NULL));
+    assert_int_equal(cf_submit(other_store, CF_REQUEST(CF_OP_POP, .key = cf_text("a")), &holder), CF_PENDING);
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_POP, .key = cf_text("a")), &waiter), CF_PENDING);
+    pid_t child = split();
+    if (child == 0) {
+        cf_op *op;
+        in_child(cf_loop_reopen(w->loop) == CF_OK);
+        in_child(cf_op_status(waiter) == CF_EFORKED);
+        in_child(cf_submit(store, CF_REQUEST(CF_OP_SET, .key = cf_text("a")), &op) == CF_OK);
+        in_child(cf_submit(store, CF_REQUEST(CF_OP_POP, .key = cf_text("a")), &op) == CF_OK && cf_op_hit(op));
+        cf_loop_free(other);
+        in_child(cf_submit(store, CF_REQUEST(CF_OP_SET, .key = cf_text("a")), &op) == CF_OK);
+        cf_loop_free(w->loop);
+        in_child(cf_stage_blocks(w->stage) == 0);
+        _exit(0);
+    }
+    join(child);
+    assert_int_equal(cf_op_status(waiter), CF_PENDING); /* the parent's lock is held still */
+    cf_op_free(holder);
+    assert_int_equal(cf_op_wait(waiter), CF_OK);
+    cf_loop_free(other);
+}
+
+/* A store that is closed in the child without reopening: its backend hears of the fork before it is closed, and of nothing else. */
+static void closing_in_the_child_never_speaks(void **state)
+{
+    world        *w = *state;
+    static tb_log log;
+    cf_store     *store;
+    cf_op        *a, *b;
+    memset(&log, 0, sizeof log);
+    assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a")), &a), CF_PENDING);
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a")), &b), CF_PENDING);
+    pid_t child = split();
+    if (child == 0) {
+        cf_op_free(a);
+        in_child(log.cancels == 0);
+        in_child(cf_store_close(store, NULL) == CF_OK);
+        in_child(cf_op_status(b) == CF_ECLOSED);
+        in_child(log.forks == 1 && log.cancels == 0 && log.closes == 1);
+        cf_loop_free(w->loop);
+        in_child(cf_stage_blocks(w->stage) == 0);
+        _exit(0);
+    }
+    join(child);
+    cf_op_free(a);
+    cf_op_free(b);
+    assert_int_equal(log.forks, 0);
+    assert_int_equal(log.cancels, 2);
+}
+
+typedef struct again {
+    cf_store *store;
+    cf_op    *next;
+    int       calls;
+} again;
+
+static void once_more(cf_op *op, void *user)
+{
+    again *a = user;
+    (void)op;
+    a->calls++;
+    if (a->calls < 100) cf_submit(a->store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .done = once_more, .user = a), &a->next);
+}
+
+/* What a `done` submits in the child was not inherited. */
+static void reopen_ends_only_what_was_inherited(void **state)
+{
+    world        *w = *state;
+    static tb_log log;
+    cf_store     *store;
+    cf_op        *op;
+    again         a = {0};
+    memset(&log, 0, sizeof log);
+    assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
+    a.store = store;
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .done = once_more, .user = &a), &op), CF_PENDING);
+    pid_t child = split();
+    if (child == 0) {
+        in_child(cf_loop_reopen(w->loop) == CF_OK);
+        in_child(cf_op_status(op) == CF_EFORKED);
+        in_child(a.calls == 1);
+        in_child(cf_op_status(a.next) == CF_PENDING);
+        _exit(0);
+    }
+    join(child);
+    cf_op_free(op);
+}
+
 #define WORLD(test) cmocka_unit_test_setup_teardown(test, world_up, world_down)
 
 int main(void)
@@ -269,6 +372,9 @@ int main(void)
         cmocka_unit_test(a_loop_made_in_the_child_is_not_forked),
         WORLD(no_lock_is_inherited_held),
         WORLD(a_derived_operation_in_flight_leaves_no_lock),
+        WORLD(a_lock_of_a_loop_that_nobody_reopens_stops_nobody),
+        WORLD(closing_in_the_child_never_speaks),
+        WORLD(reopen_ends_only_what_was_inherited),
     };
     hang_guard(90);
     return cmocka_run_group_tests_name("fork", tests, NULL, NULL);

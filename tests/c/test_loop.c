@@ -240,6 +240,28 @@ static void what_arrived_is_handled_before_deadlines_are_judged(void **state)
     cf_op_free(late);
 }
 
+/* Also where more arrived than the poller hands over at once. */
+static void all_that_arrived_is_handled_before_deadlines_are_judged(void **state)
+{
+    world        *w = *state;
+    enum { COUNT = 200 };
+    static tb_log log;
+    static cf_op *ops[COUNT];
+    memset(&log, 0, sizeof log);
+    for (int i = 0; i < COUNT; i++) {
+        cf_store *store;
+        assert_ok(tb_open(w->loop, TB_PIPE, TB_FULL, &log, NULL, &store, NULL));
+        assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .timeout_ms = 100), &ops[i]), CF_PENDING);
+    }
+    assert_ok(cf_loop_flush(w->loop));
+    cf_stage_advance(w->stage, 86400000);
+    assert_int_equal(cf_loop_run(w->loop, 0), COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        assert_int_equal(cf_op_status(ops[i]), CF_OK);
+        cf_op_free(ops[i]);
+    }
+}
+
 static void a_deadline_ends_a_wait_on_the_real_machine(void **state)
 {
     (void)state;
@@ -552,6 +574,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_default_timeout_is_five_seconds, world_up, world_down),
         cmocka_unit_test_setup_teardown(deadlines_pass_in_their_order, world_up, world_down),
         cmocka_unit_test_setup_teardown(what_arrived_is_handled_before_deadlines_are_judged, world_up, world_down),
+        cmocka_unit_test_setup_teardown(all_that_arrived_is_handled_before_deadlines_are_judged, world_up, world_down),
         cmocka_unit_test(a_deadline_ends_a_wait_on_the_real_machine),
         cmocka_unit_test_setup_teardown(the_wall_clock_moves_no_deadline, world_up, world_down),
         cmocka_unit_test_setup_teardown(run_inside_itself_is_refused, world_up, world_down),

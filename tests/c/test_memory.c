@@ -268,6 +268,28 @@ static void short_lives_do_not_pile_up(void **state)
     assert_true(most < 3000);
 }
 
+/* A stage may be moved as far as its type allows. */
+static void no_clock_is_too_far(void **state)
+{
+    world    *w = *state;
+    cf_store *store = open_url(w->loop, "memory:");
+    for (int shift = 40; shift < 63; shift++) {
+        cf_stage_advance(w->stage, INT64_C(1) << shift);
+        assert_true(ask_ttl(store, "a", "1", 1000).hit);
+        assert_true(ask_ttl(store, "b", "1", CF_TTL_MAX).hit);
+        assert_value(ask_get(store, "a"), "1");
+        if (shift > 58) continue; /* the clock stands at its end, and nothing can expire */
+        cf_stage_advance(w->stage, 1000);
+        for (int i = 0; i < 20; i++) assert_miss(ask_get(store, "c"));
+        assert_int_equal(stat_of(store, "entries"), 1); /* swept, not only passed over */
+        assert_value(ask_get(store, "b"), "1");
+    }
+    cf_stage_step_wall(w->stage, INT64_MIN);
+    for (int64_t at = INT64_MAX; at > 0; at /= 2)
+        assert_int_equal(ask(store, CF_REQUEST(CF_OP_SET, .key = cf_text("a"), .flags = CF_EXPIRES_AT, .expires_at_ms = at)).status, CF_EINVAL);
+    assert_ok(cf_store_close(store, NULL));
+}
+
 static void the_wall_clock_ends_no_session(void **state)
 {
     world    *w = *state;
@@ -468,6 +490,7 @@ int main(void)
         WORLD(expiry_against_a_model),
         WORLD(expired_entries_leave_with_the_operations_of_others),
         WORLD(short_lives_do_not_pile_up),
+        WORLD(no_clock_is_too_far),
         WORLD(the_wall_clock_ends_no_session),
         WORLD(eviction_against_a_model),
         WORLD(the_cap_of_bytes_holds_at_every_moment),

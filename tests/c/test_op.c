@@ -69,6 +69,44 @@ static void a_bounded_wait_ends_though_the_clock_stands(void **state)
     cf_op_free(op);
 }
 
+/* The loop wakes itself for its own work; that is no reason to end somebody's wait. */
+static void a_bounded_wait_is_not_ended_by_the_loops_own_work(void **state)
+{
+    world    *w = *state;
+    cf_store *store = open_url(w->loop, "memory:");
+    cf_op    *op;
+    for (int i = 0; i < 2500; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%d", i);
+        assert_true(ask_set(store, key, "v").hit);
+    }
+    assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_COUNT), &op), CF_PENDING);
+    assert_int_equal(cf_op_wait_for(op, 60000), CF_OK);
+    assert_int_equal(cf_op_number(op), 2500);
+    cf_op_free(op);
+    assert_ok(cf_store_close(store, NULL));
+}
+
+static void for_ever(cf_op *op, void *user)
+{
+    stand *t = user;
+    cf_op_free(op);
+    cf_submit(t->store, CF_REQUEST(CF_OP_GET, .key = cf_text("b"), .done = for_ever, .user = t), &op);
+}
+
+/* Nor do others that finish, again and again, lengthen it. */
+static void a_bounded_wait_ends_though_others_go_on(void **state)
+{
+    world *w = *state;
+    static stand mute, busy;
+    put_up(&mute, w->loop, TB_HAND, TB_FULL, "");
+    put_up(&busy, w->loop, TB_PIPE, TB_FULL, "");
+    cf_op *op = pend(&mute, CF_OP_GET, "a", NULL), *other;
+    cf_submit(busy.store, CF_REQUEST(CF_OP_GET, .key = cf_text("b"), .done = for_ever, .user = &busy), &other);
+    for (int i = 0; i < 3; i++) assert_int_equal(cf_op_wait_for(op, 0), CF_PENDING);
+    cf_op_free(op);
+}
+
 static void what_goes_in_is_lent(void **state)
 {
     world *w = *state;
@@ -837,6 +875,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WORLD(done_at_once_calls_no_done),
         WORLD(a_bounded_wait_ends_though_the_clock_stands),
+        WORLD(a_bounded_wait_is_not_ended_by_the_loops_own_work),
+        WORLD(a_bounded_wait_ends_though_others_go_on),
         WORLD(what_goes_in_is_lent),
         WORLD(a_ticket_is_stale_after_the_finish),
         WORLD(cancel_finishes_with_done),

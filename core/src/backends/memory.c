@@ -8,8 +8,8 @@
 enum {
     SEGMENT = 512,      /* buckets that are allocated together */
     LEAST_BUCKETS = 16, /* never fewer                         */
-    LEVELS = 7,         /* of 64 slots each: 2^42 ms           */
-    SWEEP_WRITE = 16,   /* steps of sweeping that a set pays for; an entry takes at most LEVELS + 1 in its life */
+    LEVELS = 11,        /* of 64 slots each: all of an int64   */
+    SWEEP_WRITE = 16,   /* steps of sweeping that whatever gives a deadline pays for; each costs at most LEVELS + 1 */
     SWEEP_OTHER = 4,
     SCAN_BUCKETS = 8    /* buckets looked at for each key of a page, so that a rare prefix does not hold the loop */
 };
@@ -435,7 +435,7 @@ static int do_get(cf_backend *self, cf_op *op) { return perform(self, op, act_ge
 static int do_set(cf_backend *self, cf_op *op) { return perform(self, op, act_set, SWEEP_WRITE); }
 static int do_del(cf_backend *self, cf_op *op) { return perform(self, op, act_del, SWEEP_OTHER); }
 static int do_pop(cf_backend *self, cf_op *op) { return perform(self, op, act_pop, SWEEP_OTHER); }
-static int do_touch(cf_backend *self, cf_op *op) { return perform(self, op, act_touch, SWEEP_OTHER); }
+static int do_touch(cf_backend *self, cf_op *op) { return perform(self, op, act_touch, SWEEP_WRITE); }
 static int do_incr(cf_backend *self, cf_op *op) { return perform(self, op, act_incr, SWEEP_WRITE); }
 
 /* -------------------------------------------------------------------------------------------------------------- scan -- */
