@@ -10,6 +10,8 @@ const { open, Store, CounterfoilError } = require('../index.cjs');
 
 const DAY = 86400;
 const LONGEST = 3650 * DAY; // the core's limit for a ttl; a cookie may claim to live longer
+const MINUTE = 60000;
+const LAST = 8.64e15; // the last instant that a Date can say
 const OPEN_OPTIONS = ['timeout', 'stage'];
 const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', ...OPEN_OPTIONS];
 
@@ -76,6 +78,20 @@ function answer(promise, callback) {
   return undefined;
 }
 
+/**
+ * A touch leaves the stored text as it is. So a session that is there, though its cookie says that it has ended or is about to, was
+ * touched since: its life is counted anew, as the middleware does at the end of every request. Or request.session.save() within
+ * the request would bring the old end back to set(), which destroys. A minute, because a request may take its time until then.
+ */
+function revive(cookie) {
+  const { expires, originalMaxAge } = cookie;
+  if (!expires || typeof originalMaxAge !== 'number' || !(originalMaxAge > 0)) return;
+  const left = new Date(expires).getTime() - Date.now();
+  if (!(left < Math.min(originalMaxAge, MINUTE))) return; // NaN where it is no date
+  const end = new Date(Math.min(Date.now() + originalMaxAge, LAST));
+  cookie.expires = typeof expires === 'string' ? end.toISOString() : end;
+}
+
 class CounterfoilStore extends Base {
   #store;
   #ours;
@@ -127,7 +143,10 @@ class CounterfoilStore extends Base {
 
   async #get(sid) {
     const text = await this.#store.get(this.#key(sid));
-    return text === undefined ? null : this.#parse(text);
+    if (text === undefined) return null;
+    const session = await this.#parse(text);
+    if (!this.#disableTouch) revive(session.cookie);
+    return session;
   }
 
   set(sid, session, callback) {
@@ -136,6 +155,7 @@ class CounterfoilStore extends Base {
 
   async #set(sid, session) {
     const key = this.#key(sid);
+    if (typeof session !== 'object' || session === null || Array.isArray(session)) throw invalid('the session must be an object');
     const ttl = this.#ttlOf(session);
     if (!(ttl > 0)) {
       await this.#store.delete(key);

@@ -48,7 +48,8 @@ export interface CounterfoilStoreOptions {
  *
  * The expiry of a session is kept by the store, to the millisecond: from `cookie.expires`, else `ttl`. `touch` moves only that expiry
  * (the stored text, and the `cookie.expires` within it, stay as they are, so a touch can never undo a concurrent save) and does not
- * bring a missing session back. A backend that lacks `touch`, `scan` and so on rejects what needs them with `NOT_SUPPORTED`.
+ * bring a missing session back. Where the stored `cookie.expires` has passed, or does within a minute, `get` counts it anew from
+ * `cookie.originalMaxAge`. A backend that lacks `touch`, `scan` and so on rejects what needs them with `NOT_SUPPORTED`.
  */
 export class CounterfoilStore extends session.Store {
   constructor(options?: CounterfoilStoreOptions);

@@ -473,6 +473,52 @@ test('a session ends when its cookie does, and lives on while it is used', async
   });
 });
 
+// A touch leaves the stored text as it is, so in a session that lives by its touches cookie.expires has passed or is about to. A
+// request.session.save() within the request gives that cookie back to the store, before the middleware counts it anew.
+describe('a session that touches have kept alive survives an explicit save', () => {
+  for (const [what, left, options] of [['long past', -3600000, {}], ['about to pass', 1, {}], ['long past, without TTLs', -3600000, { disableTTL: true }]]) {
+    test(what, async () => {
+      const inner = open('memory:');
+      const store = new CounterfoilStore({ store: inner, ...options });
+      await browse(application(store, { cookie: { maxAge: 600000 } }), async (go) => {
+        const { id } = (await go('/count')).json();
+        const stored = JSON.parse(await inner.get(`sess:${id}`));
+        stored.cookie.expires = new Date(Date.now() + left).toISOString();
+        await inner.set(`sess:${id}`, JSON.stringify(stored), { keepTtl: true });
+        const read = await store.get(id);
+        assert.equal((await go('/save')).status, 200);
+        assert.equal((await go('/read')).json().views, 1);
+        assert(Date.parse(read.cookie.expires) > Date.now() + 300000, read.cookie.expires);
+      });
+    });
+  }
+  test('but not one whose touches do nothing: its cookie is what it was', async () => {
+    const inner = open('memory:');
+    const store = new CounterfoilStore({ store: inner, disableTouch: true });
+    const expires = new Date(Date.now() - 1).toISOString();
+    await inner.set('sess:a', JSON.stringify({ cookie: { originalMaxAge: 60000, expires } }));
+    assert.equal((await store.get('a')).cookie.expires, expires);
+  });
+  test('a serializer that gives a Date gets one back; a cookie without a life is left alone', async () => {
+    const cookies = [{ originalMaxAge: 60000, expires: new Date(0) }, { originalMaxAge: null, expires: new Date(0) }, { originalMaxAge: 60000, expires: null }, { originalMaxAge: 60000, expires: 'never' }];
+    const inner = open('memory:');
+    const store = new CounterfoilStore({ store: inner, serializer: { parse: (text) => ({ cookie: cookies[Number(text)] }), stringify: String } });
+    for (const [i] of cookies.entries()) await inner.set(`sess:${i}`, String(i));
+    const { expires } = (await store.get('0')).cookie;
+    assert(expires instanceof Date && expires.getTime() > Date.now());
+    assert.equal((await store.get('1')).cookie.expires.getTime(), 0);
+    assert.equal((await store.get('2')).cookie.expires, null);
+    assert.equal((await store.get('3')).cookie.expires, 'never');
+  });
+});
+
+test('what is no session is refused, not stored', async () => {
+  const store = new CounterfoilStore();
+  for (const wrong of [null, undefined, 'abc', 5, [1], true]) await assert.rejects(store.set('a', wrong), { code: 'INVALID', message: 'the session must be an object' });
+  assert.equal(await store.get('a'), null);
+  assert.deepEqual(await store.all(), []);
+});
+
 test('a session that another framework wrote, without a cookie', async () => {
   const inner = open('memory:');
   const store = new CounterfoilStore({ store: inner });
