@@ -126,11 +126,12 @@ typedef struct cf_store    cf_store;    /* a backend opened on a loop, behind a 
 typedef struct cf_op       cf_op;       /* one operation in flight: submitted once, finished once                       */
 
 /* Makes a loop. `platform` is NULL for the real machine; otherwise it must outlive the loop.
- * CF_ENOMEM, or CF_EUNAVAILABLE when the system gives no descriptors. *out is NULL on error. */
+ * CF_ENOMEM, CF_EUNAVAILABLE when the system gives no descriptors, or CF_EINVAL for a platform of another version. *out is NULL on
+ * error. */
 CF_API int cf_loop_new(const cf_platform *platform, cf_loop **out);
 
 /* Frees a loop and closes the stores that are still open on it (their pending operations finish with CF_ECLOSED first).
- * Operations that were not freed become invalid. NULL is allowed. */
+ * Operations that were not freed become invalid. Never from inside a `done`, a backend or cf_loop_run. NULL is allowed. */
 CF_API void cf_loop_free(cf_loop *loop);
 
 /* The one descriptor, constant for the loop's life and level-triggered: readable means "call cf_loop_run(loop, 0)". Timers and
@@ -153,7 +154,8 @@ CF_API size_t cf_loop_pending(const cf_loop *loop);
 /* Makes a cf_loop_run that waits return early. The only function that any thread may call; the loop must be alive. */
 CF_API int cf_loop_wake(cf_loop *loop);
 
-/* In the child of a fork() every call on an inherited loop answers CF_EFORKED, until this is called: it finishes inherited
+/* In the child of a fork() every call on an inherited loop answers CF_EFORKED (closing and freeing work, and speak to nobody), until
+ * this is called: it finishes inherited
  * operations with CF_EFORKED, closes the inherited descriptors (the parent's are not disturbed) and gives the loop new ones,
  * so cf_loop_fd changes this once. A memory backend becomes a private copy of the parent's. Harmless where nothing forked. */
 CF_API int cf_loop_reopen(cf_loop *loop);
@@ -179,8 +181,9 @@ typedef struct cf_open_options {
  * whenever the return is not CF_OK. *out is NULL on error. A URL is never repeated in an error: it may hold a password. */
 CF_API int cf_open(cf_loop *loop, cf_slice url, const cf_open_options *options, cf_store **out, cf_error *error);
 
-/* Closes: pending operations finish with CF_ECLOSED (their `done` is called from here), then the backend is closed, exactly
- * once. Called from inside one of this store's own backend functions it takes effect when that function returns.
+/* Closes: pending operations finish with CF_ECLOSED (their `done` is called from here, or by the next cf_loop_run when this is
+ * called from inside a backend), then the backend is closed, exactly once. Called from inside one of this store's own backend
+ * functions it takes effect when that function returns, at the latest when the loop runs next.
  * Returns CF_OK or what the backend's close answered, with `error` (may be NULL) filled in; the store is gone either way. */
 CF_API int cf_store_close(cf_store *store, cf_error *error);
 
@@ -265,7 +268,7 @@ typedef struct cf_request {
 CF_API int cf_submit(cf_store *store, const cf_request *request, cf_op **op);
 
 /* Runs the loop until this operation has finished or max_ms have passed (-1: until it has finished, which its deadline bounds).
- * Returns its status, or CF_PENDING when max_ms passed first or a signal came. `done` is called if it was asked for. */
+ * Returns its status, or CF_PENDING when max_ms passed first, a signal came or somebody called cf_loop_wake. `done` is called if it was asked for. */
 CF_API int cf_op_wait_for(cf_op *op, int max_ms);
 CF_API int cf_op_wait(cf_op *op);
 
@@ -285,7 +288,7 @@ CF_API bool cf_op_next_key(cf_op *op, cf_slice *key);
 /* The object a host's backend threw (CF_EHOST), or NULL. It belongs to the operation. */
 CF_API void *cf_op_attached(const cf_op *op);
 
-/* Finishes a pending operation now with CF_ECANCELED (calling `done`); its late answer reaches nobody. CF_OK, or CF_EINVAL when
+/* Finishes a pending operation now with CF_ECANCELED (calling `done`, but from inside a backend the next cf_loop_run does); its late answer reaches nobody. CF_OK, or CF_EINVAL when
  * it has finished already. Whether a write took effect is unknown. */
 CF_API int cf_op_cancel(cf_op *op);
 

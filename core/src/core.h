@@ -90,7 +90,7 @@ struct cf_loop {
     const cf_platform *platform;
     int      poller, timer, waker;
     unsigned generation;
-    bool     running;
+    bool     running, watching; /* watching: a watch's function is on the stack */
     bool     interrupted, idle; /* how the last wait ended: woken or by a signal; or nothing came in its whole time, which a
                                    clock that stands still would not tell */
     unsigned depth; /* backend functions on the stack */

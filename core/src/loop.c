@@ -127,7 +127,8 @@ void cf_loop_free(cf_loop *loop)
     const cf_platform *platform = loop->platform;
     while (!cf_link_alone(&loop->stores)) {
         cf_store *store = CF_OF_LINK(loop->stores.next, cf_store, link);
-        cf_store_close(store, NULL);
+        if (store->closing) cf_store_leave(store); /* it waited for the loop */
+        else cf_store_close(store, NULL);
     }
     call_ready(loop);
     free_dead_watches(loop);
@@ -268,7 +269,9 @@ static void take_events(cf_loop *loop, const cf_poll_event *events, int count)
         } else {
             cf_watch *watch = events[i].data;
             unsigned  wanted = events[i].events & watch->events;
+            loop->watching = true;
             if (!watch->dead && wanted) watch->ready(watch->user, wanted); /* another's function may have changed what it waits for */
+            loop->watching = false;
         }
     }
 }

@@ -401,4 +401,13 @@ void cf_op_attach(cf_op *op, void *object, void (*release)(void *object))
     op->release_attached = release;
 }
 
-void cf_op_finish(cf_op *op, int status) { cf_op_end(op, status, END_QUEUE); }
+void cf_op_finish(cf_op *op, int status)
+{
+    /* The backend that calls is on the stack: should the next slot of a composed operation close the store, the loop does it. */
+    cf_loop  *loop = op->loop;
+    cf_store *store = op->store;
+    store->depth++;
+    cf_op_end(op, status, END_QUEUE);
+    store->depth--;
+    if (store->closing && !loop->running) cf_loop_nudge(loop);
+}

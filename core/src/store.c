@@ -156,7 +156,7 @@ int cf_store_close(cf_store *store, cf_error *error)
 
 void cf_store_leave(cf_store *store)
 {
-    if (!store->closing || store->depth) return;
+    if (!store->closing || store->depth || store->loop->watching) return;
     store->depth++;
     abort_all(store, END_QUEUE);
     store->depth--;

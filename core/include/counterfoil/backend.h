@@ -103,9 +103,11 @@ typedef struct cf_backend_table {
     int (*close)(cf_backend *self, cf_error *error);
     /* OPTIONAL. Send what was corked: the end of the caller's tick. */
     void (*flush)(cf_backend *self);
-    /* OPTIONAL. The core finishes this pending operation itself; forget it. cf_op_ticket still names it here. */
+    /* OPTIONAL. The core finishes this pending operation itself; forget it. cf_op_ticket still names it here. Not called in a child
+     * after fork for what ends before cf_loop_reopen: there the ticket is merely stale. */
     void (*cancel)(cf_backend *self, cf_op *op);
-    /* OPTIONAL. In the child after fork, from cf_loop_reopen: drop inherited sockets and files without speaking to them. */
+    /* OPTIONAL. In the child after fork, from cf_loop_reopen or, where nobody reopened, right before close: drop inherited sockets and
+     * files without speaking to them, and free their watches, which hear of nothing any more. */
     void (*forked)(cf_backend *self);
     /* OPTIONAL. Your figures. */
     void (*stats)(cf_backend *self, cf_stat_fn each, void *user);
@@ -168,7 +170,8 @@ CF_API int cf_error_set(cf_error *error, int status, int outcome, const char *fo
 typedef struct cf_watch cf_watch;
 typedef void (*cf_watch_fn)(void *user, unsigned ready);
 
-/* Watches a descriptor (level-triggered), which must stay open until cf_watch_free. CF_OK, CF_ENOMEM or CF_EUNAVAILABLE. */
+/* Watches a descriptor (level-triggered), which must stay open until cf_watch_free; one watch for each descriptor. `events` may be 0:
+ * nothing for now. CF_OK, CF_ENOMEM, CF_EUNAVAILABLE, or CF_EFORKED in a child before cf_loop_reopen. */
 CF_API int  cf_watch_new(cf_loop *loop, int fd, unsigned events, cf_watch_fn ready, void *user, cf_watch **out);
 CF_API int  cf_watch_set(cf_watch *watch, unsigned events);
 CF_API void cf_watch_free(cf_watch *watch); /* NULL is allowed; also from inside its own function */

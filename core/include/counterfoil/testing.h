@@ -24,7 +24,7 @@ CF_API cf_stage          *cf_stage_new(void);
 CF_API void               cf_stage_free(cf_stage *stage); /* after every loop on it */
 CF_API const cf_platform *cf_stage_platform(cf_stage *stage);
 
-/* Moves both clocks on; ms >= 0. Timers that fall due make the loop's descriptor readable. */
+/* Moves both clocks on; ms >= 0. A clock stops at INT64_MAX / 4. Timers that fall due make the loop's descriptor readable. */
 CF_API void    cf_stage_advance(cf_stage *stage, int64_t ms);
 CF_API int64_t cf_stage_wall_ms(cf_stage *stage);
 /* Steps the wall clock alone, either way: somebody set the machine's clock. */
