@@ -26,6 +26,7 @@ struct cf_op {
     bool        hit, kept;
     bool        prepared; /* a child that waits for its turn after a yield        */
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
+    bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
     uint64_t    ticket;
     size_t      heap_at; /* in loop->heap; SIZE_MAX: no deadline there */
@@ -162,6 +163,8 @@ void cf_url_free(const cf_platform *platform, cf_parsed_url *url);
 /* derive.c */
 bool cf_derive_applies(const cf_store *store, int kind, unsigned flags);
 int  cf_derive(cf_op *op);
+/* The operation ends, but its child's write is with the backend: the child keeps the lock. False: there is nothing to keep. */
+bool cf_derive_hand_down(cf_op *op, cf_op *child);
 void cf_derive_unlock(cf_op *op);    /* lets go of a held lock, leaves a queue; any state */
 void cf_derive_granted(cf_loop *loop);
 

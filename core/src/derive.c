@@ -95,6 +95,21 @@ void cf_derive_unlock(cf_op *op)
     cf_unlock(CF_LOCK_DERIVE);
 }
 
+/* A write that is with the backend may still arrive after its caller's deadline. Were the key free, it would bring back what a pop
+ * has given away meanwhile. */
+bool cf_derive_hand_down(cf_op *op, cf_op *child)
+{
+    if (op->lock_state != LOCK_HELD || child->step || !cf_op_writes(child) || !op->store || op->store->closing || cf_loop_forked(op->loop))
+        return false;
+    child->lock = op->lock;
+    child->lock_state = LOCK_HELD;
+    op->lock = NULL;
+    op->lock_state = LOCK_NONE;
+    child->orphan = true;
+    child->parent = NULL;
+    return true;
+}
+
 void cf_derive_granted(cf_loop *loop)
 {
     for (;;) {

@@ -44,7 +44,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     }
     op->store = store;
     op->state = OP_SUBMITTING;
-    op->hit = op->kept = op->prepared = op->locks = false;
+    op->hit = op->kept = op->prepared = op->locks = op->orphan = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->value.len = op->key.len = op->key_at = 0;
@@ -126,6 +126,10 @@ void cf_op_end(cf_op *op, int status, cf_end how)
         if (how != END_QUIETLY) cf_resume(op->parent);
         return;
     }
+    if (op->orphan) {
+        cf_op_recycle(op);
+        return;
+    }
     loop->finished++;
     if (op->store && status < 0) {
         op->store->errors++;
@@ -144,9 +148,11 @@ void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
     bool reached = cf_op_writes(op);
     if (op->child) {
         cf_op *child = op->child;
-        if (child->state == OP_PENDING) cf_op_abort(child, status, END_QUIETLY, sentence);
         op->child = NULL;
-        cf_op_recycle(child);
+        if (child->state != OP_PENDING || status == CF_EFORKED || !cf_derive_hand_down(op, child)) {
+            if (child->state == OP_PENDING) cf_op_abort(child, status, END_QUIETLY, sentence);
+            cf_op_recycle(child);
+        }
     } else if (op->lock_state == LOCK_WAITING || op->lock_state == LOCK_GRANTED) {
         reached = false;
     } else if (op->store && op->store->table->cancel && !cf_loop_forked(op->loop)) {
