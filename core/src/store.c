@@ -308,13 +308,25 @@ static cf_backend_fn slot_of(const cf_backend_table *table, int kind)
     }
 }
 
+/* For sentences. */
+static const char *word_of(int kind)
+{
+    switch (kind) {
+    case CF_OP_POP: return "pop: it needs that method, or the word that this process is its only user (single_process, singleProcess)";
+    case CF_OP_TOUCH: return "touch: it needs that method, or the word that this process is its only user (single_process, singleProcess)";
+    case CF_OP_INCR: return "incr: it needs that method, or the word that this process is its only user and that it keeps_ttl (keepsTtl)";
+    case CF_OP_SCAN: return "scan, which count and clear need too";
+    default: return "this operation";
+    }
+}
+
 int cf_store_call(cf_op *op)
 {
     cf_store *store = op->store;
     if (!store || store->closing) return cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
     const cf_backend_table *table = store->table;
     cf_backend_fn slot = slot_of(table, op->in.kind);
-    if (!slot) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support this operation", table->name);
+    if (!slot) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support %s", table->name, word_of(op->in.kind));
     if ((op->in.flags & CONDITIONS) && !(table->flags & CF_BACKEND_CONDITIONS))
         return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support if_absent, if_present and if_equal", table->name);
     if ((op->in.flags & CF_KEEP_TTL) && !(table->flags & CF_BACKEND_KEEP_TTL))

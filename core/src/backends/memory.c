@@ -586,7 +586,7 @@ static int read_caps(const cf_url *url, size_t *max_entries, size_t *max_bytes, 
         const cf_url_option *option = &url->options[i];
         bool entries = cf_slice_equal(option->name, cf_text("max_entries"));
         if (!entries && !cf_slice_equal(option->name, cf_text("max_bytes")))
-            return cf_error_set(error, CF_EINVAL, CF_NOT_APPLIED, "memory: knows the options max_entries and max_bytes only");
+            return cf_error_set(error, CF_EINVAL, CF_NOT_APPLIED, "memory: knows the options max_entries and max_bytes; open itself knows prefix, ttl, timeout and stage");
         int64_t number;
         if (!cf_parse_int(option->value, &number) || number < 1 || (uint64_t)number > SIZE_MAX / 2)
             return cf_error_set(error, CF_EINVAL, CF_NOT_APPLIED, "%s must be a whole number of at least 1",
