@@ -159,7 +159,9 @@ static cfpy_loop *checkout_single(cfpy_store *store)
         if (self->depth == 0 && cf_loop_forked(self->loop) && reopen(self) < 0)
             return NULL;
         self->holder = me;
-    } else if (self->depth == 0 && cf_loop_forked(self->loop) && reopen(self) < 0) {
+    } else if (cf_loop_forked(self->loop) && reopen(self) < 0) {
+        /* Also when calls are under way: of threads that the child does not have, which were between two slices of a wait. They
+         * stay counted, so this loop ends with the child. */
         return NULL;
     }
     self->depth++;

@@ -106,10 +106,14 @@ PyObject *cfpy_op_submit(cfpy_store *store, const cfpy_call *call)
         self->error = cfpy_caught();
     } else if (rc == CF_PENDING) {
         self->op = op;
-        PyObject *descriptor = PyLong_FromLong(cf_loop_fd(loop->loop));
-        PyObject *told = descriptor ? PyObject_CallMethodObjArgs(store->link, store->state->names.pending, descriptor, NULL) : NULL;
-        Py_XDECREF(descriptor);
-        if (told == NULL && self->op != NULL) { /* nobody will run the loop: this event loop is not the store's */
+        PyObject *told = NULL;
+        if (store->open) { /* else the backend has just closed it: check-in ends the operation, and the descriptor with it */
+            PyObject *descriptor = PyLong_FromLong(cf_loop_fd(loop->loop));
+            if (descriptor != NULL)
+                told = PyObject_CallMethodObjArgs(store->link, store->state->names.pending, descriptor, NULL);
+            Py_XDECREF(descriptor);
+        }
+        if (told == NULL && PyErr_Occurred() && self->op != NULL) { /* nobody will run the loop: this event loop is not the store's */
             self->op = NULL;
             cf_op_free(op);
             self->error = cfpy_caught();
@@ -340,8 +344,9 @@ static void op_dealloc(PyObject *object)
     PyObject     *error_type, *value, *traceback;
     PyObject_GC_UnTrack(object);
     PyErr_Fetch(&error_type, &value, &traceback);
-    if (!self->awaited && self->error != NULL &&
-        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "'%s' failed and was never awaited", kind_name(self->kind)) < 0)
+    if (!self->awaited && (self->error != NULL || self->op != NULL) &&
+        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "'%s' %s and was never awaited", kind_name(self->kind),
+                         self->op != NULL ? "is cancelled: it was pending" : "failed") < 0)
         PyErr_WriteUnraisable(NULL);
     op_clear(object);
     PyErr_Restore(error_type, value, traceback);
@@ -372,7 +377,7 @@ static PyMethodDef op_methods[] = {
 
 PyDoc_STRVAR(op_doc, "An operation of an AsyncStore, submitted when its method was called: await it for the result.\n\n"
                      "It can be used wherever a coroutine can (create_task, gather, a nursery), and may be awaited again once it has\n"
-                     "finished. Dropping a pending one cancels it.");
+                     "finished. Dropping a pending one cancels it; if it was never awaited, a RuntimeWarning says so.");
 
 static PyType_Slot op_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)op_doc},

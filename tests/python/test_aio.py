@@ -267,8 +267,9 @@ def test_dropping_a_pending_operation_cancels_it(runner: Runner) -> None:
         async with await counterfoil.aio.open(backend) as store:
             op = store.get("a")
             await ticks()
-            del op
-            gc.collect()
+            with pytest.warns(RuntimeWarning, match="'get' is cancelled: it was pending and was never awaited"):
+                del op
+                gc.collect()
             await ticks()
             assert store.stats()["pending"] == 0
             assert len(backend.ended) == 1
@@ -318,6 +319,47 @@ def test_a_failed_operation_that_nobody_awaits_is_heard_of() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- life
+
+
+def test_a_method_that_closes_its_store_and_returns_an_awaitable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operation ends with the store, and nothing watches the descriptor that is gone: it may be anybody's now."""
+
+    class Closing(Full):
+        def get(self, key: str) -> Any:
+            with pytest.raises(StopIteration):
+                store.close().send(None)
+            return asyncio.sleep(0)
+
+    async def main() -> None:
+        nonlocal store
+        loop = asyncio.get_running_loop()
+        watched: set[Any] = set()
+        add, remove = loop.add_reader, loop.remove_reader
+
+        def add_reader(fd: Any, *more: Any) -> None:
+            watched.add(fd)
+            add(fd, *more)
+
+        def remove_reader(fd: Any) -> bool:
+            watched.discard(fd)
+            return remove(fd)
+
+        monkeypatch.setattr(loop, "add_reader", add_reader)
+        monkeypatch.setattr(loop, "remove_reader", remove_reader)
+        store = await counterfoil.aio.open(Closing())
+        op = store.get("a")
+        assert watched == set()
+        with pytest.raises(counterfoil.ClosedError):
+            await op
+        store = await counterfoil.aio.open(later(Full))
+        op = store.get("a")
+        assert len(watched) == 1, "this is how a pending one is seen"
+        assert await op is None
+        await store.close()
+        assert watched == set()
+
+    store: counterfoil.aio.AsyncStore
+    asyncio.run(main())
 
 
 def test_close_with_pending_operations(runner: Runner) -> None:

@@ -203,3 +203,89 @@ def test_a_child_that_exits_normally() -> None:
         store.close()
         own.close()
     """)
+
+
+def test_a_fork_while_another_thread_counts() -> None:
+    """All threads share the one loop of a memory store: calls that the child does not have must not keep it busy."""
+    check("""
+        store = counterfoil.open("memory:forked")
+        for number in range(20000):
+            store.set(str(number), "1")
+        stop = False
+        def work():
+            while not stop:
+                store.count()
+        thread = threading.Thread(target=work)
+        thread.start()
+        inside = 0
+        for attempt in range(1000):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    inside = "pending" not in store.stats()  # of a loop that is in use by a thread that is not here
+                    assert store.get("7") == "1"
+                    assert store.pop("7") == "1"
+                    assert store.count() == 19999
+                    store.close()
+                except BaseException:
+                    import traceback
+                    traceback.print_exc()
+                    os._exit(9)
+                os._exit(7 if inside else 0)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert code in (0, 7), code
+            inside += code == 7
+            if inside == 3:
+                break
+        stop = True
+        thread.join()
+        assert inside == 3, "no fork was in the middle of a count"
+        assert store.get("7") == "1"
+        store.close()
+    """)
+
+
+def test_a_signal_handler_that_forks_during_a_count() -> None:
+    """In the child the count ends with ForkedError, and everything after it works."""
+    check("""
+        import signal
+        store = counterfoil.open("memory:forked")
+        for number in range(20000):
+            store.set(str(number), "1")
+        pid = None
+        def handler(*_):
+            global pid
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    assert store.get("7") == "1"
+                except BaseException:
+                    os._exit(9)
+        signal.signal(signal.SIGALRM, handler)
+        codes = []
+        for attempt in range(1000):
+            pid = None
+            signal.setitimer(signal.ITIMER_REAL, 0.0002)
+            counted = None
+            try:
+                while pid is None:
+                    counted = None
+                    counted = store.count()
+            except counterfoil.ForkedError as error:
+                if pid != 0 or error.outcome != "not_applied":
+                    os._exit(9)
+            if pid == 0:
+                try:
+                    assert store.count() == 20000
+                    store.close()
+                except BaseException:
+                    os._exit(9)
+                os._exit(0 if counted == 20000 else 7)
+            assert counted == 20000, "the parent's is not disturbed"
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            assert codes[-1] in (0, 7), codes
+            if codes.count(7) == 3:
+                break
+        assert codes.count(7) == 3, "no handler ran in the middle of a count"
+        store.close()
+    """)
