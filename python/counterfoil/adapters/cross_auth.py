@@ -7,6 +7,9 @@
     ...
     storage.close()  # at shutdown
 
+Releases 0.6 to 0.15 keep their sessions here too and name no ttl for them: give one that suits a session, as in
+`SecondaryStorage.from_url("memory:auth", ttl=30 * 86400)`; the default would sign everybody out after ten minutes.
+
 It may be shared by all threads. Cross Auth itself need not be installed to import this.
 """
 
