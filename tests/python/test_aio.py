@@ -330,6 +330,8 @@ def test_a_method_that_closes_its_store_and_returns_an_awaitable(monkeypatch: py
                 store.close().send(None)
             return asyncio.sleep(0)
 
+    store: counterfoil.aio.AsyncStore
+
     async def main() -> None:
         nonlocal store
         loop = asyncio.get_running_loop()
@@ -358,7 +360,6 @@ def test_a_method_that_closes_its_store_and_returns_an_awaitable(monkeypatch: py
         await store.close()
         assert watched == set()
 
-    store: counterfoil.aio.AsyncStore
     asyncio.run(main())
 
 
