@@ -82,6 +82,7 @@ int cf_loop_new(const cf_platform *platform, cf_loop **out)
     loop->poller = fds[0];
     loop->timer = fds[1];
     loop->waker = fds[2];
+    cf_fork_watch();
     loop->generation = cf_fork_generation();
     loop->armed_at = INT64_MAX;
     loop->tickets = UINT64_C(1) << 32; /* a binding that squeezes tickets into doubles fails on the first, not after 2^29 */

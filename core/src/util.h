@@ -89,7 +89,8 @@ void      cf_mutex_unlock(cf_mutex *mutex);
 typedef enum { CF_LOCK_MEMORY, CF_LOCK_DERIVE, CF_LOCKS } cf_process_lock;
 void cf_lock(cf_process_lock which);
 void cf_unlock(cf_process_lock which);
-/* Raised by one in the child of every fork. */
+/* Raised by one in the child of every fork after the first cf_fork_watch. */
+void     cf_fork_watch(void);
 unsigned cf_fork_generation(void);
 
 #endif

@@ -36,6 +36,8 @@ static void after_fork_in_child(void)
 
 static void register_handlers(void) { pthread_atfork(before_fork, after_fork, after_fork_in_child); }
 
+void cf_fork_watch(void) { pthread_once(&once, register_handlers); }
+
 unsigned cf_fork_generation(void)
 {
     /* Written only in a child that has one thread. */
@@ -44,7 +46,7 @@ unsigned cf_fork_generation(void)
 
 cf_mutex *cf_mutex_new(const cf_platform *platform)
 {
-    pthread_once(&once, register_handlers);
+    cf_fork_watch();
     cf_mutex *mutex = cf_zalloc(platform, sizeof *mutex);
     if (!mutex) return NULL;
     pthread_mutex_init(&mutex->mutex, NULL);
@@ -73,7 +75,7 @@ void cf_mutex_unlock(cf_mutex *mutex) { pthread_mutex_unlock(&mutex->mutex); }
 
 void cf_lock(cf_process_lock which)
 {
-    pthread_once(&once, register_handlers);
+    cf_fork_watch();
     pthread_mutex_lock(&process_locks[which]);
 }
 

@@ -33,6 +33,28 @@ static pid_t split(void)
     return child;
 }
 
+/* Must be the first: nothing in this process has made a lock yet, which is what a private memory store never does. */
+static void a_fork_is_noticed_where_no_lock_was_ever_made(void **state)
+{
+    (void)state;
+    cf_loop  *loop;
+    cf_store *store;
+    assert_ok(cf_loop_new(NULL, &loop));
+    assert_ok(cf_open(loop, cf_text("memory:"), NULL, &store, NULL));
+    pid_t child = split();
+    if (child == 0) {
+        in_child(cf_loop_forked(loop));
+        in_child(cf_loop_run(loop, 0) == CF_EFORKED);
+        in_child(cf_loop_reopen(loop) == CF_OK);
+        in_child(!cf_loop_forked(loop));
+        cf_loop_free(loop);
+        _exit(0);
+    }
+    join(child);
+    assert_false(cf_loop_forked(loop));
+    cf_loop_free(loop);
+}
+
 static void every_call_answers_forked_until_reopen(void **state)
 {
     world        *w = *state;
@@ -366,6 +388,7 @@ static void reopen_ends_only_what_was_inherited(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fork_is_noticed_where_no_lock_was_ever_made),
         WORLD(every_call_answers_forked_until_reopen),
         WORLD(the_parents_descriptors_are_not_disturbed),
         WORLD(a_grandchild_is_forked_again),
