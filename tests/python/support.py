@@ -193,7 +193,7 @@ BACKENDS = [
     BackendLine("memory-shared", "memory:cases", EVERYTHING | {"memory"}),
     BackendLine("full", Full, EVERYTHING),
     BackendLine("bare", Bare, frozenset({"pop", "touch", "conditions", "binary"})),
-    BackendLine("example", example_target, frozenset({"pop", "touch", "conditions", "binary"})),
+    BackendLine("example", example_target, EVERYTHING),
     BackendLine("bare-keeping", BareKeeping, frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "binary"})),
 ]
 
