@@ -13,6 +13,7 @@ import asyncio
 import contextvars
 import sys
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -36,19 +37,55 @@ class _Task(Protocol):
     def cancel(self) -> object: ...
 
 
-class _Link(Protocol):
-    """How a store waits in one kind of event loop. The native store calls all methods but `__init__`."""
+class _Link(ABC):
+    """How a store waits in one kind of event loop: one descriptor watched, one flush at the end of a tick.
 
-    def attach(self, store: "AsyncStore") -> None: ...
+    The native store calls the methods without an underscore."""
+
+    _store: "weakref.ref[AsyncStore]"
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        self._flushing = False
+
+    def attach(self, store: "AsyncStore") -> None:
+        self._store = weakref.ref(store)  # the event loop must not keep a store alive that everybody has dropped
+
     def pending(self, descriptor: int) -> None:
         """An operation is pending: see that the loop is run and flushed. InvalidError in a foreign event loop."""
+        self._check()
+        self._watch(descriptor)
+        if not self._flushing:
+            self._flushing = True
+            self._soon(self._flush)
 
+    def _flush(self) -> None:
+        self._flushing = False
+        store = self._store()
+        if store is not None:
+            store._flush()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """InvalidError in a foreign event loop."""
+
+    @abstractmethod
+    def _watch(self, descriptor: int) -> None:
+        """Watches this descriptor (below 0: none) and no other."""
+
+    @abstractmethod
+    def _soon(self, callback: Callable[[], None]) -> None:
+        """Calls it at the end of the tick."""
+
+    @abstractmethod
     async def wait(self, op: _native.Op[Any]) -> None:
         """Waits until a pending operation has finished; cancelled, it cancels the operation."""
 
+    @abstractmethod
     def spawn(self, awaitable: Awaitable[object], ticket: int) -> _Task:
         """Runs what a method of a backend returned, and settles the operation."""
 
+    @abstractmethod
     def stop(self) -> None:
         """Nothing will be pending any more, and the descriptor will be closed."""
 
@@ -57,14 +94,10 @@ async def _awaited(awaitable: Awaitable[object]) -> object:
     return await awaitable
 
 
-class _AsyncioLink:
+class _AsyncioLink(_Link):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._descriptor = -1
-        self._flushing = False
-
-    def attach(self, store: "AsyncStore") -> None:
-        self._store = weakref.ref(store)  # the event loop must not keep a store alive that everybody has dropped
+        super().__init__()
 
     def _check(self) -> None:
         try:
@@ -74,12 +107,8 @@ class _AsyncioLink:
         if not here:
             raise InvalidError(_ELSEWHERE)
 
-    def pending(self, descriptor: int) -> None:
-        self._check()
-        self._watch(descriptor)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def _soon(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon(callback)
 
     def _watch(self, descriptor: int) -> None:
         if descriptor == self._descriptor:
@@ -88,12 +117,6 @@ class _AsyncioLink:
         if descriptor >= 0:
             self._loop.add_reader(descriptor, self._run)
             self._descriptor = descriptor
-
-    def _flush(self) -> None:
-        self._flushing = False
-        store = self._store()
-        if store is not None:
-            store._flush()
 
     def _run(self) -> None:
         store = self._store()
@@ -155,16 +178,12 @@ class _AsyncioTask:
             self._task.cancel()
 
 
-class _TrioLink:
+class _TrioLink(_Link):
     def __init__(self) -> None:
         import trio
 
         self._token = trio.lowlevel.current_trio_token()
-        self._descriptor = -1
-        self._flushing = False
-
-    def attach(self, store: "AsyncStore") -> None:
-        self._store = weakref.ref(store)
+        super().__init__()
 
     def _check(self) -> None:
         import trio
@@ -176,12 +195,8 @@ class _TrioLink:
         if not here:
             raise InvalidError(_ELSEWHERE)
 
-    def pending(self, descriptor: int) -> None:
-        self._check()
-        self._watch(descriptor)
-        if not self._flushing:
-            self._flushing = True
-            self._token.run_sync_soon(self._flush)
+    def _soon(self, callback: Callable[[], None]) -> None:
+        self._token.run_sync_soon(callback)
 
     def _watch(self, descriptor: int) -> None:
         import trio
@@ -192,12 +207,6 @@ class _TrioLink:
         if descriptor >= 0:
             self._descriptor = descriptor
             trio.lowlevel.spawn_system_task(self._run, descriptor, name="counterfoil", context=contextvars.Context())
-
-    def _flush(self) -> None:
-        self._flushing = False
-        store = self._store()
-        if store is not None:
-            store._flush()
 
     async def _run(self, descriptor: int) -> None:
         import trio
