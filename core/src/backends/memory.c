@@ -510,10 +510,7 @@ static int scan_page(table *t, cf_op *op, const cf_request *in, uint64_t positio
             if (rc != CF_OK) return rc;
             found++;
         }
-        if (end == UINT64_MAX) {
-            cf_op_set_hit(op, true);
-            return CF_OK;
-        }
+        if (end == UINT64_MAX) return CF_OK;
         position = end + 1;
     }
 }
