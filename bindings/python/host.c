@@ -463,11 +463,12 @@ void cfpy_host_settle(cfpy_loop *loop, uint64_t ticket, PyObject *value, PyObjec
     cf_op_finish(op, rc);
 }
 
-static void cancel_slot(cf_backend *self, cf_op *op)
+static int cancel_slot(cf_backend *self, cf_op *op, int why)
 {
     cfpy_store *store = self->loop->owner;
+    (void)why;
     if (store->tasks == NULL)
-        return;
+        return CF_UNKNOWN;
     bool      entered = cfpy_enter(self->loop);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -486,6 +487,7 @@ static void cancel_slot(cf_backend *self, cf_op *op)
     Py_XDECREF(number);
     PyErr_Restore(type, value, traceback);
     cfpy_leave(self->loop, entered);
+    return CF_UNKNOWN;
 }
 
 /* ------------------------------------------------------------------------------------------------------ open and close -- */

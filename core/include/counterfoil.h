@@ -177,6 +177,22 @@ typedef struct cf_open_options {
  *     ?max_entries=N   evict the least recently used beyond N entries
  *     ?max_bytes=N     evict the least recently used beyond N bytes (keys, values and bookkeeping)
  *
+ *   redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]        Redis or Valkey by TCP; port 6379, database 0; HOST may be [IPv6]
+ *   rediss://...                                      the same by TLS 1.2 or newer; chain and name are always verified
+ *   redis+unix://[USER[:PASSWORD]@]/PATH              by a unix socket
+ *     ?db=N                 the database, where the path does not say it
+ *     ?user=U&password=P    instead of those in front of the host
+ *     ?name=TEXT            CLIENT SETNAME; "counterfoil". Printable ASCII without spaces
+ *     ?connect_timeout=S    seconds for one attempt, from the look-up of the name to the answer of the server; 2
+ *     ?silence=S            seconds without any answer, while one is owed, after which a connection is given up; 10
+ *     ?max_pending=N        operations that may wait for an answer at once; beyond it CF_EBUSY at once; 10000
+ *     ?max_pending_bytes=N  the same for the bytes of their commands; 33554432 (32 MiB)
+ *     ?receipts=off         pop, incr, if_absent and if_equal leave no receipt on the server: quicker, but a lost answer stays unknown
+ *     ?tls_ca=FILE          (rediss) trust these certificates (PEM) instead of the system's
+ *     ?tls_cert=FILE&tls_key=FILE   (rediss) our own certificate chain and key (PEM)
+ *     ?tls_server_name=NAME         (rediss) the name that the server's certificate must have, where it is not HOST
+ *   Opening does not wait for the server: the first operations do, within their deadlines.
+ *
  * An unknown scheme, an unknown or repeated option, or a value out of range is CF_EINVAL. `error` may be NULL; it is filled in
  * whenever the return is not CF_OK. *out is NULL on error. A URL is never repeated in an error: it may hold a password. */
 CF_API int cf_open(cf_loop *loop, cf_slice url, const cf_open_options *options, cf_store **out, cf_error *error);
@@ -189,8 +205,21 @@ CF_API int cf_store_close(cf_store *store, cf_error *error);
 
 CF_API cf_loop *cf_store_loop(const cf_store *store);
 
+/* What happens to a store's connection. CONNECT: it can be used (again). DISCONNECT: it was lost or given up; a new one is tried for by
+ * itself. ERROR: an attempt to connect failed. WARNING: the server is set up so that a promise of this library does not hold there, for example
+ * that a value that was popped can come back after a restart. Memory has none. */
+enum { CF_EVENT_CONNECT, CF_EVENT_DISCONNECT, CF_EVENT_ERROR, CF_EVENT_WARNING, CF_EVENTS };
+CF_API const char *cf_event_name(int event); /* "connect" ...; static */
+
+/* Called from inside cf_loop_run, cf_op_wait or cf_loop_reopen, never inside cf_submit or a backend. `what` has the sentence, and for DISCONNECT and ERROR
+ * the status; lent. May submit and close. NULL takes it away. Events are kept (the 16 newest) until somebody listens. */
+typedef void (*cf_event_fn)(void *user, int event, const cf_error *what);
+CF_API void cf_store_on_event(cf_store *store, cf_event_fn fn, void *user);
+
 /* Calls `each` for every figure: names are static and lower case ("operations", "errors", "timeouts", "pending", and the
- * backend's own, for memory "entries", "bytes", "evicted", "expired"). */
+ * backend's own: for memory "entries", "bytes", "evicted", "expired"; for Redis "connected" (0 or 1), "connects", "disconnects", "queued" (commands not yet sent), "in_flight" (sent, not
+ * answered), "round_trips" (reads that brought answers), "bytes_sent", "bytes_received", "commands", "retries", "late" (answers that nobody waited for any more), "busy", and the
+ * histogram of round trips "us_64", "us_128" ... "us_2097152": how many commands were answered within so many microseconds, but not within half as many; "us_more"). */
 typedef void (*cf_stat_fn)(void *user, const char *name, int64_t value);
 CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
 
@@ -218,6 +247,7 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  *     stays. CF_EINVAL when the value is not a canonical decimal integer or the result would pass +-CF_NUMBER_MAX.
  * (6) `key` is a literal prefix, may be empty, and nothing in it is special. Keys come without the store's prefix. A key that
  *     is there from before the first page to after the last is returned exactly once; keys that come or go meanwhile may be.
+ *     Redis promises less: while its table grows or shrinks a key may come in two pages, and COUNT counts it twice.
  * (7) Refused (CF_EINVAL) when store prefix and prefix are both empty, unless CF_FORCE: that would be everybody's keys.
  *
  * Keys are UTF-8 without NUL, CR or LF, 1 to CF_KEY_MAX bytes; values any bytes up to CF_VALUE_MAX, also none.
@@ -258,6 +288,7 @@ typedef struct cf_request {
     int64_t    timeout_ms;    /* 0 = the store's; 1 to CF_TIMEOUT_MAX                        */
     cf_done_fn done;          /* may be NULL                                                 */
     void      *user;
+    cf_slice   receipt;       /* empty, or what cf_op_receipt gave: see there                */
 } cf_request;
 
 #define CF_REQUEST(KIND, ...) (&(cf_request){.size = sizeof(cf_request), .kind = (KIND), __VA_ARGS__})
@@ -267,7 +298,9 @@ typedef struct cf_request {
  * yours to free in every case; it is NULL only after CF_ENOMEM. */
 CF_API int cf_submit(cf_store *store, const cf_request *request, cf_op **op);
 
-/* Runs the loop until this operation has finished or max_ms have passed (-1: until it has finished, which its deadline bounds).
+/* Where one operation waits for a socket these first look for its answer for some tens of microseconds before they sleep, as long as that has been
+ * paying: two wake-ups of a thread cost as much.
+ * Runs the loop until this operation has finished or max_ms have passed (-1: until it has finished, which its deadline bounds).
  * Returns its status, or CF_PENDING when max_ms passed first, a signal came or somebody called cf_loop_wake. `done` is called if it was asked for. */
 CF_API int cf_op_wait_for(cf_op *op, int max_ms);
 CF_API int cf_op_wait(cf_op *op);
@@ -280,6 +313,13 @@ CF_API int64_t         cf_op_number(const cf_op *op);
 CF_API cf_slice        cf_op_cursor(const cf_op *op); /* empty: there are no more pages */
 CF_API const cf_error *cf_op_error(const cf_op *op);  /* never NULL */
 CF_API void           *cf_op_user(const cf_op *op);
+
+/* POP, INCR and SET with CF_IF_ABSENT or CF_IF_EQUAL on a backend that keeps receipts (Redis): a text that names this one call, after a
+ * failure whose outcome is unknown; otherwise empty. The same request with this `receipt` gives, for twice the time-out, the answer of the call that was lost if it took effect, and
+ * otherwise acts now. The value of a pop whose answer was lost is therefore not lost, and nobody else gets it. With other arguments it is
+ * CF_EINVAL. (Within its deadline a call does this itself.) */
+CF_API cf_slice cf_op_receipt(const cf_op *op);
+#define CF_RECEIPT_LEN 32
 CF_API cf_store       *cf_op_store(const cf_op *op); /* NULL once the store is closed */
 
 /* The keys of a page, one per call; false at the end. The first call after the finish gives the first key. */

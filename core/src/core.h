@@ -42,6 +42,8 @@ struct cf_op {
     cf_error    error;
     void       *attached;
     void (*release_attached)(void *);
+    char     receipt[CF_RECEIPT_LEN];
+    bool     has_receipt;
     cf_link  ready;  /* in loop->ready or loop->yielded */
     cf_op   *parent; /* of a composed operation */
     cf_op   *child;
@@ -85,6 +87,15 @@ struct cf_watch {
     cf_link     link; /* in loop->watches or loop->dead_watches */
 };
 
+struct cf_timer {
+    cf_loop    *loop;
+    int64_t     due; /* INT64_MAX: never */
+    bool        dead;
+    cf_timer_fn fire;
+    void       *user;
+    cf_link     link; /* in loop->timers or loop->dead_timers */
+};
+
 #define CF_OPS_MAX ((size_t)1 << 24)
 
 struct cf_loop {
@@ -96,9 +107,12 @@ struct cf_loop {
                                    clock that stands still would not tell */
     unsigned depth; /* backend functions on the stack */
     atomic_bool woken, asked; /* something is in the waker; and it was cf_loop_wake, not the loop for its own work */
-    atomic_bool has_granted;
+    atomic_bool has_granted, has_jobs, has_events;
+    unsigned spin_skip, spin_failed; /* cf_op_wait_for: how many waits sleep at once, and how many looks in a row were in vain */
     int64_t  armed_at; /* when the timer goes off; INT64_MAX: never */
     cf_link  stores, watches, dead_watches;
+    cf_link  timers, dead_timers; /* few: one or two for each connection */
+    cf_link  jobs;                /* CF_LOCK_JOBS */
     size_t   watch_count;
     cf_link  ready;    /* finished, `done` not yet called           */
     cf_link  yielded;  /* composed operations that let others pass  */
@@ -114,10 +128,19 @@ struct cf_loop {
 
 void cf_loop_arm(cf_loop *loop);
 void cf_loop_nudge(cf_loop *loop); /* from any thread: there is work, but nobody's wait is to end for it */
+void cf_jobs_finish(cf_loop *loop);
+void cf_jobs_abandon(cf_loop *loop);
 void cf_heap_add(cf_loop *loop, cf_op *op);
 void cf_heap_remove(cf_loop *loop, cf_op *op);
 
 /* ------------------------------------------------------------------------------------------------------------- store -- */
+
+enum { CF_EVENTS_KEPT = 16 };
+typedef struct cf_event {
+    cf_link  link;
+    int      event;
+    cf_error what;
+} cf_event;
 
 struct cf_store {
     cf_loop                *loop;
@@ -129,8 +152,15 @@ struct cf_store {
     unsigned depth; /* its backend's functions on the stack */
     bool     closing;
     uint64_t operations, errors, timeouts, pending;
+    cf_event_fn on_event;
+    void       *on_event_user;
+    cf_link     events;
+    unsigned    event_count;
     char     prefix[]; /* behind the struct */
 };
+
+/* Tells the listener of a store what has been waiting. */
+void cf_store_tell(cf_store *store);
 
 /* What the interfaces share: a request for a call, and an operation that is refused before it is submitted. */
 cf_request cf_asked(const cf_call *call, int kind, cf_slice key);

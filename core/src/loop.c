@@ -89,6 +89,9 @@ int cf_loop_new(const cf_platform *platform, cf_loop **out)
     cf_link_init(&loop->stores);
     cf_link_init(&loop->watches);
     cf_link_init(&loop->dead_watches);
+    cf_link_init(&loop->timers);
+    cf_link_init(&loop->dead_timers);
+    cf_link_init(&loop->jobs);
     cf_link_init(&loop->ready);
     cf_link_init(&loop->yielded);
     cf_link_init(&loop->granted);
@@ -113,12 +116,17 @@ static void call_ready(cf_loop *loop)
     }
 }
 
-static void free_dead_watches(cf_loop *loop)
+static void free_dead(cf_loop *loop)
 {
     while (!cf_link_alone(&loop->dead_watches)) {
         cf_watch *watch = CF_OF_LINK(loop->dead_watches.next, cf_watch, link);
         cf_link_remove(&watch->link);
         cf_release(loop->platform, watch);
+    }
+    while (!cf_link_alone(&loop->dead_timers)) {
+        cf_timer *timer = CF_OF_LINK(loop->dead_timers.next, cf_timer, link);
+        cf_link_remove(&timer->link);
+        cf_release(loop->platform, timer);
     }
 }
 
@@ -132,7 +140,8 @@ void cf_loop_free(cf_loop *loop)
         else cf_store_close(store, NULL);
     }
     call_ready(loop);
-    free_dead_watches(loop);
+    cf_jobs_abandon(loop);
+    free_dead(loop);
     for (size_t i = 0; i < loop->op_count; i++) {
         cf_op *op = loop->ops[i];
         if (op->state != OP_FREE) cf_op_recycle(op);
@@ -214,6 +223,10 @@ void cf_loop_nudge(cf_loop *loop) { wake(loop); }
 void cf_loop_arm(cf_loop *loop)
 {
     int64_t due = loop->heap_len ? loop->heap[0]->deadline : INT64_MAX;
+    for (cf_link *link = loop->timers.next; link != &loop->timers; link = link->next) {
+        int64_t fires = CF_OF_LINK(link, cf_timer, link)->due;
+        if (fires < due) due = fires;
+    }
     /* A timer that goes off too early only costs a look; one that is moved with every operation costs a system call each. */
     if (due >= loop->armed_at) return;
     int64_t in = due - cf_monotonic(loop->platform);
@@ -242,10 +255,29 @@ static void resume_yielded(cf_loop *loop)
     }
 }
 
+static void fire_timers(cf_loop *loop, int64_t now)
+{
+    bool again = true;
+    while (again) { /* what one does may change the list */
+        again = false;
+        for (cf_link *link = loop->timers.next; link != &loop->timers; link = link->next) {
+            cf_timer *timer = CF_OF_LINK(link, cf_timer, link);
+            if (timer->due > now) continue;
+            timer->due = INT64_MAX;
+            loop->watching = true;
+            timer->fire(timer->user);
+            loop->watching = false;
+            again = true;
+            break;
+        }
+    }
+}
+
 static void judge_deadlines(cf_loop *loop)
 {
-    if (!loop->heap_len) return;
+    if (!loop->heap_len && cf_link_alone(&loop->timers)) return;
     int64_t now = cf_monotonic(loop->platform);
+    fire_timers(loop, now);
     while (loop->heap_len && loop->heap[0]->deadline <= now) {
         cf_op    *op = loop->heap[0];
         cf_store *store = op->store;
@@ -306,10 +338,16 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
         take_events(loop, events, count);
     }
     if (atomic_exchange(&loop->has_granted, false)) cf_derive_granted(loop);
+    if (atomic_exchange(&loop->has_jobs, false)) {
+        loop->watching = true;
+        cf_jobs_finish(loop);
+        loop->watching = false;
+    }
     resume_yielded(loop);
     judge_deadlines(loop); /* after what arrived: a process that was stopped reports no false time-outs */
     call_ready(loop);
-    free_dead_watches(loop);
+    if (atomic_exchange(&loop->has_events, false)) each_store(loop, cf_store_tell);
+    free_dead(loop);
     cf_loop_flush(loop);
     loop->running = false;
     if (!cf_link_alone(&loop->ready) || !cf_link_alone(&loop->yielded)) cf_loop_nudge(loop);
@@ -329,6 +367,7 @@ int cf_loop_reopen(cf_loop *loop)
     loop->timer = fds[1];
     loop->waker = fds[2];
     loop->armed_at = INT64_MAX;
+    cf_jobs_abandon(loop);
     loop->generation = cf_fork_generation();
     atomic_store(&loop->woken, false);
     uint64_t inherited = loop->tickets; /* what a `done` submits from here on was not */
@@ -396,4 +435,30 @@ void cf_watch_free(cf_watch *watch)
     } else {
         cf_release(loop->platform, watch);
     }
+}
+
+/* ------------------------------------------------------------------------------------------------------------ timers -- */
+
+int cf_timer_new(cf_loop *loop, cf_timer_fn fire, void *user, cf_timer **out)
+{
+    cf_timer *timer = *out = cf_zalloc(loop->platform, sizeof *timer);
+    if (!timer) return CF_ENOMEM;
+    *timer = (cf_timer){.loop = loop, .due = INT64_MAX, .fire = fire, .user = user};
+    cf_link_append(&loop->timers, &timer->link);
+    return CF_OK;
+}
+
+void cf_timer_set(cf_timer *timer, int64_t in_ms)
+{
+    cf_loop *loop = timer->loop;
+    timer->due = in_ms < 0 ? INT64_MAX : cf_monotonic(loop->platform) + in_ms;
+    if (in_ms >= 0 && !cf_loop_forked(loop)) cf_loop_arm(loop);
+}
+
+void cf_timer_free(cf_timer *timer)
+{
+    if (!timer) return;
+    cf_link_remove(&timer->link);
+    if (timer->loop->running) cf_link_append(&timer->loop->dead_timers, &timer->link);
+    else cf_release(timer->loop->platform, timer);
 }

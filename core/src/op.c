@@ -52,6 +52,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     op->error.status = CF_OK;
     op->error.outcome = CF_NOT_APPLIED;
     op->error.text[0] = 0;
+    op->has_receipt = false;
     op->parent = op->child = NULL;
     op->step = NULL;
     op->phase = 0;
@@ -145,7 +146,8 @@ void cf_op_end(cf_op *op, int status, cf_end how)
 
 void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
 {
-    bool reached = cf_op_writes(op);
+    bool reached = cf_op_writes(op), told = false;
+    op->error.status = CF_OK;
     if (op->child) {
         cf_op *child = op->child;
         op->child = NULL;
@@ -158,11 +160,12 @@ void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
     } else if (op->store && op->store->table->cancel && !cf_loop_forked(op->loop)) {
         /* In a child that has not reopened, the backend would speak to what is the parent's: the ticket goes stale, that is enough. */
         cf_store_enter(op->store);
-        op->store->table->cancel(op->store->self, op);
+        if (op->store->table->cancel(op->store->self, op, status) == CF_NOT_APPLIED) reached = false;
         cf_store_exit(op->store);
+        told = status == CF_ETIMEOUT && op->error.status < 0; /* it knows better what the deadline was spent on */
     }
-    cf_error_set(&op->error, status, reached ? CF_UNKNOWN : CF_NOT_APPLIED, "%s", sentence);
-    cf_op_end(op, status, how);
+    if (!told) cf_error_set(&op->error, status, reached ? CF_UNKNOWN : CF_NOT_APPLIED, "%s", sentence);
+    cf_op_end(op, op->error.status, how);
 }
 
 /* ------------------------------------------------------------------------------------------------ composed operations -- */
@@ -256,6 +259,11 @@ int64_t cf_op_number(const cf_op *op) { return op->number; }
 cf_slice cf_op_cursor(const cf_op *op) { return cf_bytes(op->cursor, op->cursor_len); }
 const cf_error *cf_op_error(const cf_op *op) { return &op->error; }
 void *cf_op_user(const cf_op *op) { return op->in.user; }
+cf_slice cf_op_receipt(const cf_op *op)
+{
+    bool lost = op->has_receipt && op->state == OP_FINISHED && op->error.status < 0 && op->error.outcome == CF_UNKNOWN;
+    return cf_bytes(op->receipt, lost ? sizeof op->receipt : 0);
+}
 cf_store *cf_op_store(const cf_op *op) { return op->store; }
 void *cf_op_attached(const cf_op *op) { return op->attached; }
 
@@ -291,7 +299,45 @@ void cf_op_free(cf_op *op)
     cf_op_recycle(op);
 }
 
+/* Looks for the answer for a while before anybody sleeps: the two wake-ups that a sleep costs are dearer than the time between. It pays when the server has
+ * a core of its own and answers at once; where it does not, looking only keeps the core from it: then most waits sleep at once. Several
+ * threads that look at once would keep the cores from each other. */
+enum { SPIN_US = 40, SPIN_GIVE_UP = 8 };
+static atomic_uint waiting; /* threads in cf_op_wait_for */
+
+static void spin(cf_op *op)
+{
+    cf_loop *loop = op->loop;
+    if (loop->pending != 1 || loop->watch_count == 0 || loop->depth || loop->running || atomic_load(&waiting) != 1) return;
+    if (loop->spin_skip) {
+        loop->spin_skip--;
+        return;
+    }
+    int64_t until = cf_monotonic_us(loop->platform) + SPIN_US;
+    do {
+        if (cf_loop_run(loop, 0) < 0) return;
+        if (op->state != OP_PENDING) {
+            loop->spin_failed = 0;
+            return;
+        }
+    } while (cf_monotonic_us(loop->platform) < until && atomic_load(&waiting) == 1);
+    if (loop->spin_failed < SPIN_GIVE_UP) loop->spin_failed++;
+    loop->spin_skip = 1U << loop->spin_failed;
+}
+
+static int wait_for(cf_op *op, int max_ms);
+
 int cf_op_wait_for(cf_op *op, int max_ms)
+{
+    if (op->state != OP_PENDING) return wait_for(op, max_ms);
+    atomic_fetch_add(&waiting, 1);
+    if (max_ms != 0) spin(op);
+    int rc = wait_for(op, max_ms);
+    atomic_fetch_sub(&waiting, 1);
+    return rc;
+}
+
+static int wait_for(cf_op *op, int max_ms)
 {
     cf_loop *loop = op->loop;
     int64_t until = max_ms < 0 ? INT64_MAX : cf_monotonic(loop->platform) + max_ms;
@@ -327,13 +373,14 @@ int cf_op_keep(cf_op *op)
 {
     if (op->kept) return CF_OK;
     cf_request *in = &op->in;
-    cf_slice *parts[] = {&in->key, &in->value, &in->expected, &in->cursor};
+    cf_slice *parts[] = {&in->key, &in->value, &in->expected, &in->cursor, &in->receipt};
+    const size_t count = sizeof parts / sizeof *parts;
     size_t total = 0;
-    for (size_t i = 0; i < 4; i++) total += parts[i]->len;
+    for (size_t i = 0; i < count; i++) total += parts[i]->len;
     op->keep.len = 0;
     int rc = cf_buffer_reserve(op->loop->platform, &op->keep, total);
     if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory");
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (parts[i]->len == 0) continue;
         char *at = op->keep.ptr + op->keep.len;
         memcpy(at, parts[i]->ptr, parts[i]->len);
@@ -342,6 +389,12 @@ int cf_op_keep(cf_op *op)
     }
     op->kept = true;
     return CF_OK;
+}
+
+void cf_op_set_receipt(cf_op *op, const char *receipt)
+{
+    memcpy(op->receipt, receipt, sizeof op->receipt);
+    op->has_receipt = true;
 }
 
 void cf_op_set_hit(cf_op *op, bool hit) { op->hit = hit; }

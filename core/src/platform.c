@@ -1,10 +1,16 @@
 /* platform.c: the real machine, as one table of functions. The only file with system calls. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +39,14 @@ static int64_t clock_ms(clockid_t which)
     struct timespec now;
     clock_gettime(which, &now); /* cannot fail for these two clocks */
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int64_t real_monotonic_us(void *self)
+{
+    (void)self;
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 static int64_t real_monotonic(void *self)
@@ -136,6 +150,105 @@ static int real_close(void *self, int fd)
     return close(fd);
 }
 
+/* ----------------------------------------------------------------------------------------------------------- sockets -- */
+
+static void set_option(int fd, int level, int name, int value) { (void)setsockopt(fd, level, name, &value, sizeof value); }
+
+static int real_connect(void *self, const cf_address *to)
+{
+    (void)self;
+    const struct sockaddr *address = (const struct sockaddr *)(const void *)to->is.bytes;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -1;
+    if (address->sa_family != AF_UNIX) {
+        set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+    }
+    if (connect(fd, address, to->len) == 0 || errno == EINPROGRESS || errno == EINTR) return fd;
+    int why = errno; /* EAGAIN: the backlog of a unix socket is full */
+    close(fd);
+    errno = why;
+    return -1;
+}
+
+static int real_connected(void *self, int fd)
+{
+    (void)self;
+    int       error = 0;
+    socklen_t size = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return -1;
+    struct sockaddr_storage peer;
+    size = sizeof peer;
+    if (error == 0 && getpeername(fd, (struct sockaddr *)&peer, &size) != 0) error = errno == ENOTCONN ? EINPROGRESS : errno;
+    errno = error;
+    return error ? -1 : 0;
+}
+
+static int64_t real_send(void *self, int fd, const void *bytes, size_t count)
+{
+    (void)self;
+    return send(fd, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static int64_t real_peek(void *self, int fd)
+{
+    (void)self;
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+}
+
+static int real_thread(void *self, void (*run)(void *data), void *data)
+{
+    (void)self;
+    return cf_thread_start(run, data);
+}
+
+int cf_resolve(const char *host, const char *port, cf_address *out, int max)
+{
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
+    int rc = getaddrinfo(host, port, &hints, &found);
+    if (rc != 0) return rc < 0 ? rc : -rc;
+    int count = 0;
+    for (struct addrinfo *at = found; at && count < max; at = at->ai_next) {
+        if (at->ai_addrlen > sizeof out->is) continue;
+        memcpy(out[count].is.bytes, at->ai_addr, at->ai_addrlen);
+        out[count++].len = at->ai_addrlen;
+    }
+    freeaddrinfo(found);
+    return count ? count : EAI_NONAME;
+}
+
+const char *cf_resolve_error(int code) { return gai_strerror(code); }
+
+int cf_address_of(const char *host, const char *port, cf_address *out)
+{
+    struct sockaddr_in  four = {.sin_family = AF_INET};
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+    uint16_t number = htons((uint16_t)atoi(port));
+    if (inet_pton(AF_INET, host, &four.sin_addr) == 1) {
+        four.sin_port = number;
+        memcpy(out->is.bytes, &four, out->len = sizeof four);
+    } else if (inet_pton(AF_INET6, host, &six.sin6_addr) == 1) {
+        six.sin6_port = number;
+        memcpy(out->is.bytes, &six, out->len = sizeof six);
+    } else {
+        return CF_EINVAL;
+    }
+    return CF_OK;
+}
+
+int cf_address_unix(cf_slice path, cf_address *out)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (path.len >= sizeof address.sun_path || sizeof address > sizeof out->is) return CF_EINVAL;
+    memcpy(address.sun_path, path.ptr, path.len);
+    memcpy(out->is.bytes, &address, out->len = sizeof address);
+    return CF_OK;
+}
+
 const cf_platform *cf_platform_real(void)
 {
     static const cf_platform real = {
@@ -155,6 +268,12 @@ const cf_platform *cf_platform_real(void)
         .read = real_read,
         .write = real_write,
         .close = real_close,
+        .monotonic_us = real_monotonic_us,
+        .connect = real_connect,
+        .connected = real_connected,
+        .send = real_send,
+        .peek = real_peek,
+        .thread = real_thread,
     };
     return &real;
 }

@@ -76,6 +76,8 @@ static int64_t stage_monotonic(void *self)
     return now;
 }
 
+static int64_t stage_monotonic_us(void *self) { return stage_monotonic(self) * 1000; }
+
 static int64_t stage_wall(void *self)
 {
     cf_stage *stage = self;
@@ -205,6 +207,21 @@ static int64_t stage_write(void *self, int fd, const void *bytes, size_t count)
     return syscall_fails(self) ? -1 : real()->write(real()->self, fd, bytes, count);
 }
 
+static int stage_connect(void *self, const cf_address *to) { return syscall_fails(self) ? -1 : real()->connect(real()->self, to); }
+static int stage_connected(void *self, int fd) { return syscall_fails(self) ? -1 : real()->connected(real()->self, fd); }
+
+static int64_t stage_send(void *self, int fd, const void *bytes, size_t count)
+{
+    return syscall_fails(self) ? -1 : real()->send(real()->self, fd, bytes, count);
+}
+
+static int64_t stage_peek(void *self, int fd) { return syscall_fails(self) ? -1 : real()->peek(real()->self, fd); }
+
+static int stage_thread(void *self, void (*run)(void *data), void *data)
+{
+    return syscall_fails(self) ? -1 : real()->thread(real()->self, run, data);
+}
+
 static int stage_close(void *self, int fd)
 {
     cf_stage *stage = self;
@@ -251,6 +268,12 @@ cf_stage *cf_stage_new(void)
         .read = stage_read,
         .write = stage_write,
         .close = stage_close,
+        .monotonic_us = stage_monotonic_us,
+        .connect = stage_connect,
+        .connected = stage_connected,
+        .send = stage_send,
+        .peek = stage_peek,
+        .thread = stage_thread,
     };
     return stage;
 }

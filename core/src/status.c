@@ -39,6 +39,12 @@ const char *cf_outcome_name(int outcome)
     }
 }
 
+const char *cf_event_name(int event)
+{
+    static const char *const names[CF_EVENTS] = {"connect", "disconnect", "error", "warning"};
+    return event >= 0 && event < CF_EVENTS ? names[event] : "unknown";
+}
+
 int cf_error_setv(cf_error *error, int status, int outcome, const char *format, va_list args)
 {
     if (!error) return status;

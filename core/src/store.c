@@ -22,7 +22,7 @@ static int check_table(const cf_backend_table *table, cf_error *error)
 {
     if (table->size != sizeof *table) return refuse(error, "the backend was compiled against another version of counterfoil/backend.h");
     if (!table->name) return refuse(error, "the backend has no name");
-    if (table->flags & ~(unsigned)(CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_DERIVE))
+    if (table->flags & ~(unsigned)(CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_DERIVE | CF_BACKEND_RECEIPTS))
         return refuse(error, "the backend has a flag that this version does not know");
     if (!table->get || !table->set || !table->del) return refuse(error, "a backend needs get, set and del");
     return CF_OK;
@@ -58,6 +58,7 @@ static int attach(cf_loop *loop, const cf_backend_table *table, cf_backend *self
     store->loop = loop;
     store->table = table;
     store->self = self;
+    cf_link_init(&store->events);
     store->prefix_len = prefix;
     if (prefix) memcpy(store->prefix, options->prefix.ptr, prefix);
     store->ttl_ms = options ? options->ttl_ms : 0;
@@ -100,7 +101,7 @@ int cf_open(cf_loop *loop, cf_slice text, const cf_open_options *options, cf_sto
     for (size_t i = 0; i < sizeof builtins / sizeof *builtins; i++)
         if (cf_slice_equal(parsed.url.scheme, cf_text(builtins[i]->name))) table = builtins[i];
     if (!table) {
-        rc = refuse(error, "no backend of this version has that URL scheme; known: memory:");
+        rc = refuse(error, "no backend of this version has that URL scheme; known: memory:, redis:, rediss:, redis+unix:");
     } else {
         cf_backend *self = NULL;
         rc = table->open(loop, &parsed.url, &self, error);
@@ -113,6 +114,65 @@ int cf_open(cf_loop *loop, cf_slice text, const cf_open_options *options, cf_sto
     return rc;
 }
 
+/* ------------------------------------------------------------------------------------------------------------ events -- */
+
+static void drop_event(cf_store *store)
+{
+    cf_event *event = CF_OF_LINK(store->events.next, cf_event, link);
+    cf_link_remove(&event->link);
+    store->event_count--;
+    cf_release(store->loop->platform, event);
+}
+
+static void drop_events(cf_store *store)
+{
+    while (store->event_count) drop_event(store);
+}
+
+void cf_store_on_event(cf_store *store, cf_event_fn fn, void *user)
+{
+    store->on_event = fn;
+    store->on_event_user = user;
+    if (!fn || !store->event_count) return;
+    atomic_store(&store->loop->has_events, true);
+    cf_loop_nudge(store->loop);
+}
+
+void cf_store_tell(cf_store *store)
+{
+    /* Only those that are there now, and none after somebody has closed the store. */
+    for (unsigned count = store->event_count; count && store->event_count && store->on_event && !store->closing; count--) {
+        cf_event *event = CF_OF_LINK(store->events.next, cf_event, link);
+        cf_link_remove(&event->link);
+        store->event_count--;
+        int      which = event->event;
+        cf_error what = event->what;
+        cf_release(store->loop->platform, event);
+        store->on_event(store->on_event_user, which, &what);
+    }
+}
+
+void cf_backend_event(cf_loop *loop, const cf_backend *self, int event, int status, const char *format, ...)
+{
+    for (cf_link *link = loop->stores.next; link != &loop->stores; link = link->next) {
+        cf_store *store = CF_OF_LINK(link, cf_store, link);
+        if (store->self != self || store->closing) continue;
+        cf_event *kept = cf_zalloc(loop->platform, sizeof *kept);
+        if (!kept) return; /* news is all that is lost */
+        kept->event = event;
+        va_list args;
+        va_start(args, format);
+        cf_error_setv(&kept->what, status, CF_NOT_APPLIED, format, args);
+        va_end(args);
+        if (store->event_count == CF_EVENTS_KEPT) drop_event(store);
+        cf_link_append(&store->events, &kept->link);
+        store->event_count++;
+        if (!store->on_event) continue;
+        atomic_store(&loop->has_events, true);
+        if (!loop->running) cf_loop_nudge(loop);
+    }
+}
+
 /* ----------------------------------------------------------------------------------------------------------- closing -- */
 
 static int really_close(cf_store *store, cf_error *error)
@@ -121,6 +181,7 @@ static int really_close(cf_store *store, cf_error *error)
     for (size_t i = 0; i < loop->op_count; i++)
         if (loop->ops[i]->store == store) loop->ops[i]->store = NULL;
     cf_link_remove(&store->link);
+    drop_events(store);
     /* A child that closes without reopening must not speak to what is the parent's either. */
     if (cf_loop_forked(loop) && store->table->forked) store->table->forked(store->self);
     cf_error answer = {0};
@@ -238,6 +299,19 @@ static int resolve_life(cf_op *op, const cf_store *store)
     return CF_OK;
 }
 
+static int check_receipt(cf_op *op, const cf_store *store)
+{
+    const cf_request *in = &op->in;
+    bool keeps = in->kind == CF_OP_POP || in->kind == CF_OP_INCR || (in->kind == CF_OP_SET && (in->flags & (CF_IF_ABSENT | CF_IF_EQUAL)));
+    if (!keeps) return invalid(op, "only pop, incr, if_absent and if_equal have receipts");
+    if (in->receipt.len != CF_RECEIPT_LEN) return invalid(op, "the receipt is none that a failed call gave");
+    for (size_t i = 0; i < in->receipt.len; i++)
+        if (!strchr("0123456789abcdef", in->receipt.ptr[i]) || !in->receipt.ptr[i]) return invalid(op, "the receipt is none that a failed call gave");
+    if (!(store->table->flags & CF_BACKEND_RECEIPTS))
+        return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend keeps no receipts", store->table->name);
+    return CF_OK;
+}
+
 static int check(cf_op *op, cf_store *store, const cf_request *request)
 {
     op->in = (cf_request){.size = sizeof op->in};
@@ -255,6 +329,7 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
     if (in->timeout_ms < 0 || in->timeout_ms > CF_TIMEOUT_MAX) return invalid(op, "timeout must be more than 0 and at most a day");
     bool is_prefix = in->kind == CF_OP_SCAN || in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR;
     int rc = check_key(op, in->key, is_prefix);
+    if (rc == CF_OK && in->receipt.len) rc = check_receipt(op, store);
     if (rc != CF_OK) return rc;
     switch (in->kind) {
     case CF_OP_SET:
@@ -334,7 +409,7 @@ int cf_store_call(cf_op *op)
     if (store->loop->depth >= CF_DEPTH_MAX)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
     /* cf_op_add_key compares with the prefix, also when the page comes later. */
-    if (op->in.kind == CF_OP_SCAN && cf_op_keep(op) != CF_OK) return op->error.status;
+    if ((op->in.kind == CF_OP_SCAN || op->in.kind == CF_OP_CLEAR) && cf_op_keep(op) != CF_OK) return op->error.status;
     cf_store_enter(store);
     int rc = slot(store->self, op);
     cf_store_exit(store);
@@ -422,8 +497,10 @@ static int dispatch(cf_op *op, cf_store *store)
 {
     int rc;
     switch (op->in.kind) {
-    case CF_OP_COUNT:
     case CF_OP_CLEAR:
+        if (store->table->clear) return cf_store_call(op);
+        /* fall through */
+    case CF_OP_COUNT:
         if ((rc = cf_op_keep(op)) != CF_OK) return rc;
         return cf_compose(op, op->in.kind == CF_OP_COUNT ? count_step : clear_step);
     default: break;

@@ -13,6 +13,7 @@ int cf_error_setv(cf_error *error, int status, int outcome, const char *format, 
 static inline void *cf_alloc(const cf_platform *platform, size_t size) { return platform->alloc(platform->self, size); }
 static inline void  cf_release(const cf_platform *platform, void *block) { platform->release(platform->self, block); }
 static inline int64_t cf_monotonic(const cf_platform *platform) { return platform->monotonic_ms(platform->self); }
+static inline int64_t cf_monotonic_us(const cf_platform *platform) { return platform->monotonic_us(platform->self); }
 static inline int64_t cf_wall(const cf_platform *platform) { return platform->wall_ms(platform->self); }
 void *cf_zalloc(const cf_platform *platform, size_t size);
 
@@ -86,9 +87,11 @@ void      cf_mutex_free(const cf_platform *platform, cf_mutex *mutex);
 void      cf_mutex_lock(cf_mutex *mutex);
 void      cf_mutex_unlock(cf_mutex *mutex);
 /* Locks of the process, for the few registries that are shared by design. */
-typedef enum { CF_LOCK_MEMORY, CF_LOCK_DERIVE, CF_LOCKS } cf_process_lock;
+typedef enum { CF_LOCK_MEMORY, CF_LOCK_DERIVE, CF_LOCK_JOBS, CF_LOCKS } cf_process_lock;
 void cf_lock(cf_process_lock which);
 void cf_unlock(cf_process_lock which);
+/* What cf_platform.thread does on the real machine. */
+int cf_thread_start(void (*run)(void *data), void *data);
 /* Raised by one in the child of every fork after the first cf_fork_watch. */
 void     cf_fork_watch(void);
 unsigned cf_fork_generation(void);

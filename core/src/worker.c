@@ -1,5 +1,6 @@
-/* worker.c: locks, and what becomes of them in a fork. The only file that knows threads. */
+/* worker.c: locks and threads, and what becomes of them in a fork. The only file that knows threads. */
 #include <pthread.h>
+#include <signal.h>
 
 #include "util.h"
 
@@ -10,7 +11,7 @@ struct cf_mutex {
 
 static pthread_once_t  once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_mutex_t process_locks[CF_LOCKS] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
+static pthread_mutex_t process_locks[CF_LOCKS] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
 static cf_mutex       *all;
 static unsigned        generation;
 
@@ -80,3 +81,36 @@ void cf_lock(cf_process_lock which)
 }
 
 void cf_unlock(cf_process_lock which) { pthread_mutex_unlock(&process_locks[which]); }
+
+typedef struct thread_start {
+    void (*run)(void *data);
+    void *data;
+} thread_start;
+
+static void *thread_main(void *given)
+{
+    thread_start start = *(thread_start *)given;
+    cf_release(cf_platform_real(), given);
+    start.run(start.data);
+    return NULL;
+}
+
+int cf_thread_start(void (*run)(void *data), void *data)
+{
+    thread_start *start = cf_alloc(cf_platform_real(), sizeof *start); /* it may outlive every platform but the real one */
+    if (!start) return -1;
+    *start = (thread_start){run, data};
+    pthread_attr_t attributes;
+    pthread_t      thread;
+    sigset_t       all_signals, before;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    /* Signals are for the host's own threads. */
+    sigfillset(&all_signals);
+    pthread_sigmask(SIG_SETMASK, &all_signals, &before);
+    int rc = pthread_create(&thread, &attributes, thread_main, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (rc != 0) cf_release(cf_platform_real(), start);
+    return rc == 0 ? 0 : -1;
+}

@@ -334,8 +334,9 @@ static void slot_flush(cf_backend *backend)
     if (self->manner == TB_TIMER) self->told = self->platform->timer_set(self->platform->self, self->fd, 0) == 0;
 }
 
-static void slot_cancel(cf_backend *backend, cf_op *op)
+static int slot_cancel(cf_backend *backend, cf_op *op, int why)
 {
+    (void)why;
     tb *self = of(backend);
     self->log->cancels++;
     uint64_t ticket = cf_op_ticket(op);
@@ -343,8 +344,9 @@ static void slot_cancel(cf_backend *backend, cf_op *op)
         if (self->queue[i].ticket != ticket) continue;
         self->queued--;
         memmove(self->queue + i, self->queue + i + 1, (size_t)(self->queued - i) * sizeof *self->queue);
-        return;
+        return CF_UNKNOWN;
     }
+    return CF_UNKNOWN;
 }
 
 static void release_data(tb *self)

@@ -389,10 +389,12 @@ static int closer_slot(cf_backend *self, cf_op *op)
     (void)op;
     return CF_PENDING;
 }
-static void closer_cancel(cf_backend *self, cf_op *op)
+static int closer_cancel(cf_backend *self, cf_op *op, int why)
 {
     (void)op;
+    (void)why;
     close_in((closer *)(void *)self, IN_CANCEL);
+    return CF_UNKNOWN;
 }
 static void closer_flush(cf_backend *self) { close_in((closer *)(void *)self, IN_FLUSH); }
 static void closer_stats(cf_backend *self, cf_stat_fn each, void *user)

@@ -34,6 +34,15 @@ typedef struct cf_poll_event {
     unsigned events; /* CF_READABLE, CF_WRITABLE; an error or a hang-up is both */
 } cf_poll_event;
 
+/* A socket address: the system's struct, opaque here. */
+typedef struct cf_address {
+    uint32_t len;
+    union {
+        unsigned char bytes[128];
+        uint64_t      align;
+    } is;
+} cf_address;
+
 struct cf_platform {
     size_t size; /* sizeof(cf_platform) */
     void  *self;
@@ -55,7 +64,22 @@ struct cf_platform {
     int64_t (*read)(void *self, int fd, void *bytes, size_t count);
     int64_t (*write)(void *self, int fd, const void *bytes, size_t count);
     int (*close)(void *self, int fd);
+
+    int64_t (*monotonic_us)(void *self); /* monotonic_ms, finer */
+    /* A non-blocking, close-on-exec stream socket that connects; for TCP without delay and with keep-alive. It is CF_WRITABLE when that has ended. */
+    int (*connect)(void *self, const cf_address *to);
+    int (*connected)(void *self, int fd); /* how it has ended: 0, or -1 and errno (EINPROGRESS: it has not) */
+    int64_t (*send)(void *self, int fd, const void *bytes, size_t count); /* never blocks, never a SIGPIPE */
+    int64_t (*peek)(void *self, int fd);  /* how `read` of one byte would end now: 1, 0 (ended), -1 (EAGAIN: open and silent) */
+    int (*thread)(void *self, void (*run)(void *data), void *data); /* runs it on a detached thread that takes no signals: 0 or -1 */
 };
+
+/* The addresses of a name and a port, in the order to try them. BLOCKS, for as long as the system's resolver likes: call it in a job (below). How many were
+ * written, or a negative number for cf_resolve_error. cf_address_of never blocks: CF_OK when `host` is an IP address, else CF_EINVAL. */
+CF_API int         cf_resolve(const char *host, const char *port, cf_address *out, int max);
+CF_API const char *cf_resolve_error(int code); /* static */
+CF_API int         cf_address_of(const char *host, const char *port, cf_address *out);
+CF_API int         cf_address_unix(cf_slice path, cf_address *out); /* CF_EINVAL: longer than the system allows */
 
 /* The real machine. Static. */
 CF_API const cf_platform *cf_platform_real(void);
@@ -85,6 +109,7 @@ typedef int (*cf_backend_fn)(cf_backend *self, cf_op *op);
 enum {
     CF_BACKEND_CONDITIONS = 1 << 0, /* `set` honours IF_ABSENT, IF_PRESENT, IF_EQUAL; otherwise they answer CF_ENOTSUP      */
     CF_BACKEND_KEEP_TTL   = 1 << 1, /* `set` honours KEEP_TTL                                                               */
+    CF_BACKEND_RECEIPTS   = 1 << 3, /* cf_request.receipt is understood; otherwise it answers CF_ENOTSUP                     */
     CF_BACKEND_DERIVE     = 1 << 2  /* the author vouches that this process is the only user of the data: what is missing of
                                        pop, touch, incr and conditions is derived from get, set and del, under a lock per key
                                        that all stores with the same `identity` share                                       */
@@ -103,9 +128,11 @@ typedef struct cf_backend_table {
     int (*close)(cf_backend *self, cf_error *error);
     /* OPTIONAL. Send what was corked: the end of the caller's tick. */
     void (*flush)(cf_backend *self);
-    /* OPTIONAL. The core finishes this pending operation itself; forget it. cf_op_ticket still names it here. Not called in a child
-     * after fork for what ends before cf_loop_reopen: there the ticket is merely stale. */
-    void (*cancel)(cf_backend *self, cf_op *op);
+    /* OPTIONAL. The core finishes this pending operation itself (`why`: CF_ETIMEOUT, CF_ECANCELED, CF_ECLOSED); forget it. cf_op_ticket still names it here.
+     * Returns the outcome, as far as the backend knows: CF_NOT_APPLIED for what has never left, otherwise CF_UNKNOWN. For CF_ETIMEOUT it may call
+     * cf_op_fail with a status and a sentence that say more than "the deadline passed". Not called in a child after fork for what ends before
+     * cf_loop_reopen: there the ticket is merely stale. */
+    int (*cancel)(cf_backend *self, cf_op *op, int why);
     /* OPTIONAL. In the child after fork, from cf_loop_reopen or, where nobody reopened, right before close: drop inherited sockets and
      * files without speaking to them, and free their watches, which hear of nothing any more. */
     void (*forked)(cf_backend *self);
@@ -116,6 +143,7 @@ typedef struct cf_backend_table {
 
     cf_backend_fn get, set, del;          /* REQUIRED                         */
     cf_backend_fn pop, touch, incr, scan; /* OPTIONAL: absent answers CF_ENOTSUP, or is derived */
+    cf_backend_fn clear;                  /* OPTIONAL: absent is composed of scan and del. number: how many were removed */
 } cf_backend_table;
 
 /* Opens a store over a backend of your own. `table` must outlive the store. From this call on the core owns `self` and will
@@ -151,6 +179,9 @@ CF_API int cf_op_add_key(cf_op *op, cf_slice key);
 /* SCAN: where the next page starts; at most 255 bytes; not called: this was the last page. Copies. CF_OK, CF_ENOMEM, or CF_ECORRUPT when too long. */
 CF_API int cf_op_set_cursor(cf_op *op, cf_slice cursor);
 
+/* Copies what cf_op_receipt gives to the caller if this operation fails with outcome unknown: CF_RECEIPT_LEN characters. */
+CF_API void cf_op_set_receipt(cf_op *op, const char *receipt);
+
 /* Writes the error; the sentence is a printf format and must not show keys, values or passwords. Returns `status`. */
 CF_API int cf_op_fail(cf_op *op, int status, int outcome, const char *format, ...) CF_PRINTF(4, 5);
 /* Hands over the object that a host threw; `release` is called once, when the operation is freed or the object replaced. */
@@ -175,6 +206,30 @@ typedef void (*cf_watch_fn)(void *user, unsigned ready);
 CF_API int  cf_watch_new(cf_loop *loop, int fd, unsigned events, cf_watch_fn ready, void *user, cf_watch **out);
 CF_API int  cf_watch_set(cf_watch *watch, unsigned events);
 CF_API void cf_watch_free(cf_watch *watch); /* NULL is allowed; also from inside its own function */
+
+/* ------------------------------------------------------------------------------------------------------------- timers -- */
+
+/* Called once, from inside cf_loop_run, when `in_ms` have passed since cf_timer_set; never early. */
+typedef struct cf_timer cf_timer;
+typedef void (*cf_timer_fn)(void *user);
+CF_API int  cf_timer_new(cf_loop *loop, cf_timer_fn fire, void *user, cf_timer **out); /* CF_OK or CF_ENOMEM; does not run yet */
+CF_API void cf_timer_set(cf_timer *timer, int64_t in_ms); /* -1: do not fire. Replaces what was set before */
+CF_API void cf_timer_free(cf_timer *timer); /* NULL is allowed; also from inside its own function */
+
+/* --------------------------------------------------------------------------------------------------------------- jobs --
+ * Work that blocks, on a thread of its own. `run(data)` is called there and must touch nothing but its data; then `done(data)` is called
+ * from inside cf_loop_run, then `drop(data)`. After cf_job_abandon (or cf_loop_free, or cf_loop_reopen) `done` is not called, and drop(data) is called by whoever is last, perhaps
+ * that thread, perhaps after the loop and its platform are gone: so data must come from cf_platform_real. */
+typedef struct cf_job cf_job;
+typedef void (*cf_job_fn)(void *data);
+/* CF_OK; CF_ENOMEM or CF_EUNAVAILABLE (no thread): then drop is not called. */
+CF_API int  cf_job_start(cf_loop *loop, cf_job_fn run, cf_job_fn done, cf_job_fn drop, void *data, cf_job **out);
+CF_API void cf_job_abandon(cf_job *job); /* NULL is allowed; not after `done` was called */
+
+/* ------------------------------------------------------------------------------------------------------------- events -- */
+
+/* Tells whoever listens to the stores over this backend (cf_store_on_event). Never calls them from here. `status` CF_OK for CONNECT and WARNING. */
+CF_API void cf_backend_event(cf_loop *loop, const cf_backend *self, int event, int status, const char *format, ...) CF_PRINTF(5, 6);
 
 #ifdef __cplusplus
 }
