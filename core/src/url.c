@@ -9,30 +9,14 @@ static bool scheme_char(char c, bool first)
     return !first && ((c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.');
 }
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
 /* Decodes into `out`, which has room: decoding never lengthens. */
 static int decode(cf_slice text, cf_buffer *out, cf_slice *decoded, cf_error *error)
 {
-    char *start = out->ptr + out->len;
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-        if (c == '%') {
-            int high = i + 1 < text.len ? hex(text.ptr[i + 1]) : -1, low = i + 2 < text.len ? hex(text.ptr[i + 2]) : -1;
-            if (high < 0 || low < 0) return refuse(error, "the URL has a % that is not followed by two hexadecimal digits; a plain % is written %25");
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        out->ptr[out->len++] = c;
-    }
-    *decoded = cf_bytes(start, (size_t)(out->ptr + out->len - start));
-    if (cf_key_fault(*decoded)) return refuse(error, "the URL contains a NUL character, a line break, or bytes that are not UTF-8");
+    size_t      len;
+    const char *fault = cf_percent_decode(text, out->ptr + out->len, &len);
+    if (fault) return refuse(error, fault);
+    *decoded = cf_bytes(out->ptr + out->len, len);
+    out->len += len;
     return CF_OK;
 }
 

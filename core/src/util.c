@@ -87,6 +87,30 @@ const char *cf_key_fault(cf_slice key)
     return NULL;
 }
 
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+const char *cf_percent_decode(cf_slice text, char *out, size_t *len)
+{
+    *len = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        if (c == '%') {
+            int high = i + 1 < text.len ? hex(text.ptr[i + 1]) : -1, low = i + 2 < text.len ? hex(text.ptr[i + 2]) : -1;
+            if (high < 0 || low < 0) return "the URL has a % that is not followed by two hexadecimal digits; a plain % is written %25";
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        out[(*len)++] = c;
+    }
+    return cf_key_fault(cf_bytes(out, *len)) ? "the URL contains a NUL character, a line break, or bytes that are not UTF-8" : NULL;
+}
+
 bool cf_parse_int(cf_slice text, int64_t *number)
 {
     size_t at = 0;

@@ -64,6 +64,10 @@ static inline bool cf_slice_starts(cf_slice text, cf_slice prefix)
  * NULL when it is, otherwise what is wrong with it, as the end of a sentence. */
 const char *cf_key_fault(cf_slice key);
 
+/* Decodes %XX once into `out`, which has room for text.len bytes; `len`: how many there are now. NULL, or a sentence about the
+ * URL that this is a part of: a % without its digits, or bytes that cf_key_fault refuses. */
+const char *cf_percent_decode(cf_slice text, char *out, size_t *len);
+
 /* A canonical decimal integer (no sign but '-', no leading zeros, no "-0") within int64. */
 bool cf_parse_int(cf_slice text, int64_t *number);
 /* Room for any int64 and a terminator. Returns the length. */
