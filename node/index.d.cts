@@ -18,7 +18,7 @@ export const version: string;
  * - `CLOSED`: the store was closed
  * - `FORKED`: the process forked, and this is the child
  * - `EXISTS`: there is such a record already
- * - `AUTH`: the backend refused our credentials
+ * - `AUTH`: the backend refused our credentials or rights, or could not prove who it is (TLS)
  * - `CANCELED`: the caller cancelled
  */
 export type ErrorCode =
@@ -44,10 +44,17 @@ export type Outcome = 'not_applied' | 'applied' | 'unknown';
  */
 export class CounterfoilError extends Error {
   /** `outcome` is `not_applied` when left out. */
-  constructor(message: string, code: ErrorCode, outcome?: Outcome);
+  /** `outcome` is `not_applied` when left out. */
+  constructor(message: string, code: ErrorCode, outcome?: Outcome, receipt?: string);
   readonly name: 'CounterfoilError';
   readonly code: ErrorCode;
   readonly outcome: Outcome;
+  /**
+   * With the outcome `unknown`, of `pop`, `incr` and `set` with `ifAbsent` or `ifEqual`, where the backend keeps receipts (Redis): names this
+   * one call. The same call with this text as the option `receipt` gives the answer that was lost, if the call took effect, and otherwise acts now;
+   * for twice the timeout. Not enumerable, so that logs do not show it.
+   */
+  readonly receipt?: string;
 }
 
 /** Text (well-formed: a lone surrogate is refused), or bytes. At most 1 MiB. A Buffer is a Uint8Array. */
@@ -70,6 +77,33 @@ export interface UrlOptions {
   maxEntries?: number;
   /** memory: evict the least recently used beyond so many bytes of keys, values and bookkeeping. */
   maxBytes?: number;
+
+  // redis:, rediss: and redis+unix:
+
+  /** The database, where the URL's path does not say it. */
+  db?: number;
+  /** With `password`, instead of those in front of the host: as they are, nothing needs to be encoded. */
+  user?: string;
+  password?: string;
+  /** The name of the connection on the server (CLIENT SETNAME): printable ASCII without spaces. Default: counterfoil. */
+  name?: string;
+  /** Seconds for one attempt to connect. Default: 2. */
+  connectTimeout?: number;
+  /** Seconds without any answer, while one is owed, after which a connection is given up. Default: 10. */
+  silence?: number;
+  /** Operations that may wait for an answer at once; what is beyond rejects with `BUSY` at once. Default: 10000. */
+  maxPending?: number;
+  /** The same for the bytes of their commands. Default: 33554432 (32 MiB). */
+  maxPendingBytes?: number;
+  /** `false`: `pop`, `incr`, `ifAbsent` and `ifEqual` leave no receipt on the server, which is quicker, but a lost answer stays unknown. */
+  receipts?: boolean;
+  /** rediss: trust the certificates in this file (PEM) instead of the system's. */
+  tlsCa?: string;
+  /** rediss: the file of our own certificate chain (PEM); with `tlsKey`, that of its key. */
+  tlsCert?: string;
+  tlsKey?: string;
+  /** rediss: the name that the server's certificate must have, where it is not the host. */
+  tlsServerName?: string;
 }
 
 /** When a value ends, and on which condition it is stored. At most one of `ttl`, `expiresAt` and `keepTtl`; at most one condition. */
@@ -86,6 +120,51 @@ export interface SetOptions {
   ifPresent?: boolean;
   /** Only where exactly this value is, byte for byte: compare and set. */
   ifEqual?: Value;
+  /** With `ifAbsent` and `ifEqual`: that of the error of the same call before. See `CounterfoilError.receipt`. */
+  receipt?: string | undefined;
+}
+
+/** That of the error of the same call before: its answer, if it took effect. See `CounterfoilError.receipt`. */
+export interface ReceiptOptions {
+  receipt?: string | undefined;
+}
+
+/** Counted since the store was opened, but for what is now. Each backend has its own beside the first four. */
+export interface Stats {
+  operations: number;
+  errors: number;
+  timeouts: number;
+  /** Now: operations that wait. */
+  pending: number;
+  /** memory, now. */
+  entries?: number;
+  /** memory, now: keys, values and bookkeeping. */
+  bytes?: number;
+  evicted?: number;
+  expired?: number;
+  /** redis, now: 0 or 1. */
+  connected?: number;
+  connects?: number;
+  disconnects?: number;
+  /** redis, now: commands not yet sent. */
+  queued?: number;
+  /** redis, now: sent, not answered. */
+  inFlight?: number;
+  /** redis: reads that brought answers. */
+  roundTrips?: number;
+  bytesSent?: number;
+  bytesReceived?: number;
+  commands?: number;
+  retries?: number;
+  /** redis: answers that nobody waited for any more. */
+  late?: number;
+  /** redis: operations refused with `BUSY`. */
+  busy?: number;
+  /**
+   * redis: how many commands were answered within so many microseconds, but not within half as many: `64`, `128` to `2097152`, and
+   * `more`.
+   */
+  latencyUs?: Record<string, number>;
 }
 
 /**
@@ -93,6 +172,8 @@ export interface SetOptions {
  *
  * - `memory:` private to this store
  * - `memory:NAME` shared by all stores of that name in the process, in workers too
+ * - `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]`, by TLS `rediss://...`, by a unix socket `redis+unix://[USER[:PASSWORD]@]/PATH`. Opening does not
+ *   wait for the server: the first operations do, within their deadlines. One connection, which is made anew by itself
  *
  * or over a backend of your own. Throws `CounterfoilError` with the code `INVALID` for an unknown scheme, option or value out of range.
  *
@@ -105,7 +186,10 @@ export function open(backend: BackendMethods, options?: OpenOptions): Store;
  * An open store. Keys are text: 1 to 1024 bytes of UTF-8 without NUL, CR and LF. Every method gives a promise, and rejects (never
  * throws) with a `CounterfoilError`; a refused argument changes nothing. A miss is `undefined`, never an error.
  *
- * Emits `close` once it is closed. Never emits `error`.
+ * A store with a connection emits `connect` when it can be used (again), `disconnect` when it was lost, `error` when an attempt to connect
+ * failed, and `warning` when the server is set up so that a promise of this library does not hold there (a popped value that can come
+ * back after a restart). The next attempt follows by itself, so nobody has to listen: an `error` that nobody listens to is not thrown, and
+ * such a warning goes to `process.emitWarning` once. Every store emits `close` once it is closed.
  */
 export class Store extends EventEmitter {
   /** Stores are made by `open`. */
@@ -120,16 +204,16 @@ export class Store extends EventEmitter {
   /** Whether it was there. */
   delete(key: string): Promise<boolean>;
   /** Gets and deletes in one step: of any number of concurrent pops of one key, exactly one gets the value. */
-  pop(key: string): Promise<string | undefined>;
+  pop(key: string, options?: ReceiptOptions): Promise<string | undefined>;
   /** The same, as bytes. */
-  popBuffer(key: string): Promise<Buffer | undefined>;
+  popBuffer(key: string, options?: ReceiptOptions): Promise<Buffer | undefined>;
   /** Gives the value so many seconds from now. Whether it was there; it is never created. */
   touch(key: string, ttl: number): Promise<boolean>;
   /**
    * Adds to a decimal number and gives the new one. What is not there is created as `by`, with the ttl; an existing expiry stays.
    * `INVALID` when the value is no canonical decimal integer, or the result would not be a safe integer.
    */
-  incr(key: string, by?: number, options?: { ttl?: number }): Promise<number>;
+  incr(key: string, by?: number, options?: { ttl?: number } & ReceiptOptions): Promise<number>;
   /**
    * The keys that begin with this text, in no order. A key that is there from beginning to end comes exactly once; those that come or go
    * meanwhile may come.
@@ -141,8 +225,8 @@ export class Store extends EventEmitter {
   count(prefix?: string): Promise<number>;
   /** Deletes the keys that begin with this text; how many. Refused when the store's prefix and this one are both empty, unless forced. */
   clear(prefix?: string, options?: { force?: boolean }): Promise<number>;
-  /** Figures: `operations`, `errors`, `timeouts`, `pending`, and the backend's own (memory: `entries`, `bytes`, `evicted`, `expired`). */
-  stats(): Promise<Record<string, number>>;
+  /** Figures: of the store, and of its backend. */
+  stats(): Promise<Stats>;
   /**
    * Closes: operations that wait reject with `CLOSED`, and so does what comes later. A second call gives the same promise. Rejects with what the
    * backend's own `close` threw; the store is closed nevertheless. Should be called: a store over a backend of your own that is
@@ -152,10 +236,19 @@ export class Store extends EventEmitter {
   /** `await using store = open(...)`, where the engine has it. */
   [Symbol.asyncDispose](): Promise<void>;
 
-  on(event: 'close', listener: () => void): this;
+  on<E extends keyof StoreEvents>(event: E, listener: StoreEvents[E]): this;
   on(event: string | symbol, listener: (...args: any[]) => void): this;
-  once(event: 'close', listener: () => void): this;
+  once<E extends keyof StoreEvents>(event: E, listener: StoreEvents[E]): this;
   once(event: string | symbol, listener: (...args: any[]) => void): this;
+}
+
+/** What listeners are given: a sentence, or an error, neither with a password in it. */
+export interface StoreEvents {
+  connect: (message: string) => void;
+  disconnect: (error: CounterfoilError) => void;
+  error: (error: CounterfoilError) => void;
+  warning: (message: string) => void;
+  close: () => void;
 }
 
 type Awaitable<T> = T | PromiseLike<T>;

@@ -9,19 +9,27 @@ const { openBackend } = require('./host.cjs');
 const { nativeOf } = require('./stage.cjs');
 
 const FLAGS = { ifAbsent: native.IF_ABSENT, ifPresent: native.IF_PRESENT, keepTtl: native.KEEP_TTL };
+const RECEIPT = ['receipt'];
+const INCR_OPTIONS = ['ttl', 'receipt'];
 const DEFAULT_TIMEOUT = 5;
 const ours = Symbol('open'); // only open() makes stores
+/** The native half's numbers of events are places in this list. */
+const EVENTS = ['connect', 'disconnect', 'error', 'warning'];
 
 /** The native half of a Store, for the interfaces; INVALID for anything else. */
 let handleOf;
+/** Something happened to a store's connection. */
+let tell;
 
 class Store extends EventEmitter {
   #handle;
   #closed; // a promise of the backend's own close(), when it is written in JavaScript
   #timeout;
   #closing;
+  #warned; // warnings that nobody listened to, each of which the process is told once
 
   static {
+    tell = (store, event, what) => store.#tell(EVENTS[event], what);
     handleOf = (store) => {
       if (typeof store !== 'object' || store === null || !(#handle in store)) throw invalid('the store must be one that open() gave');
       return store.#handle;
@@ -50,8 +58,8 @@ class Store extends EventEmitter {
   set(key, value, options) {
     try {
       if (options === undefined) return Promise.resolve(this.#handle.set(key, value));
-      const { flags, ttl, expiresAt, ifEqual } = setOptions(options);
-      return Promise.resolve(this.#handle.set(key, value, flags, ttl, expiresAt, ifEqual));
+      const { flags, ttl, expiresAt, ifEqual, receipt } = setOptions(options);
+      return Promise.resolve(this.#handle.set(key, value, flags, ttl, expiresAt, ifEqual, receipt));
     } catch (error) { return Promise.reject(error); }
   }
 
@@ -59,12 +67,18 @@ class Store extends EventEmitter {
     try { return Promise.resolve(this.#handle.delete(key)); } catch (error) { return Promise.reject(error); }
   }
 
-  pop(key) {
-    try { return Promise.resolve(this.#handle.pop(key)); } catch (error) { return Promise.reject(error); }
+  pop(key, options) {
+    try {
+      if (options === undefined) return Promise.resolve(this.#handle.pop(key));
+      return Promise.resolve(this.#handle.pop(key, known(options, RECEIPT).receipt));
+    } catch (error) { return Promise.reject(error); }
   }
 
-  popBuffer(key) {
-    try { return Promise.resolve(this.#handle.popBuffer(key)); } catch (error) { return Promise.reject(error); }
+  popBuffer(key, options) {
+    try {
+      if (options === undefined) return Promise.resolve(this.#handle.popBuffer(key));
+      return Promise.resolve(this.#handle.popBuffer(key, known(options, RECEIPT).receipt));
+    } catch (error) { return Promise.reject(error); }
   }
 
   touch(key, ttl) {
@@ -73,7 +87,9 @@ class Store extends EventEmitter {
 
   incr(key, by = 1, options = undefined) {
     try {
-      return Promise.resolve(this.#handle.incr(key, by, options === undefined ? undefined : known(options, ['ttl']).ttl));
+      if (options === undefined) return Promise.resolve(this.#handle.incr(key, by));
+      const { ttl, receipt } = known(options, INCR_OPTIONS);
+      return Promise.resolve(this.#handle.incr(key, by, ttl, receipt));
     } catch (error) { return Promise.reject(error); }
   }
 
@@ -106,7 +122,7 @@ class Store extends EventEmitter {
   }
 
   stats() {
-    try { return Promise.resolve(this.#handle.stats()); } catch (error) { return Promise.reject(error); }
+    try { return Promise.resolve(figures(this.#handle.stats())); } catch (error) { return Promise.reject(error); }
   }
 
   close() {
@@ -133,6 +149,18 @@ class Store extends EventEmitter {
     }
   }
 
+  #tell(event, what) {
+    if (event === 'error' && this.listenerCount('error') === 0) return; // the next attempt follows by itself: no reason to end the process
+    if (event === 'warning' && this.listenerCount('warning') === 0) {
+      this.#warned ??= new Set();
+      if (this.#warned.has(what)) return;
+      this.#warned.add(what);
+      process.emitWarning(what, 'CounterfoilWarning');
+      return;
+    }
+    this.emit(event, what);
+  }
+
   // What a store holds is nobody's business in a log.
   toJSON() { return {}; }
   [inspect.custom]() { return this.#closing === undefined ? 'Store { open }' : 'Store { closed }'; }
@@ -153,7 +181,7 @@ function known(options, names) {
 
 function setOptions(options) {
   if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
-  let flags = 0, ttl, expiresAt, ifEqual;
+  let flags = 0, ttl, expiresAt, ifEqual, receipt;
   for (const name of Object.keys(options)) {
     const value = options[name];
     switch (name) {
@@ -173,6 +201,9 @@ function setOptions(options) {
         ifEqual = value;
         flags |= native.IF_EQUAL;
         break;
+      case 'receipt':
+        receipt = value;
+        break;
       case 'ifAbsent':
       case 'ifPresent':
       case 'keepTtl':
@@ -180,10 +211,20 @@ function setOptions(options) {
         else if (value !== false && value !== undefined) throw invalid(`${name} must be true or false`);
         break;
       default:
-        throw invalid(`unknown option: ${name} (known: ttl, expiresAt, keepTtl, ifAbsent, ifPresent, ifEqual)`);
+        throw invalid(`unknown option: ${name} (known: ttl, expiresAt, keepTtl, ifAbsent, ifPresent, ifEqual, receipt)`);
     }
   }
-  return { flags, ttl, expiresAt, ifEqual };
+  return { flags, ttl, expiresAt, ifEqual, receipt };
+}
+
+/** The figures by their names here: bytes_sent is bytesSent, and the histogram of round trips is one object, us_64 its 64. */
+function figures(given) {
+  const result = {};
+  for (const [name, value] of Object.entries(given)) {
+    if (name.startsWith('us_')) (result.latencyUs ??= {})[name.slice(3)] = value;
+    else result[name.replace(/_[a-z]/g, (pair) => pair[1].toUpperCase())] = value;
+  }
+  return result;
 }
 
 /** Options that are not ours are the URL's: maxEntries: 3 is ?max_entries=3. Which there are, the backend knows. */
@@ -193,11 +234,12 @@ function withUrlOptions(url, options) {
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean' && typeof value !== 'bigint') {
-      throw invalid(`option ${name} must be a string, a number or a boolean`);
+      throw invalid(`option ${name} must be a string, a number or a boolean (a file is given by its path)`);
     }
+    const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : value;
     const snake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     try {
-      result += `${separator}${encodeURIComponent(snake)}=${encodeURIComponent(value)}`;
+      result += `${separator}${encodeURIComponent(snake)}=${encodeURIComponent(text)}`;
     } catch {
       throw invalid(`option ${name} has a lone surrogate, which is not text`);
     }
@@ -212,11 +254,15 @@ function open(urlOrBackend, options = {}) {
   const staged = stage === undefined ? undefined : nativeOf(stage);
   if (stage !== undefined && staged === undefined) throw invalid('stage must be a Stage of counterfoil/testing');
   if (typeof urlOrBackend === 'string') {
-    const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged);
-    return new Store(ours, handle, undefined, timeout);
+    // At the end of the tick: what a listener throws is then nobody's but the process's, and the others are told nevertheless.
+    const listener = (event, what) => process.nextTick(tell, store, event, what);
+    const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged, listener);
+    const store = new Store(ours, handle, undefined, timeout);
+    return store;
   }
   if (typeof urlOrBackend === 'function') throw invalid('open() takes a backend object: an instance of this class, not the class');
   if (typeof urlOrBackend !== 'object' || urlOrBackend === null) throw invalid('open() takes a URL or a backend object');
+  if (urlOrBackend instanceof URL) throw invalid('open() takes the URL as a string: its href');
   for (const name of Object.keys(rest)) throw invalid(`unknown option: ${name} (with a backend object: prefix, ttl, timeout, stage)`);
   const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged);
   return new Store(ours, handle, closed, timeout ?? DEFAULT_TIMEOUT);

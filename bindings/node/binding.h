@@ -58,7 +58,7 @@ struct Loop {
     Stage        *stage;   // NULL: the real machine
     cf_loop      *loop;    // NULL once freed
     Store        *stores;  // open on it
-    uv_poll_s    *poll;    // NULL until the first pending operation
+    uv_poll_s    *poll;    // NULL until it is watched
     napi_async_context context;
     napi_ref      resource;
     Pending      *spare;
@@ -131,7 +131,7 @@ napi_value text_to_js(napi_env env, cf_slice bytes, bool *bad);
 napi_value bytes_to_js(napi_env env, cf_slice bytes);
 
 // A CounterfoilError, or NULL when the environment is going away.
-napi_value error_to_js(Env *env, const cf_error *error);
+napi_value error_to_js(Env *env, const cf_error *error, cf_slice receipt = cf_slice());
 void throw_error(Env *env, const cf_error *error);
 void throw_status(Env *env, int status, const char *text);
 // What a failed operation is to its caller: what the host's backend threw, unchanged, or a CounterfoilError.
@@ -146,6 +146,8 @@ Env  *env_get(napi_env napi);
 
 // The loop for stores on this stage (NULL: on the real machine). CF_OK, or the status of cf_loop_new.
 int   loop_for(Env *env, Stage *stage, Loop **out);
+// Has libuv watch its descriptor, if it does not yet: what connects by itself must be heard of while nothing is awaited. False: it cannot.
+bool  loop_watch(Loop *loop);
 // Around every call into the core that can submit, finish or close.
 void  loop_enter(Loop *loop);
 void  loop_leave(Loop *loop);

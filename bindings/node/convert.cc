@@ -165,15 +165,17 @@ napi_value bytes_to_js(napi_env env, cf_slice bytes)
     return napi_create_buffer_copy(env, bytes.len, bytes.len > 0 ? bytes.ptr : "", nullptr, &buffer) == napi_ok ? buffer : nullptr;
 }
 
-napi_value error_to_js(Env *env, const cf_error *error)
+napi_value error_to_js(Env *env, const cf_error *error, cf_slice receipt)
 {
     const char *sentence = error->text[0] != '\0' ? error->text : cf_status_name(error->status);
-    napi_value  type = nullptr, arguments[3] = {nullptr, nullptr, nullptr}, made = nullptr;
+    napi_value  type = nullptr, arguments[4] = {nullptr, nullptr, nullptr, nullptr}, made = nullptr;
+    size_t      count = receipt.len > 0 ? 4 : 3;
     if (napi_get_reference_value(env->napi, env->error_class, &type) != napi_ok || type == nullptr ||
         napi_create_string_utf8(env->napi, sentence, NAPI_AUTO_LENGTH, &arguments[0]) != napi_ok ||
         napi_create_string_utf8(env->napi, cf_status_name(error->status), NAPI_AUTO_LENGTH, &arguments[1]) != napi_ok ||
         napi_create_string_utf8(env->napi, cf_outcome_name(error->outcome), NAPI_AUTO_LENGTH, &arguments[2]) != napi_ok ||
-        napi_new_instance(env->napi, type, 3, arguments, &made) != napi_ok)
+        (count == 4 && napi_create_string_latin1(env->napi, receipt.ptr, receipt.len, &arguments[3]) != napi_ok) ||
+        napi_new_instance(env->napi, type, count, arguments, &made) != napi_ok)
         return nullptr;
     return made;
 }
@@ -201,7 +203,7 @@ napi_value failure_to_js(Env *env, cf_op *op)
             return nullptr;
         return thrown;
     }
-    return error_to_js(env, cf_op_error(op));
+    return error_to_js(env, cf_op_error(op), cf_op_receipt(op));
 }
 
 static napi_value page_to_js(napi_env env, cf_op *op, cf_error *failure)

@@ -1,7 +1,8 @@
 // The environment (main thread or worker) and its loops: one descriptor each, watched by libuv.
 //
-// A loop is watched from its first pending operation on. It keeps the process alive while operations are in flight (each has a
-// deadline, so that ends) and never otherwise. What is submitted in one tick is flushed once, at its end.
+// A loop is watched as soon as a store that has a connection of its own opens on it, else from its first pending operation on. It keeps the
+// process alive while operations are in flight (each has a deadline, so that ends) and never otherwise. What is submitted in one tick is
+// flushed once, at its end.
 #include "binding.h"
 
 #include <initializer_list>
@@ -237,9 +238,11 @@ static bool watch(Loop *loop)
     return true;
 }
 
+bool loop_watch(Loop *loop) { return loop->poll != nullptr || watch(loop); }
+
 bool loop_began(Loop *loop)
 {
-    if (loop->poll == nullptr && !watch(loop)) return false;
+    if (!loop_watch(loop)) return false;
     if (loop->in_flight++ == 0) uv_ref(reinterpret_cast<uv_handle_s *>(loop->poll));
     return true;
 }

@@ -182,7 +182,20 @@ static bool take_seconds(Env *env, napi_value value, const char *what, int (*con
     return false;
 }
 
-// get, getBuffer, delete, pop, popBuffer (key)
+typedef Holder<CF_RECEIPT_LEN + 8> ReceiptHolder;
+
+// The receipt of a call that was lost, where one is given. False: thrown. What it must look like is the core's to say.
+template <size_t N> static bool take_receipt(const Call<N> &call, size_t at, ReceiptHolder *holder, cf_request *request)
+{
+    if (is_undefined(call.env->napi, call.at[at])) return true;
+    switch (take_string(call.env->napi, call.at[at], holder->room, sizeof holder->room, &holder->heap, CF_RECEIPT_LEN, &holder->slice)) {
+    case TAKE_OK: request->receipt = holder->slice; return true;
+    case TAKE_NO_MEMORY: throw_status(call.env, CF_ENOMEM, "out of memory"); return false;
+    default: throw_status(call.env, CF_EINVAL, "receipt must be a string, that of an error"); return false;
+    }
+}
+
+// get, getBuffer, delete (key)
 template <int KIND, int FORM> static napi_value by_key(napi_env napi, napi_callback_info info)
 {
     Call<1>   call;
@@ -193,10 +206,24 @@ template <int KIND, int FORM> static napi_value by_key(napi_env napi, napi_callb
     return submit(call.env, call.store, &request, FORM);
 }
 
-// set(key, value, flags, ttl, expiresAt, expected)
+// pop, popBuffer (key, receipt)
+template <int FORM> static napi_value method_pop(napi_env napi, napi_callback_info info)
+{
+    Call<2>       call;
+    KeyHolder     key;
+    ReceiptHolder receipt;
+    cf_request    request = request_of(CF_OP_POP);
+    if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key)) return nullptr;
+    if (call.count > 1 && !take_receipt(call, 1, &receipt, &request)) return nullptr;
+    request.key = key.slice;
+    return submit(call.env, call.store, &request, FORM);
+}
+
+// set(key, value, flags, ttl, expiresAt, expected, receipt)
 static napi_value method_set(napi_env napi, napi_callback_info info)
 {
-    Call<6>     call;
+    Call<7>       call;
+    ReceiptHolder receipt;
     KeyHolder   key;
     ValueHolder value, expected;
     if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key) || !take_value(call.env, call.at[1], "the value", &value)) return nullptr;
@@ -213,6 +240,7 @@ static napi_value method_set(napi_env napi, napi_callback_info info)
             if (!take_value(call.env, call.at[5], "ifEqual", &expected)) return nullptr;
             request.expected = expected.slice;
         }
+        if (!take_receipt(call, 6, &receipt, &request)) return nullptr;
     }
     return submit(call.env, call.store, &request, FORM_HIT);
 }
@@ -231,12 +259,13 @@ static napi_value method_touch(napi_env napi, napi_callback_info info)
     return submit(call.env, call.store, &request, FORM_HIT);
 }
 
-// incr(key, by, ttl)
+// incr(key, by, ttl, receipt)
 static napi_value method_incr(napi_env napi, napi_callback_info info)
 {
-    Call<3>   call;
-    KeyHolder key;
-    double    by = 0;
+    Call<4>       call;
+    KeyHolder     key;
+    ReceiptHolder receipt;
+    double        by = 0;
     if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the key", &key)) return nullptr;
     if (napi_get_value_double(napi, call.at[1], &by) != napi_ok || !(by >= -static_cast<double>(CF_NUMBER_MAX) && by <= static_cast<double>(CF_NUMBER_MAX)) ||
         by != static_cast<double>(static_cast<int64_t>(by))) {
@@ -250,6 +279,7 @@ static napi_value method_incr(napi_env napi, napi_callback_info info)
         if (!take_seconds(call.env, call.at[2], "ttl", cf_ttl_from_seconds, &request.ttl_ms)) return nullptr;
         request.flags = CF_TTL;
     }
+    if (!take_receipt(call, 3, &receipt, &request)) return nullptr;
     return submit(call.env, call.store, &request, FORM_NUMBER);
 }
 
@@ -443,11 +473,31 @@ static void finalize(napi_env napi, void *data, void *)
     delete store;
 }
 
-// new Handle(url, undefined, undefined, prefix, ttl, timeout, stage) or new Handle(dispatch, shape, identity, prefix, ttl, timeout, stage)
+// Something happened to the connection: listener(event, text or error), which the handle holds and which only puts it down for the end of
+// the tick. So no listener of the program runs inside the loop, and what one throws is thrown where node expects it.
+static void on_event(void *user, int event, const cf_error *what)
+{
+    Store            *store = static_cast<Store *>(user);
+    Env              *env = store->env;
+    napi_env          napi = env->napi;
+    napi_handle_scope handles = nullptr;
+    napi_value        handle = nullptr, listener = nullptr, self = nullptr, at[2] = {nullptr, nullptr}, result = nullptr;
+    bool              bad = event == CF_EVENT_DISCONNECT || event == CF_EVENT_ERROR, waiting = false;
+    if (env->leaving || napi_open_handle_scope(napi, &handles) != napi_ok) return;
+    if (napi_get_reference_value(napi, store->handle, &handle) == napi_ok && handle != nullptr && (self = undefined(napi)) != nullptr &&
+        napi_get_named_property(napi, handle, "listener", &listener) == napi_ok && napi_create_int32(napi, event, &at[0]) == napi_ok &&
+        (bad ? (at[1] = error_to_js(env, what)) != nullptr : napi_create_string_utf8(napi, what->text, NAPI_AUTO_LENGTH, &at[1]) == napi_ok))
+        (void)!napi_call_function(napi, self, listener, 2, at, &result);
+    // No stack or no memory left in the engine: then this news is lost.
+    if (napi_is_exception_pending(napi, &waiting) == napi_ok && waiting) (void)!napi_get_and_clear_last_exception(napi, &result);
+    (void)!napi_close_handle_scope(napi, handles);
+}
+
+// new Handle(url, undefined, undefined, prefix, ttl, timeout, stage, listener) or new Handle(dispatch, shape, identity, prefix, ttl, timeout, stage)
 static napi_value construct(napi_env napi, napi_callback_info info)
 {
-    size_t          count = 7;
-    napi_value      at[7], self = nullptr;
+    size_t          count = 8;
+    napi_value      at[8], self = nullptr;
     void           *data = nullptr, *identity = nullptr;
     napi_valuetype  type;
     KeyHolder       prefix;
@@ -491,6 +541,7 @@ static napi_value construct(napi_env napi, napi_callback_info info)
     // The handle holds what its native half refers to weakly.
     if (hosted && (napi_set_named_property(napi, self, "dispatch", at[0]) != napi_ok || napi_set_named_property(napi, self, "identity", at[2]) != napi_ok))
         return nullptr;
+    if (!hosted && napi_set_named_property(napi, self, "listener", at[7]) != napi_ok) return nullptr;
     int status = loop_for(env, stage, &loop);
     if (status != CF_OK) {
         throw_status(env, status, status == CF_ENOMEM ? "out of memory" : "the system gives no descriptor for the loop");
@@ -505,8 +556,11 @@ static napi_value construct(napi_env napi, napi_callback_info info)
             status = cf_open_backend(loop->loop, host_table(host), host_backend(host), &options, &store->store, &error);
             if (status == CF_OK) store->host = host;
         }
+    } else if (!loop_watch(loop)) {
+        status = cf_error_set(&error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the event loop cannot watch the store's descriptor");
     } else {
         status = cf_open(loop->loop, url.slice, &options, &store->store, &error);
+        if (status == CF_OK) cf_store_on_event(store->store, on_event, store);
     }
     if (status == CF_OK) {
         store->loop = loop;
@@ -529,8 +583,8 @@ napi_status store_define(napi_env napi, napi_value exports)
         METHOD("getBuffer", (by_key<CF_OP_GET, FORM_BYTES>)),
         METHOD("set", method_set),
         METHOD("delete", (by_key<CF_OP_DELETE, FORM_HIT>)),
-        METHOD("pop", (by_key<CF_OP_POP, FORM_TEXT>)),
-        METHOD("popBuffer", (by_key<CF_OP_POP, FORM_BYTES>)),
+        METHOD("pop", method_pop<FORM_TEXT>),
+        METHOD("popBuffer", method_pop<FORM_BYTES>),
         METHOD("touch", method_touch),
         METHOD("incr", method_incr),
         METHOD("scan", method_scan),

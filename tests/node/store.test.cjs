@@ -295,7 +295,44 @@ test('a refusal says what there is', async () => {
   const store = open('memory:');
   await assert.rejects(store.set('a', 'b', { TTL: 1 }), /unknown option: TTL \(known: ttl, /);
   await assert.rejects(store.set('a', 'b', { expiresAt: new Date(NaN) }), /expiresAt must be a valid Date/);
-  await assert.rejects(store.incr('a', 1, { tll: 1 }), /unknown option: tll \(known: ttl\)/);
+  await assert.rejects(store.incr('a', 1, { tll: 1 }), /unknown option: tll \(known: ttl, receipt\)/);
   assert.throws(() => open({ get() {}, set() {}, delete() {} }, { maxEntries: 3 }), { code: 'INVALID', message: /unknown option: maxEntries \(with a backend object: prefix, / });
   assert.throws(() => open(class { get() {} set() {} delete() {} }), { code: 'INVALID', message: /an instance of this class/ });
+});
+
+test('a receipt is text, and only for the calls that have one', async () => {
+  const store = open('memory:');
+  const receipt = '0123456789abcdef'.repeat(2);
+  await fails(store.pop('a', { receipt }), 'NOT_SUPPORTED');
+  await fails(store.popBuffer('a', { receipt }), 'NOT_SUPPORTED');
+  await fails(store.incr('a', 1, { receipt }), 'NOT_SUPPORTED');
+  await fails(store.set('a', 'b', { receipt, ifAbsent: true }), 'NOT_SUPPORTED');
+  await fails(store.set('a', 'b', { receipt }), 'INVALID');
+  for (const wrong of ['x', receipt.toUpperCase(), `${receipt}0`, 'é'.repeat(16), 'x'.repeat(10000), 5, null, Buffer.from(receipt)]) {
+    await fails(store.pop('a', { receipt: wrong }), 'INVALID');
+    await fails(store.popBuffer('a', { receipt: wrong }), 'INVALID');
+    await fails(store.incr('a', 1, { receipt: wrong }), 'INVALID');
+    await fails(store.set('a', 'b', { receipt: wrong, ifAbsent: true }), 'INVALID');
+  }
+  await fails(store.pop('a', { reciept: receipt }), 'INVALID');
+  await fails(store.pop('a', null), 'INVALID');
+  assert.equal(await store.incr('a', 1, { receipt: undefined, ttl: undefined }), 1);
+  assert.equal(await store.pop('a', { receipt: undefined }), '1');
+  assert.equal(await store.set('a', 'b', { receipt: undefined }), true);
+});
+
+test('the receipt of an error is there for the program, and in no log', () => {
+  const error = new CounterfoilError('lost', 'UNAVAILABLE', 'unknown', 'the-receipt');
+  assert.equal(error.receipt, 'the-receipt');
+  assert.deepEqual(Object.keys(error), ['code', 'outcome']);
+  assert.doesNotMatch(inspect(error) + JSON.stringify(error), /the-receipt/);
+  assert.equal('receipt' in new CounterfoilError('lost', 'UNAVAILABLE', 'unknown'), false);
+});
+
+test('what is not the text of a URL, or no value of an option, is refused by name', () => {
+  assert.throws(() => open(new URL('redis://localhost')), { code: 'INVALID', message: /URL as a string/ });
+  for (const value of [Buffer.from('x'), new URL('file:///x'), null, {}, Symbol('x'), () => {}]) {
+    assert.throws(() => open('rediss://localhost', { tlsCa: value }), { code: 'INVALID', message: /option tlsCa must be a string, a number or a boolean/ });
+  }
+  assert.throws(() => open('redis://localhost', { password: 'a\ud800' }), { code: 'INVALID', message: /option password has a lone surrogate/ });
 });

@@ -17,8 +17,17 @@ async function stores(): Promise<void> {
   const many: Map<string, string | undefined> = await store.getMany(new Set(['a']));
   for await (const key of store.scan('p')) key.toUpperCase();
   const removed: number = (await store.clear('p', { force: true })) + (await store.count());
-  const figures: Record<string, number> = await store.stats();
+  const { operations, entries, latencyUs }: counterfoil.Stats = await store.stats();
+  const figures: number = operations + (entries ?? 0) + (latencyUs?.['64'] ?? 0);
   store.on('close', () => {}).once('close', () => {});
+  store.on('connect', (text) => text.toUpperCase()).on('disconnect', (error) => error.code).on('error', (error) => error.outcome);
+  store.once('warning', (text: string) => {});
+  const receipt: string | undefined = new CounterfoilError('x', 'TIMEOUT', 'unknown').receipt;
+  await store.pop('a', { receipt });
+  await store.incr('a', 1, { receipt, ttl: 1 });
+  await store.set('a', 'b', { ifAbsent: true, receipt });
+  open('rediss://localhost', { user: 'u', password: 'p', db: 1, name: 'n', connectTimeout: 1, silence: 1, maxPending: 1, maxPendingBytes: 65536,
+    receipts: false, tlsCa: 'a', tlsCert: 'b', tlsKey: 'c', tlsServerName: 'd' });
   await store[Symbol.asyncDispose]();
   void [text, bytes, stored, number, many, removed, figures, await store.pop('a'), await store.popBuffer('a'), await store.touch('a', 1), await store.delete('a')];
 
@@ -34,6 +43,10 @@ async function stores(): Promise<void> {
   store.set('a', 'b', { if_absent: true });
   // @ts-expect-error a miss is undefined, and must be thought of
   (await store.get('a')).length;
+  // @ts-expect-error a get has no receipt
+  store.get('a', { receipt });
+  // @ts-expect-error a certificate is given by the path of its file
+  open('rediss://localhost', { tlsCa: Buffer.from('x') });
   // @ts-expect-error touch needs a ttl
   store.touch('a');
   // @ts-expect-error stores are made by open
