@@ -44,7 +44,6 @@ export type Outcome = 'not_applied' | 'applied' | 'unknown';
  */
 export class CounterfoilError extends Error {
   /** `outcome` is `not_applied` when left out. */
-  /** `outcome` is `not_applied` when left out. */
   constructor(message: string, code: ErrorCode, outcome?: Outcome, receipt?: string);
   readonly name: 'CounterfoilError';
   readonly code: ErrorCode;

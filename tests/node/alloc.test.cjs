@@ -7,8 +7,11 @@
 const { describe, test } = require('node:test');
 const assert = require('node:assert/strict');
 const { Stage } = require('counterfoil/testing');
-const { backends } = require('./support/backends.cjs');
+const { backends: all } = require('./support/backends.cjs');
 const { allCases, act, compare, lacks, openOptions, interfacesOf } = require('./support/play.cjs');
+
+// A connection that fails for want of memory is tried again later, which on a stage never comes: tests/c moves the time for Redis.
+const backends = all.filter((backend) => !backend.shared);
 
 const isNoMemory = (error) => error?.code === 'NO_MEMORY';
 

@@ -18,7 +18,7 @@ for (const backend of backends) {
       const missing = lacks(story, backend);
       if (missing.length > 0) continue;
       test(`${story.file}: ${story.name}`, async () => {
-        const stage = new Stage();
+        const stage = backend.stage?.() ?? new Stage();
         await play(story, backend, stage);
         assert.equal(stage.blocks, 0, 'blocks that nobody released');
       });

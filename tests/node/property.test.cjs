@@ -9,6 +9,7 @@ const fc = require('fast-check');
 const { open } = require('counterfoil');
 const { Stage } = require('counterfoil/testing');
 const { FullBackend, promised } = require('./support/backends.cjs');
+const { openApart, ServerStage } = require('./support/redis.cjs');
 const { MapBackend } = require('../../examples/js_backend.cjs');
 
 const seed = Number(process.env.COUNTERFOIL_SEED ?? Date.now() % 2 ** 31);
@@ -89,18 +90,20 @@ const BACKENDS = {
   'JavaScript, values': [150, (options) => open(new FullBackend(options.stage), options)],
   'JavaScript, promises': [60, (options) => open(promised(new FullBackend(options.stage)), options)],
   'JavaScript, derived': [150, (options) => open(new MapBackend(() => options.stage.now().getTime()), options)],
+  redis: [60, (options) => openApart('CLOCK', options), () => new ServerStage()],
 };
 
-for (const [name, [runs, make]] of Object.entries(BACKENDS)) {
+for (const [name, [runs, make, makeStage = () => new Stage()]] of Object.entries(BACKENDS)) {
   test(`random histories over ${name}`, async (t) => {
     t.diagnostic(`seed ${seed} (COUNTERFOIL_SEED repeats it)`);
     await fc.assert(
       fc.asyncProperty(fc.commands(commands, { maxCommands: 60 }), async (history) => {
-        const stage = new Stage();
+        const stage = makeStage();
         const store = make({ stage, prefix: 'p:' });
         try {
           await fc.asyncModelRun(() => ({ model: new Model(), real: { store, stage } }), history);
         } finally {
+          await store.clear();
           await store.close();
         }
         assert.equal(stage.blocks, 0);

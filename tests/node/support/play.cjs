@@ -129,7 +129,8 @@ async function play(story, backend, stage) {
     assert.throws(() => backend.open(options, query), (error) => error instanceof CounterfoilError && error.code === story.open_error);
     return;
   }
-  const store = backend.open(options, query);
+  const bare = story.steps.some((step) => step.do === 'clear' && step.prefix === '' && step.error !== undefined);
+  const store = backend.shared && bare ? backend.bare(options) : backend.open(options, query);
   try {
     const interfaces = interfacesOf(story, store);
     for (const [i, step] of story.steps.entries()) {
@@ -147,12 +148,20 @@ async function play(story, backend, stage) {
         }
       }
     }
+    if (backend.shared) {
+      if (bare) await Promise.all(story.steps.filter((step) => step.do === 'set').map((step) => store.delete(said(step.key))));
+      else await store.clear('', { force: true });
+    }
   } finally {
     await store.close();
   }
 }
 
 /** Whether the case asks for something that the backend declares that it lacks. */
-const lacks = (story, backend) => (story.needs ?? []).filter((need) => !backend.has.includes(need));
+function lacks(story, backend) {
+  const needs = [...(story.needs ?? [])];
+  if (story.steps?.some((step) => step.do === 'advance')) needs.push('clock');
+  return needs.filter((need) => !backend.has.includes(need));
+}
 
 module.exports = { allCases, play, act, compare, lacks, failure, openOptions, interfacesOf, collect };
