@@ -283,7 +283,9 @@ in a whole fill and so shows what else the machine did: its best round is given 
 
 
 def main(build: str, *options: str) -> None:
-    scale = QUICK if "--quick" in options else FULL
+    if unknown := set(options) - {"--quick"}:
+        raise SystemExit(f"bench: unknown option {unknown.pop()}: bench/run memory [--quick]")
+    scale = QUICK if options else FULL
     before = os.getloadavg()[0]
     seen = measure(build, scale)
     after = os.getloadavg()[0]
