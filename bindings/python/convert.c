@@ -6,14 +6,18 @@
 
 /* ----------------------------------------------------------------------------------------------------------- errors -- */
 
-PyObject *cfpy_raise(cfpy_state *state, int status, int outcome, const char *text)
+static PyObject *make(cfpy_state *state, int status, int outcome, const char *text, cf_slice receipt)
 {
     if (state->make_error == NULL) { /* the interpreter is going away */
         PyErr_SetString(PyExc_RuntimeError, text);
         return NULL;
     }
-    PyObject *error = PyObject_CallFunction(state->make_error, "sssO", cf_status_name(status), cf_outcome_name(outcome), text,
-                                            Py_False);
+    return PyObject_CallFunction(state->make_error, "sssOz#", cf_status_name(status), cf_outcome_name(outcome), text, Py_False,
+                                 receipt.len ? receipt.ptr : NULL, (Py_ssize_t)receipt.len);
+}
+
+static PyObject *raise_made(PyObject *error)
+{
     if (error == NULL)
         return NULL;
     PyErr_SetObject((PyObject *)Py_TYPE(error), error);
@@ -21,9 +25,25 @@ PyObject *cfpy_raise(cfpy_state *state, int status, int outcome, const char *tex
     return NULL;
 }
 
+PyObject *cfpy_raise(cfpy_state *state, int status, int outcome, const char *text)
+{
+    return raise_made(make(state, status, outcome, text, cf_bytes(NULL, 0)));
+}
+
 PyObject *cfpy_raise_error(cfpy_state *state, const cf_error *error)
 {
     return cfpy_raise(state, error->status, error->outcome, error->text);
+}
+
+PyObject *cfpy_raise_failed(cfpy_state *state, const cf_op *op)
+{
+    const cf_error *error = cf_op_error(op);
+    return raise_made(make(state, error->status, error->outcome, error->text, cf_op_receipt(op)));
+}
+
+PyObject *cfpy_error(cfpy_state *state, const cf_error *error)
+{
+    return make(state, error->status, error->outcome, error->text, cf_bytes(NULL, 0));
 }
 
 PyObject *cfpy_type_name(PyObject *object)

@@ -42,10 +42,11 @@ static int module_exec(PyObject *module)
     state->store_type = make_type(module, &cfpy_store_spec, true);
     state->async_store_type = make_type(module, &cfpy_async_store_spec, true);
     state->op_type = make_type(module, &cfpy_op_spec, true);
+    state->waiter_type = make_type(module, &cfpy_waiter_spec, false);
     state->stage_type = make_type(module, &cfpy_stage_spec, true);
     state->host_type = make_type(module, &cfpy_host_spec, false);
-    if (state->store_type == NULL || state->async_store_type == NULL || state->op_type == NULL || state->stage_type == NULL ||
-        state->host_type == NULL)
+    if (state->store_type == NULL || state->async_store_type == NULL || state->op_type == NULL || state->waiter_type == NULL ||
+        state->stage_type == NULL || state->host_type == NULL)
         return -1;
     return 0;
 }
@@ -58,9 +59,13 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT((PyObject *)state->store_type);
     Py_VISIT((PyObject *)state->async_store_type);
     Py_VISIT((PyObject *)state->op_type);
+    Py_VISIT((PyObject *)state->waiter_type);
     Py_VISIT((PyObject *)state->stage_type);
     Py_VISIT((PyObject *)state->host_type);
     Py_VISIT(state->make_error);
+    Py_VISIT(state->running_loop);
+    Py_VISIT(state->task_type);
+    Py_VISIT(state->cancelled);
     Py_VISIT(state->keep);
     Py_VISIT(state->datetime);
     Py_VISIT(state->hosts);
@@ -76,9 +81,13 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->store_type);
     Py_CLEAR(state->async_store_type);
     Py_CLEAR(state->op_type);
+    Py_CLEAR(state->waiter_type);
     Py_CLEAR(state->stage_type);
     Py_CLEAR(state->host_type);
     Py_CLEAR(state->make_error);
+    Py_CLEAR(state->running_loop);
+    Py_CLEAR(state->task_type);
+    Py_CLEAR(state->cancelled);
     Py_CLEAR(state->keep);
     Py_CLEAR(state->datetime);
     Py_CLEAR(state->hosts);
@@ -114,9 +123,30 @@ static PyObject *module_ttl_ms(PyObject *module, PyObject *seconds)
     return PyLong_FromLongLong(ms);
 }
 
+PyDoc_STRVAR(tell_doc, "tell(callback, argument, /)\n--\n\n"
+                       "Calls callback(argument). What it raises goes to sys.unraisablehook, but for a Ctrl-C, which stays one.");
+static PyObject *module_tell(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "tell() takes 2 arguments");
+        return NULL;
+    }
+    PyObject *done = PyObject_CallFunctionObjArgs(args[0], args[1], NULL);
+    if (done == NULL && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_Clear();
+        PyErr_SetInterrupt(); /* for the call that is waiting here, or whatever comes next */
+    } else if (done == NULL) {
+        PyErr_WriteUnraisable(args[0]);
+    }
+    Py_XDECREF(done);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
     {"version", module_version, METH_NOARGS, version_doc},
     {"ttl_ms", module_ttl_ms, METH_O, ttl_ms_doc},
+    {"tell", CFPY_METHOD(module_tell), METH_FASTCALL, tell_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,7 +6,7 @@
  *   stage.c    the staged platform for tests
  *
  * THE GIL. Every call of the core is made with the GIL held, except cf_op_wait_for of a pooled loop. Such a loop remembers the thread
- * state it gave up (`saved`), so that a slot that is called from inside the wait can take it back: with the thread's own
+ * state it gave up (`saved`), so that a slot or an event that is called from inside the wait can take it back: with the thread's own
  * state and not PyGILState, which knows the main interpreter only.
  *
  * NO GLOBALS. A store points to the state of the module that made it and keeps that module alive. */
@@ -30,7 +30,7 @@
     X(force) X(get) X(id) X(if_absent) X(if_equal) X(if_present) X(incr) X(keep_ttl) X(key) X(limit) X(notify) X(nth)       \
     X(outcome) X(pending) X(pop) X(prefix) X(scan) X(seconds) X(send) X(set) X(set_if) X(spawn) X(stage) X(state) X(stop)   \
     X(target) X(throw_, "throw") X(ticket) X(timeout) X(timestamp) X(touch) X(ttl) X(utcoffset) X(value) X(wait) X(error)   \
-    X(link)
+    X(link) X(call_soon) X(connections) X(context) X(loop) X(receipt) X(run) X(soon) X(told, "_told") X(watch)
 
 #define CFPY_NAME_FIELD_1(name)         PyObject *name;
 #define CFPY_NAME_FIELD_2(name, text)   PyObject *name;
@@ -42,8 +42,9 @@ typedef struct cfpy_names {
 } cfpy_names;
 
 typedef struct cfpy_state {
-    PyTypeObject *store_type, *async_store_type, *op_type, *stage_type, *host_type;
+    PyTypeObject *store_type, *async_store_type, *op_type, *waiter_type, *stage_type, *host_type;
     PyObject     *make_error; /* counterfoil.errors.make                                       */
+    PyObject     *running_loop, *task_type, *cancelled; /* of asyncio, once a store is opened there; task_type may be NULL */
     PyObject     *keep;       /* counterfoil.Backend.KEEP                                      */
     PyObject     *datetime;   /* datetime.datetime                                             */
     PyObject     *hosts;      /* id of a backend object -> its host, borrowed, as an integer   */
@@ -53,6 +54,8 @@ typedef struct cfpy_state {
 typedef struct cfpy_host  cfpy_host;
 typedef struct cfpy_store cfpy_store;
 typedef struct cfpy_loop  cfpy_loop;
+typedef struct cfpy_waiting cfpy_waiting;
+typedef struct cfpy_waiter cfpy_waiter;
 
 /* ------------------------------------------------------------------------------------------------------ convert.c -- */
 
@@ -85,6 +88,9 @@ PyObject *cfpy_string(cf_slice slice);
 /* Raise, and return NULL. */
 PyObject *cfpy_raise(cfpy_state *state, int status, int outcome, const char *text);
 PyObject *cfpy_raise_error(cfpy_state *state, const cf_error *error);
+PyObject *cfpy_raise_failed(cfpy_state *state, const cf_op *op); /* with its receipt, if it has one */
+/* The exception itself. New reference, or NULL with another exception. */
+PyObject *cfpy_error(cfpy_state *state, const cf_error *error);
 PyObject *cfpy_raise_type(cfpy_state *state, const char *what, const char *wanted, PyObject *given);
 /* Raises an exception object as it is, with the traceback it has. */
 PyObject *cfpy_raise_object(PyObject *exception);
@@ -94,6 +100,19 @@ PyObject *cfpy_caught(void);
 PyObject *cfpy_type_name(PyObject *object);
 
 /* ---------------------------------------------------------------------------------------------------------- loop.c -- */
+
+/* What cf_store_stats says, added up. The names are static. */
+#define CFPY_FIGURES 48
+typedef struct cfpy_figures {
+    int count;
+    struct {
+        const char *name;
+        int64_t     value;
+    } of[CFPY_FIGURES];
+} cfpy_figures;
+
+/* A cf_stat_fn whose `user` are cfpy_figures. */
+void cfpy_figures_add(void *figures, const char *name, int64_t value);
 
 /* A core loop with the one store that is opened on it. */
 struct cfpy_loop {
@@ -105,11 +124,15 @@ struct cfpy_loop {
     PyThreadState *holder;  /* who uses it; NULL: idle. Only compared, never followed                                       */
     unsigned       depth;   /* calls inside each other                                                                      */
     bool           waiting; /* inside cf_op_wait_for, without the GIL                                                        */
+    bool           asked;   /* stats() of another thread waits for this one's figures                                       */
+    int64_t        idle_at; /* when it came back                                                                            */
+    cfpy_figures  *seen;    /* what it said to the last stats() of another thread                                            */
     PyObject      *thrown;  /* what Backend.close threw                                                                     */
 };
 
-#define CFPY_IDLE_MAX 8 /* loops that a store keeps for later */
-#define CFPY_RETIRED  8 /* figures of loops that it did not keep */
+#define CFPY_IDLE_MAX    8     /* loops over a backend of Python that a store keeps for later */
+#define CFPY_IDLE_MS     60000 /* how long it keeps a connection that nobody uses              */
+#define CFPY_CONNECTIONS 1000  /* the most that may be asked for                              */
 
 struct cfpy_store {
     PyObject_HEAD
@@ -118,7 +141,12 @@ struct cfpy_store {
     bool        asynchronous;
     bool        single; /* memory: never waits, never calls out; one loop for all threads, the GIL is the checkout */
     bool        open;
-    cfpy_loop  *loops;
+    cfpy_loop  *loops; /* of a pool: the one that came back last is the first */
+
+    unsigned      connections; /* a pool of connections: at most so many; 0: it is none */
+    cfpy_waiting *waiting;     /* threads that wait for one of them, the first to come first */
+    long          pid;         /* of the process that they are threads of */
+    int64_t       refused;     /* how many have waited in vain */
 
     PyObject       *url;   /* text, or NULL with a host */
     cfpy_host      *host;  /* a backend written in Python, or NULL */
@@ -128,24 +156,29 @@ struct cfpy_store {
 
     PyObject *link;    /* async: how to wait in this event loop (aio.py) */
     PyObject *tasks;   /* async: ticket -> the task that will settle it */
-    bool      flushing; /* async: a flush is scheduled */
+
+    PyObject     *event_loop; /* asyncio: the event loop, which op.c then speaks to by itself */
+    int           watched;    /* asyncio: the descriptor that is watched, or -1               */
+    bool          flushing;   /* asyncio: a flush is scheduled for the end of the tick        */
+    bool          running;    /* asyncio: inside the read callback, which flushes at its end  */
+    size_t        unsent;     /* asyncio: submitted since the last flush                      */
+    size_t        early;      /* asyncio: so many of them are flushed before the end          */
+    cfpy_waiter  *woken, **woken_end; /* asyncio: whom the read callback will step            */
 
     PyObject *notify;  /* close(): called when the last busy loop is gone */
     PyObject *thrown;  /* what Backend.close threw */
     PyObject *closing; /* async: the awaitable that Backend.close returned */
 
-    struct {
-        const char *name;
-        int64_t     value;
-    } retired[CFPY_RETIRED];
+    cfpy_figures retired; /* of loops that were not kept */
 };
 
 /* Opens the first loop. 0, or -1 with the exception. */
 int cfpy_loop_open(cfpy_store *store);
 
-/* A loop for one call, or NULL with the exception (ClosedError among them). Every one is given back by cfpy_checkin, which closes it
+/* A loop for one call, or NULL with the exception (ClosedError and, where all connections are in use, BusyError among them). `left` (may be
+ * NULL) is what of the store's timeout is left after the wait for it; 0: all of it. Every one is given back by cfpy_checkin, which closes it
  * when the store was closed meanwhile. Both keep a set exception. */
-cfpy_loop *cfpy_checkout(cfpy_store *store);
+cfpy_loop *cfpy_checkout(cfpy_store *store, int64_t *left);
 void       cfpy_checkin(cfpy_loop *loop);
 
 /* Waits for a pending operation, answering signals. 0, or -1 with the exception of a signal handler. */
@@ -153,6 +186,9 @@ int cfpy_wait(cfpy_loop *loop, cf_op *op);
 
 /* Closes what is idle, leaves the rest to check-in. Returns how many loops other threads still use. */
 Py_ssize_t cfpy_close(cfpy_store *store);
+
+/* The figures of all loops. */
+void cfpy_figures_of(cfpy_store *store, cfpy_figures *out);
 
 /* For code of ours that the core calls: takes the GIL back if a wait gave it up. */
 bool cfpy_enter(cfpy_loop *loop);
@@ -198,17 +234,27 @@ typedef struct cfpy_call {
     int64_t       default_ttl; /* SecondaryStorage: for a set without ttl        */
 } cfpy_call;
 
-int cfpy_submit(cf_store *store, const cfpy_call *call, cf_done_fn done, void *user, cf_op **op);
+/* `timeout_ms` 0: the store's. */
+int cfpy_submit(cf_store *store, const cfpy_call *call, int64_t timeout_ms, cf_done_fn done, void *user, cf_op **op);
 /* The result of a finished operation. New reference, or NULL with the exception. */
 PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode);
 /* Submits and returns the awaitable. */
 PyObject *cfpy_op_submit(cfpy_store *store, const cfpy_call *call);
 /* An awaitable that raises the current exception when it is awaited. */
 PyObject *cfpy_op_failed(cfpy_store *store);
+/* Finds out whether the store's event loop is one of asyncio. */
+int cfpy_op_prepare(cfpy_store *store);
+/* Sends what was submitted. */
+void cfpy_op_flush(cfpy_store *store);
+/* The read callback will run the loop now; `outer`: and call cfpy_op_step after it. */
+void cfpy_op_stepping(cfpy_store *store, cfpy_loop *loop, bool outer);
+/* After the read callback has run the loop: steps the tasks whose operations have finished. 0, or -1 with an exception that is the
+ * event loop's to handle (KeyboardInterrupt, SystemExit). */
+int cfpy_op_step(cfpy_store *store);
 
 cf_stage *cfpy_stage_of(PyObject *stage);
 
-extern PyType_Spec cfpy_store_spec, cfpy_async_store_spec, cfpy_op_spec, cfpy_stage_spec, cfpy_host_spec;
+extern PyType_Spec cfpy_store_spec, cfpy_async_store_spec, cfpy_op_spec, cfpy_waiter_spec, cfpy_stage_spec, cfpy_host_spec;
 
 /* Puts a new reference in a field and then lets go of the old one: what that runs must find the new one. */
 #define CFPY_REPLACE(field, object)                                                                                          \

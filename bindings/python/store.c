@@ -6,17 +6,18 @@
 
 /* ------------------------------------------------------------------------------------------------- submit and result -- */
 
-int cfpy_submit(cf_store *store, const cfpy_call *call, cf_done_fn done, void *user, cf_op **op)
+int cfpy_submit(cf_store *store, const cfpy_call *call, int64_t timeout_ms, cf_done_fn done, void *user, cf_op **op)
 {
     if (call->what == CFPY_SUBMIT) {
         cf_request request = call->request;
         request.size = sizeof request;
+        request.timeout_ms = timeout_ms;
         request.done = done;
         request.user = user;
         return cf_submit(store, &request, op);
     }
     const cf_request *in = &call->request;
-    const cf_call     how = {.timeout_ms = 0, .done = done, .user = user};
+    const cf_call     how = {.timeout_ms = timeout_ms, .done = done, .user = user};
     cf_storage        storage = {.store = store};
     cf_secondary      secondary = {.store = store, .ttl_ms = call->default_ttl};
     switch (call->what) {
@@ -61,7 +62,7 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
     int status = cf_op_status(op);
     if (status != CF_OK) {
         PyObject *thrown = status == CF_EHOST ? cfpy_host_thrown(op) : NULL;
-        return thrown ? cfpy_raise_object(thrown) : cfpy_raise_error(state, cf_op_error(op));
+        return thrown ? cfpy_raise_object(thrown) : cfpy_raise_failed(state, op);
     }
     switch (mode) {
     case CFPY_AS_TEXT: {
@@ -94,12 +95,13 @@ static PyObject *perform(cfpy_store *self, const cfpy_call *call)
     if (self->asynchronous)
         return cfpy_op_submit(self, call);
 
-    cfpy_loop *loop = cfpy_checkout(self);
+    int64_t    left;
+    cfpy_loop *loop = cfpy_checkout(self, &left);
     if (loop == NULL)
         return NULL;
     cf_op    *op;
     PyObject *result = NULL;
-    int       rc = cfpy_submit(loop->store, call, NULL, NULL, &op);
+    int       rc = cfpy_submit(loop->store, call, left, NULL, NULL, &op);
     if (op == NULL)
         cfpy_raise(self->state, rc, CF_NOT_APPLIED, "no memory for an operation");
     else if (rc != CF_PENDING || cfpy_wait(loop, op) == 0)
@@ -173,32 +175,58 @@ static PyObject *store_delete(FASTCALL)
     return keyed(self, CF_OP_DELETE, CFPY_AS_HIT, given[0]);
 }
 
+/* What an error gave, given back. Not given and None are none. */
+static int receipt_of(cfpy_state *state, PyObject *given, cf_request *request)
+{
+    if (given == NULL || given == Py_None)
+        return 0;
+    if (cfpy_text(state, given, "receipt", &request->receipt) < 0)
+        return -1;
+    if (request->receipt.len > 0)
+        return 0;
+    cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "the receipt is none that a failed call gave"); /* to the core, empty is not given */
+    return -1;
+}
+
+static PyObject *pop(cfpy_store *self, const char *name, cfpy_mode mode, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    cfpy_names *names = &self->state->names;
+    if (nargs == 1 && kwnames == NULL)
+        return keyed(self, CF_OP_POP, mode, args[0]);
+    PyObject       *given[2];
+    PyObject *const wanted[] = {names->key, names->receipt};
+    if (cfpy_arguments(name, args, nargs, kwnames, wanted, 2, 1, 1, given) < 0)
+        return NULL;
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = mode, .request = {.kind = CF_OP_POP}};
+    if (cfpy_text(self->state, given[0], "a key", &call.request.key) < 0 || receipt_of(self->state, given[1], &call.request) < 0)
+        return refuse(self);
+    return perform(self, &call);
+}
+
 static PyObject *store_pop(FASTCALL)
 {
     SELF(object);
-    ONE("pop", key)
-    return keyed(self, CF_OP_POP, CFPY_AS_TEXT, given[0]);
+    return pop(self, "pop", CFPY_AS_TEXT, args, nargs, kwnames);
 }
 
 static PyObject *store_pop_bytes(FASTCALL)
 {
     SELF(object);
-    ONE("pop_bytes", key)
-    return keyed(self, CF_OP_POP, CFPY_AS_BYTES, given[0]);
+    return pop(self, "pop_bytes", CFPY_AS_BYTES, args, nargs, kwnames);
 }
 
 static PyObject *store_set(FASTCALL)
 {
     SELF(object);
-    enum { KEY, VALUE, TTL, EXPIRES_AT, IF_ABSENT, IF_PRESENT, IF_EQUAL, KEEP_TTL, COUNT };
+    enum { KEY, VALUE, TTL, EXPIRES_AT, IF_ABSENT, IF_PRESENT, IF_EQUAL, KEEP_TTL, RECEIPT, COUNT };
     PyObject *given[COUNT];
     if (nargs == 2 && kwnames == NULL) {
         memset(given, 0, sizeof given);
         given[KEY] = args[0];
         given[VALUE] = args[1];
     } else {
-        PyObject *const wanted[] = {names->key,       names->value,      names->ttl,      names->expires_at,
-                                    names->if_absent, names->if_present, names->if_equal, names->keep_ttl};
+        PyObject *const wanted[] = {names->key,        names->value,    names->ttl,      names->expires_at, names->if_absent,
+                                    names->if_present, names->if_equal, names->keep_ttl, names->receipt};
         if (cfpy_arguments("set", args, nargs, kwnames, wanted, COUNT, 2, 2, given) < 0)
             return NULL;
     }
@@ -228,10 +256,10 @@ static PyObject *store_set(FASTCALL)
         fine = cfpy_value(state, given[IF_EQUAL], "if_equal", &expected) == 0;
         request->expected = expected.slice;
     }
+    fine = fine && receipt_of(state, given[RECEIPT], request) == 0;
     result = fine ? perform(self, &call) : refuse(self);
     cfpy_bytes_release(&value);
-    if (fine)
-        cfpy_bytes_release(&expected);
+    cfpy_bytes_release(&expected);
     return result;
 }
 
@@ -252,9 +280,9 @@ static PyObject *store_touch(FASTCALL)
 static PyObject *store_incr(FASTCALL)
 {
     SELF(object);
-    PyObject       *given[3];
-    PyObject *const wanted[] = {names->key, names->by, names->ttl};
-    if (cfpy_arguments("incr", args, nargs, kwnames, wanted, 3, 3, 1, given) < 0)
+    PyObject       *given[4];
+    PyObject *const wanted[] = {names->key, names->by, names->ttl, names->receipt};
+    if (cfpy_arguments("incr", args, nargs, kwnames, wanted, 4, 3, 1, given) < 0)
         return NULL;
     cfpy_call call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_NUMBER, .request = {.kind = CF_OP_INCR, .by = 1}};
     if (cfpy_text(self->state, given[0], "a key", &call.request.key) < 0 ||
@@ -265,6 +293,8 @@ static PyObject *store_incr(FASTCALL)
         if (cfpy_ttl(self->state, given[2], &call.request.ttl_ms) < 0)
             return refuse(self);
     }
+    if (receipt_of(self->state, given[3], &call.request) < 0)
+        return refuse(self);
     return perform(self, &call);
 }
 
@@ -403,20 +433,26 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
     if (self->state != NULL)
         return cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "this store has been opened already");
 
-    enum { TARGET, FLAGS, PREFIX, TTL, TIMEOUT, STAGE, LINK, COUNT };
+    enum { TARGET, FLAGS, PREFIX, TTL, TIMEOUT, STAGE, LINK, CONNECTIONS, COUNT };
     cfpy_names     *names = &state->names;
     PyObject       *given[COUNT];
-    PyObject *const wanted[] = {names->target, names->flags, names->prefix, names->ttl, names->timeout, names->stage, names->link};
+    PyObject *const wanted[] = {names->target,  names->flags, names->prefix, names->ttl,
+                                names->timeout, names->stage, names->link,   names->connections};
     if (cfpy_arguments("_open", args, nargs, kwnames, wanted, COUNT, COUNT, COUNT, given) < 0)
         return NULL;
 
     cf_open_options options = {.size = sizeof options};
     cf_error        error;
     double          seconds;
+    int64_t         connections;
     long            flags = PyLong_AsLong(given[FLAGS]);
     cf_slice        url;
     if (flags == -1 && PyErr_Occurred())
         return NULL;
+    if (cfpy_integer(state, given[CONNECTIONS], "max_connections", &connections) < 0)
+        return NULL;
+    if (connections < 1 || connections > CFPY_CONNECTIONS)
+        return cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "max_connections must be from 1 to 1000");
     if (cfpy_text(state, given[PREFIX], "prefix", &options.prefix) < 0 ||
         (given[TTL] != Py_None && cfpy_ttl(state, given[TTL], &options.ttl_ms) < 0) ||
         cfpy_seconds(state, given[TIMEOUT], "timeout", &seconds) < 0)
@@ -430,6 +466,7 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
         if (cfpy_text(state, given[TARGET], "the URL", &url) < 0)
             return NULL;
         self->single = url.len >= 7 && memcmp(url.ptr, "memory:", 7) == 0;
+        self->connections = self->single ? 0 : (unsigned)connections;
         self->url = given[TARGET];
         Py_INCREF(self->url);
     } else {
@@ -452,7 +489,7 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
         self->link = given[LINK];
         Py_INCREF(self->link);
         self->tasks = PyDict_New();
-        if (self->tasks == NULL)
+        if (self->tasks == NULL || cfpy_op_prepare(self) < 0)
             return NULL;
     }
     if (cfpy_loop_open(self) < 0)
@@ -499,20 +536,13 @@ static PyObject *store_is_closed(PyObject *object, void *unused)
     return PyBool_FromLong(!((cfpy_store *)object)->open);
 }
 
-static void add_figure(void *user, const char *name, int64_t value)
+/* us_64, us_128 ... us_more: the histogram, as {bound: count}. */
+static int set_latency(PyObject *latencies, const char *bound, PyObject *count)
 {
-    PyObject *figures = user, *sum = NULL;
-    PyObject *key = PyErr_Occurred() ? NULL : PyUnicode_FromString(name);
-    if (key == NULL)
-        return;
-    PyObject *before = PyDict_GetItemWithError(figures, key);
-    int64_t   already = before ? PyLong_AsLongLong(before) : 0;
-    if (!PyErr_Occurred())
-        sum = PyLong_FromLongLong(already + value);
-    if (sum != NULL)
-        (void)PyDict_SetItem(figures, key, sum);
-    Py_XDECREF(sum);
-    Py_DECREF(key);
+    PyObject *key = strcmp(bound, "more") == 0 ? PyFloat_FromDouble(Py_HUGE_VAL) : PyLong_FromString(bound, NULL, 10);
+    int       rc = key ? PyObject_SetItem(latencies, key, count) : -1;
+    Py_XDECREF(key);
+    return rc;
 }
 
 static PyObject *store_stats(PyObject *object, PyObject *unused)
@@ -521,23 +551,27 @@ static PyObject *store_stats(PyObject *object, PyObject *unused)
     (void)unused;
     if (!self->open)
         return cfpy_raise(self->state, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
-    PyObject *figures = PyDict_New();
-    if (figures == NULL)
-        return NULL;
-    int64_t elsewhere = 0;
-    for (cfpy_loop *loop = self->loops; loop != NULL; loop = loop->next) {
-        if (cf_loop_forked(loop->loop) && loop->depth > 0)
-            continue;
-        if (loop->waiting) /* another thread is inside it without the GIL */
-            elsewhere++;
+    cfpy_figures sum;
+    cfpy_figures_of(self, &sum);
+    PyObject *figures = PyDict_New(), *latencies = NULL;
+    int       rc = figures ? 0 : -1;
+    for (int i = 0; i < sum.count && rc == 0; i++) {
+        const char *name = sum.of[i].name;
+        PyObject   *value = PyLong_FromLongLong(sum.of[i].value);
+        if (value == NULL)
+            rc = -1;
+        else if (strncmp(name, "us_", 3) != 0)
+            rc = PyDict_SetItemString(figures, name, value);
+        else if (latencies != NULL)
+            rc = set_latency(latencies, name + 3, value);
+        else if ((latencies = PyDict_New()) == NULL || PyDict_SetItemString(figures, "latency_us", latencies) < 0)
+            rc = -1;
         else
-            cf_store_stats(loop->store, add_figure, figures);
+            rc = set_latency(latencies, name + 3, value);
+        Py_XDECREF(value);
     }
-    if (elsewhere > 0)
-        add_figure(figures, "pending", elsewhere);
-    for (int i = 0; i < CFPY_RETIRED && self->retired[i].name != NULL; i++)
-        add_figure(figures, self->retired[i].name, self->retired[i].value);
-    if (PyErr_Occurred())
+    Py_XDECREF(latencies);
+    if (rc < 0)
         Py_CLEAR(figures);
     return figures;
 }
@@ -551,23 +585,27 @@ static PyObject *store_run(PyObject *object, PyObject *unused)
     (void)unused;
     if (!self->open)
         return PyLong_FromLong(-1);
-    cfpy_loop *loop = cfpy_checkout(self);
+    cfpy_loop *loop = cfpy_checkout(self, NULL);
     if (loop == NULL)
         return NULL;
+    bool outer = loop->depth == 1 && !self->running;
+    cfpy_op_stepping(self, loop, outer);
     int rc = loop->depth == 1 ? cf_loop_run(loop->loop, 0) : 0;
-    int fd = cf_loop_fd(loop->loop);
     cfpy_checkin(loop);
+    if (outer && cfpy_op_step(self) < 0)
+        return NULL;
     if (rc < 0)
         return cfpy_raise(self->state, rc, CF_UNKNOWN, "the loop of an AsyncStore cannot run now");
-    return PyLong_FromLong(self->open ? fd : -1);
+    self->watched = self->open ? cf_loop_fd(self->loops->loop) : -1;
+    return PyLong_FromLong(self->watched);
 }
 
 static PyObject *store_flush(PyObject *object, PyObject *unused)
 {
     SELF(object);
     (void)unused;
-    if (self->open && self->loops != NULL && !cf_loop_forked(self->loops->loop))
-        cf_loop_flush(self->loops->loop);
+    cfpy_op_flush(self);
+    self->flushing = false;
     Py_RETURN_NONE;
 }
 
@@ -583,7 +621,7 @@ static PyObject *store_settle(FASTCALL)
         return NULL;
     if (!self->open) /* the late result of a task that was not cancelled in time */
         Py_RETURN_NONE;
-    cfpy_loop *loop = cfpy_checkout(self);
+    cfpy_loop *loop = cfpy_checkout(self, NULL);
     if (loop == NULL)
         return NULL;
     cfpy_host_settle(loop, ticket, given[1], given[2] == Py_None ? NULL : given[2]);
@@ -607,6 +645,7 @@ static int store_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->notify);
     Py_VISIT(self->thrown);
     Py_VISIT(self->closing);
+    Py_VISIT(self->event_loop);
     return 0;
 }
 
@@ -649,6 +688,7 @@ static int store_clear_slot(PyObject *object)
     Py_CLEAR(self->notify);
     Py_CLEAR(self->thrown);
     Py_CLEAR(self->closing);
+    Py_CLEAR(self->event_loop);
     return 0;
 }
 
@@ -670,37 +710,39 @@ static void store_dealloc(PyObject *object)
 }
 
 #define KEY_DOC "key: text of 1 to 1024 bytes in UTF-8, without NUL, CR or LF."
+#define RECEIPT_DOC                                                                                                            \
+    "receipt: what the error of the same call had as `receipt`, when its answer was lost: gives that call's answer if it took effect,\n" \
+    "and otherwise acts now. For a short while only: see Error.receipt."
 
 PyDoc_STRVAR(get_doc, "get($self, key)\n--\n\nThe text under a key, or None. A value that is not UTF-8 is CorruptError: see get_bytes.\n\n" KEY_DOC);
 PyDoc_STRVAR(get_bytes_doc, "get_bytes($self, key)\n--\n\nThe bytes under a key, or None.");
 PyDoc_STRVAR(set_doc,
-             "set($self, key, value, *, ttl=None, expires_at=None, if_absent=False,\n    if_present=False, if_equal=None, keep_ttl=False)\n--\n\n"
+             "set($self, key, value, *, ttl=None, expires_at=None, if_absent=False,\n    if_present=False, if_equal=None, keep_ttl=False, receipt=None)\n--\n\n"
              "Stores a value and returns True, or False when a condition did not hold and nothing was changed.\n\n" KEY_DOC "\n"
              "value: text or bytes-like, up to 1 MiB.\n"
              "ttl: seconds it lives, more than 0 and at most ten years; None: the store's ttl.\n"
              "expires_at: instead of ttl, an aware datetime; one that is not in the future deletes.\n"
              "keep_ttl: instead of both, the value that is replaced hands on its expiry.\n"
              "if_absent, if_present: only when there is no value, or one. if_equal: only when the value is exactly this one.\n"
-             "The condition is checked and the value stored in one step.");
+             "The condition is checked and the value stored in one step.\n" RECEIPT_DOC);
 PyDoc_STRVAR(delete_doc, "delete($self, key)\n--\n\nDeletes, and returns whether there was a value.");
-PyDoc_STRVAR(pop_doc, "pop($self, key)\n--\n\n"
+PyDoc_STRVAR(pop_doc, "pop($self, key, *, receipt=None)\n--\n\n"
                       "Gets and deletes in one step: of any number of concurrent pops of a key exactly one gets the text, the others None.\n"
-                      "A value that is not UTF-8 is deleted, and CorruptError says so: see pop_bytes.");
-PyDoc_STRVAR(pop_bytes_doc, "pop_bytes($self, key)\n--\n\nAs pop, for bytes.");
+                      "A value that is not UTF-8 is deleted, and CorruptError says so: see pop_bytes.\n" RECEIPT_DOC);
+PyDoc_STRVAR(pop_bytes_doc, "pop_bytes($self, key, *, receipt=None)\n--\n\nAs pop, for bytes.");
 PyDoc_STRVAR(touch_doc, "touch($self, key, ttl)\n--\n\n"
                         "Lets a value live for ttl seconds from now, and returns whether there is one. Never changes or creates a value.");
-PyDoc_STRVAR(incr_doc, "incr($self, key, by=1, ttl=None)\n--\n\n"
+PyDoc_STRVAR(incr_doc, "incr($self, key, by=1, ttl=None, *, receipt=None)\n--\n\n"
                        "Adds to the decimal number under a key in one step and returns the sum. Where there is none it becomes `by`, with this ttl\n"
-                       "(None: the store's); a number that is there keeps its expiry. Within +-(2**53 - 1).");
+                       "(None: the store's); a number that is there keeps its expiry. Within +-(2**53 - 1).\n" RECEIPT_DOC);
 PyDoc_STRVAR(count_doc, "count($self, prefix=\'\')\n--\n\nHow many keys start with a prefix.");
 PyDoc_STRVAR(clear_doc, "clear($self, prefix=\'\', force=False)\n--\n\n"
                         "Deletes every key that starts with a prefix and returns how many. Refused when both this prefix and the store's are empty,\n"
                         "because that would be everybody's keys: force=True means it.");
 PyDoc_STRVAR(stats_doc, "stats($self)\n--\n\n"
-                        "Figures of this store since it was opened: operations, errors, timeouts, pending, and the backend's own (memory: entries,\n"
-                        "bytes, evicted, expired).");
+                        "Figures of this store since it was opened, all of its connections together: see counterfoil.Stats.");
 PyDoc_STRVAR(page_doc, "_page($self, prefix, cursor)\n--\n\nOne page of a scan: keys, and the cursor of the next page or None.");
-PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link)\n--\n\nOpens. For store.py and aio.py.");
+PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link,\n    connections)\n--\n\nOpens. For store.py and aio.py.");
 PyDoc_STRVAR(close_doc, "_close($self, notify, /)\n--\n\n"
                         "Closes what is idle. False when calls of other threads still run: the last of them calls notify().");
 PyDoc_STRVAR(closing_doc, "_closing($self)\n--\n\nRaises what Backend.close threw, or gives the awaitable that it returned, or None.");

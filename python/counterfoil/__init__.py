@@ -32,7 +32,7 @@ from .errors import (
 )
 from .interfaces.secondary import SecondaryStorage
 from .interfaces.storage import Storage
-from .store import Store, open
+from .store import Stats, Store, open
 
 __all__ = [
     "AuthError",
@@ -50,6 +50,7 @@ __all__ = [
     "NoMemoryError",
     "NotSupportedError",
     "SecondaryStorage",
+    "Stats",
     "Storage",
     "Store",
     "UnavailableError",

@@ -16,14 +16,24 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
 from . import _native
 from .backend import describe
-from .errors import CanceledError, InvalidError
+from .errors import CanceledError, Error, InvalidError
 from .interfaces.secondary import AsyncSecondaryStorage as SecondaryStorage
 from .interfaces.storage import AsyncStorage as Storage
-from .store import Listeners, Option, backend_name, check_keys, with_options
+from .store import (
+    Event,
+    Listeners,
+    OfError,
+    OfNothing,
+    OfText,
+    Option,
+    backend_name,
+    check_keys,
+    with_options,
+)
 
 if TYPE_CHECKING:
     import trio
@@ -40,46 +50,23 @@ class _Task(Protocol):
 class _Link(ABC):
     """How a store waits in one kind of event loop: one descriptor watched, one flush at the end of a tick.
 
-    The native store calls the methods without an underscore."""
+    The native store calls the methods without an underscore. In asyncio it does the rest itself (op.c)."""
 
+    loop: asyncio.AbstractEventLoop | None = None
     _store: "weakref.ref[AsyncStore]"
-
-    def __init__(self) -> None:
-        self._descriptor = -1
-        self._flushing = False
+    _descriptor = -1
 
     def attach(self, store: "AsyncStore") -> None:
         self._store = weakref.ref(store)  # the event loop must not keep a store alive that everybody has dropped
 
-    def pending(self, descriptor: int) -> None:
-        """An operation is pending: see that the loop is run and flushed. InvalidError in a foreign event loop."""
-        self._check()
-        self._watch(descriptor)
-        if not self._flushing:
-            self._flushing = True
-            self._soon(self._flush)
-
     def _flush(self) -> None:
-        self._flushing = False
         store = self._store()
         if store is not None:
             store._flush()
 
     @abstractmethod
-    def _check(self) -> None:
-        """InvalidError in a foreign event loop."""
-
-    @abstractmethod
-    def _watch(self, descriptor: int) -> None:
+    def watch(self, descriptor: int) -> None:
         """Watches this descriptor (below 0: none) and no other."""
-
-    @abstractmethod
-    def _soon(self, callback: Callable[[], None]) -> None:
-        """Calls it at the end of the tick."""
-
-    @abstractmethod
-    async def wait(self, op: _native.Op[Any]) -> None:
-        """Waits until a pending operation has finished; cancelled, it cancels the operation."""
 
     @abstractmethod
     def spawn(self, awaitable: Awaitable[object], ticket: int) -> _Task:
@@ -95,48 +82,36 @@ async def _awaited(awaitable: Awaitable[object]) -> object:
 
 
 class _AsyncioLink(_Link):
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        super().__init__()
+        self.loop = asyncio.get_running_loop()
 
     def _check(self) -> None:
+        """InvalidError in a foreign event loop."""
         try:
-            here = asyncio.get_running_loop() is self._loop
+            here = asyncio.get_running_loop() is self.loop
         except RuntimeError:
             here = False
         if not here:
             raise InvalidError(_ELSEWHERE)
 
-    def _soon(self, callback: Callable[[], None]) -> None:
-        self._loop.call_soon(callback)
+    def soon(self) -> None:
+        """Flushes at the end of the tick."""
+        self.loop.call_soon(self._flush)
 
-    def _watch(self, descriptor: int) -> None:
+    def watch(self, descriptor: int) -> None:
         if descriptor == self._descriptor:
             return
         self.stop()
         if descriptor >= 0:
-            self._loop.add_reader(descriptor, self._run)
+            self.loop.add_reader(descriptor, self._run)
             self._descriptor = descriptor
 
     def _run(self) -> None:
         store = self._store()
         if store is not None:
-            self._watch(store._run())
-
-    async def wait(self, op: _native.Op[Any]) -> None:
-        self._check()
-        future = self._loop.create_future()
-
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        op.notify(wake)
-        try:
-            await future
-        except BaseException:
-            op.cancel()
-            raise
+            self.watch(store._run())
 
     def spawn(self, awaitable: Awaitable[object], ticket: int) -> _Task:
         self._check()
@@ -144,9 +119,9 @@ class _AsyncioLink(_Link):
         if asyncio.isfuture(awaitable):
             task = awaitable
         elif asyncio.iscoroutine(awaitable):
-            task = self._loop.create_task(awaitable)
+            task = self.loop.create_task(awaitable)
         else:
-            task = self._loop.create_task(_awaited(awaitable))
+            task = self.loop.create_task(_awaited(awaitable))
 
         def settle(task: "asyncio.Future[object]") -> None:
             error: BaseException | None
@@ -163,8 +138,8 @@ class _AsyncioLink(_Link):
 
     def stop(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0 and not self._loop.is_closed():
-            self._loop.remove_reader(descriptor)
+        if descriptor >= 0 and not self.loop.is_closed():
+            self.loop.remove_reader(descriptor)
 
 
 class _AsyncioTask:
@@ -183,7 +158,7 @@ class _TrioLink(_Link):
         import trio
 
         self._token = trio.lowlevel.current_trio_token()
-        super().__init__()
+        self._flushing = False
 
     def _check(self) -> None:
         import trio
@@ -195,10 +170,19 @@ class _TrioLink(_Link):
         if not here:
             raise InvalidError(_ELSEWHERE)
 
-    def _soon(self, callback: Callable[[], None]) -> None:
-        self._token.run_sync_soon(callback)
+    def pending(self, descriptor: int) -> None:
+        """An operation is pending: see that the loop is run and flushed. InvalidError in a foreign event loop."""
+        self._check()
+        self.watch(descriptor)
+        if not self._flushing:
+            self._flushing = True
+            self._token.run_sync_soon(self._flush)
 
-    def _watch(self, descriptor: int) -> None:
+    def _flush(self) -> None:
+        self._flushing = False
+        super()._flush()
+
+    def watch(self, descriptor: int) -> None:
         import trio
 
         if descriptor == self._descriptor:
@@ -221,10 +205,11 @@ class _TrioLink(_Link):
             store = self._store()
             if store is None:
                 return
-            self._watch(store._run())
+            self.watch(store._run())
             del store
 
     async def wait(self, op: _native.Op[Any]) -> None:
+        """Waits until a pending operation has finished; cancelled, it cancels the operation."""
         import trio
 
         self._check()
@@ -339,7 +324,10 @@ class AsyncStore(_native.AsyncStore):
         self._link = _link()
         self._link.attach(self)
         flags = 0 if isinstance(target, str) else describe(target, blocking=False)
-        self._open(target, flags, prefix, ttl, timeout, stage, self._link)
+        self._open(target, flags, prefix, ttl, timeout, stage, self._link, 1)
+        if isinstance(target, str) and self._name != "memory":
+            # A connection lives also while nobody awaits anything: it is made and made again, and events are told.
+            self._link.watch(self._run())
 
     def __repr__(self) -> str:
         return f"<counterfoil.aio.AsyncStore: {self._name}{', closed' if self.closed else ''}>"
@@ -393,11 +381,26 @@ class AsyncStore(_native.AsyncStore):
             if closing is not None:
                 await closing
         finally:
-            self._listeners.call()
+            self._listeners.closed()
 
-    def on(self, event: Literal["close"], callback: Callable[[], object]) -> None:
-        """Calls callback() once when the store is closed by close(). "close" is the only event of this version."""
-        self._listeners.add(event, callback)
+    @overload
+    def on(self, event: Literal["connect", "warning"], callback: OfText) -> OfText: ...
+    @overload
+    def on(self, event: Literal["disconnect", "error"], callback: OfError) -> OfError: ...
+    @overload
+    def on(self, event: Literal["close"], callback: OfNothing) -> OfNothing: ...
+    def on(self, event: str, callback: Any) -> Any:
+        """As `counterfoil.Store.on`; the callbacks are plain functions, called from the event loop, also while nothing
+        is awaited."""
+        return self._listeners.add(event, callback)
+
+    def off(self, event: Event, callback: Callable[..., object]) -> None:
+        """Takes one back that `on` was given; one that is not there is fine."""
+        self._listeners.remove(event, callback)
+
+    def _told(self, event: str, what: str | Error) -> None:
+        """An event of a connection. For the native module."""
+        self._listeners.tell(event, what)
 
     async def __aenter__(self) -> Self:
         return self
@@ -421,7 +424,8 @@ async def open(
     stage: _native.Stage | None = None,
     **options: Option,
 ) -> AsyncStore:
-    """Opens a store in this event loop. The arguments are those of `counterfoil.open`; a backend may have coroutine
+    """Opens a store in this event loop. The arguments are those of `counterfoil.open`, without max_connections:
+    there is one connection, and what is awaited in one tick goes out together. A backend may have coroutine
     functions."""
     store = AsyncStore.__new__(AsyncStore)
     try:

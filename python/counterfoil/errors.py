@@ -46,6 +46,11 @@ class Error(Exception):
     outcome: Literal["applied", "not_applied", "unknown"] = "not_applied"
     """Whether the store was changed: "applied", "not_applied" (repeating is safe) or "unknown" (read before repeating a
     write)."""
+    receipt: str | None = None
+    """Of a pop, an incr, an if_absent or an if_equal whose answer was lost, over a backend that keeps receipts (Redis):
+    the same call with `receipt=error.receipt` gives the answer of the call that was lost if it took effect, and
+    otherwise acts now. It works for twice the store's timeout. Whoever has it can get the value: keep it out of
+    logs."""
 
     def __init__(
         self, message: str = "", *, outcome: Literal["applied", "not_applied", "unknown"] = "not_applied"
@@ -150,7 +155,14 @@ _CLASSES: dict[str, type[Error]] = {
 
 
 def make(
-    code: str, outcome: Literal["applied", "not_applied", "unknown"], message: str, wrong_type: bool = False
+    code: str,
+    outcome: Literal["applied", "not_applied", "unknown"],
+    message: str,
+    wrong_type: bool = False,
+    receipt: str | None = None,
 ) -> Error:
     """The exception for a status of the core. For the native module."""
-    return (InvalidTypeError if wrong_type else _CLASSES.get(code, Error))(message, outcome=outcome)
+    error = (InvalidTypeError if wrong_type else _CLASSES.get(code, Error))(message, outcome=outcome)
+    if receipt is not None:
+        error.receipt = receipt
+    return error

@@ -1,31 +1,87 @@
 """The blocking store."""
 
+import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, TypeVar, overload
 from urllib.parse import quote
 
 from . import _native
 from .backend import describe
-from .errors import InvalidError, InvalidTypeError
+from .errors import Error, InvalidError, InvalidTypeError
 
-__all__ = ["Option", "Store", "open"]
+__all__ = ["Option", "Stats", "Store", "open"]
 
-Option = str | int | float | bool
+Option = str | int | float | bool | os.PathLike[str] | None
+"""The value of an option of a URL. True and False are "on" and "off"; None is not given."""
+
+Event = Literal["connect", "disconnect", "error", "warning", "close"]
+OfText = TypeVar("OfText", bound=Callable[[str], object])
+OfError = TypeVar("OfError", bound=Callable[[Error], object])
+OfNothing = TypeVar("OfNothing", bound=Callable[[], object])
+
+
+class Stats(TypedDict, total=False):
+    """The figures of `stats()`. Which of them are there depends on the backend."""
+
+    operations: int
+    errors: int
+    timeouts: int
+    pending: int
+    # memory
+    entries: int
+    bytes: int
+    evicted: int
+    expired: int
+    # over connections
+    connections: int
+    """Connections of this store, also those that are idle or being made."""
+    connected: int
+    """So many of them can be used now."""
+    connects: int
+    disconnects: int
+    queued: int
+    """Commands that have not left yet."""
+    in_flight: int
+    """Commands that were sent and not answered yet."""
+    round_trips: int
+    """Reads that brought answers; commands / round_trips is how well they travel together."""
+    bytes_sent: int
+    bytes_received: int
+    commands: int
+    retries: int
+    late: int
+    """Answers that nobody waited for any more."""
+    busy: int
+    """Calls that were refused because a queue was full or every connection in use."""
+    latency_us: dict[float, int]
+    """How many commands were answered within so many microseconds, but not within half as many; math.inf: the rest."""
+
+
+def _option_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    if isinstance(value, int | float | str):
+        return str(value)
+    if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
+        return path
+    raise InvalidTypeError(f"an option must be str, int, float, bool or a path, not {type(value).__name__}")
 
 
 def with_options(target: object, options: dict[str, Option]) -> object:
     """Appends options to a URL; a backend object takes none."""
+    options = {name: value for name, value in options.items() if value is not None}
     if not options:
         return target
     if not isinstance(target, str):
         raise InvalidError("options belong to a URL: a backend object has none")
     pairs = []
     for name, value in options.items():
-        if not isinstance(value, str | int | float):
-            raise InvalidTypeError(f"an option must be str, int, float or bool, not {type(value).__name__}")
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        text = _option_text(value)
         try:
             pairs.append(f"{quote(name, safe='')}={quote(text, safe='')}")
         except UnicodeError:
@@ -47,21 +103,50 @@ def check_keys(keys: object) -> None:
 
 
 class Listeners:
-    """The callbacks of `on`."""
+    """The callbacks of `on`. Threads may use it at once: every change is one step under the GIL."""
 
     def __init__(self) -> None:
-        self._callbacks: list[Callable[[], object]] = []
+        self._of: dict[str, list[Callable[..., object]]] = {
+            "connect": [], "disconnect": [], "error": [], "warning": [], "close": []
+        }  # fmt: skip
+        self._warned: dict[str, object] = {}
 
-    def add(self, event: str, callback: Any) -> None:
-        if event != "close":
-            raise InvalidError("there is no such event; there is: 'close'")
+    def _list(self, event: object) -> list[Callable[..., object]]:
+        found = self._of.get(event) if isinstance(event, str) else None
+        if found is None:
+            raise InvalidError(f"there is no such event; there are: {', '.join(map(repr, self._of))}")
+        return found
+
+    def add(self, event: str, callback: Any) -> Any:
+        callbacks = self._list(event)
         if not callable(callback):
             raise InvalidTypeError(f"callback must be callable, not {type(callback).__name__}")
-        self._callbacks.append(callback)
+        callbacks.append(callback)
+        return callback
 
-    def call(self) -> None:
-        """Calls each once. All are called; then the first exception is raised."""
-        callbacks, self._callbacks = self._callbacks, []
+    def remove(self, event: str, callback: Any) -> None:
+        try:
+            self._list(event).remove(callback)
+        except ValueError:
+            if not isinstance(event, str) or event not in self._of:
+                raise
+
+    def tell(self, event: str, what: str | Error) -> None:
+        """Calls those of an event; never raises what they raise."""
+        mine = object()
+        if event == "warning" and self._warned.setdefault(str(what), mine) is not mine:
+            return  # another connection has said it
+        callbacks = tuple(self._of[event])
+        for callback in callbacks:
+            _native.tell(callback, what)
+        if event == "warning" and not callbacks:
+            import logging
+
+            logging.getLogger("counterfoil").warning("%s", what)
+
+    def closed(self) -> None:
+        """Calls those of "close", once. All are called; then the first exception is raised."""
+        callbacks, self._of["close"] = self._of["close"], []
         raised: BaseException | None = None
         for callback in callbacks:
             try:
@@ -87,13 +172,14 @@ class Store(_native.Store):
         ttl: float | None = None,
         timeout: float = 5.0,
         stage: _native.Stage | None = None,
+        max_connections: int = 64,
         **options: Option,
     ) -> None:
         target = with_options(target, options)
         self._name = backend_name(target)
         self._listeners = Listeners()
         flags = 0 if isinstance(target, str) else describe(target, blocking=True)
-        self._open(target, flags, prefix, ttl, timeout, stage, None)
+        self._open(target, flags, prefix, ttl, timeout, stage, None, max_connections)
         self._timeout = float(timeout)
 
     def __repr__(self) -> str:
@@ -135,11 +221,37 @@ class Store(_native.Store):
         try:
             self._closing()
         finally:
-            self._listeners.call()
+            self._listeners.closed()
 
-    def on(self, event: Literal["close"], callback: Callable[[], object]) -> None:
-        """Calls callback() once when the store is closed by close(). "close" is the only event of this version."""
-        self._listeners.add(event, callback)
+    @overload
+    def on(self, event: Literal["connect", "warning"], callback: OfText) -> OfText: ...
+    @overload
+    def on(self, event: Literal["disconnect", "error"], callback: OfError) -> OfError: ...
+    @overload
+    def on(self, event: Literal["close"], callback: OfNothing) -> OfNothing: ...
+    def on(self, event: str, callback: Any) -> Any:
+        """Calls callback when something happens to a connection of this store, and returns it.
+
+        "connect": with a sentence; a connection can be used (again).
+        "disconnect": with the error; it was lost or given up, and a new one is tried for by itself.
+        "error": with the error; an attempt to connect failed.
+        "warning": with a sentence, once for each; the server is set up so that a promise of this library does not hold
+            there. When nobody listens, it is logged as a warning of the logger "counterfoil".
+        "close": with nothing, once, when the store was closed by close().
+
+        The callbacks are called by the thread whose call was using the connection, while it waits; an idle connection
+        tells when it is used next. What they raise goes to sys.unraisablehook, never into a call; but what those of
+        "close" raise arrives at close().
+        """
+        return self._listeners.add(event, callback)
+
+    def off(self, event: Event, callback: Callable[..., object]) -> None:
+        """Takes one back that `on` was given; one that is not there is fine."""
+        self._listeners.remove(event, callback)
+
+    def _told(self, event: str, what: str | Error) -> None:
+        """An event of a connection. For the native module."""
+        self._listeners.tell(event, what)
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +269,7 @@ def open(
     ttl: float | None = None,
     timeout: float = 5.0,
     stage: _native.Stage | None = None,
+    max_connections: int = 64,
     **options: Option,
 ) -> Store:
     """Opens a store.
@@ -164,10 +277,32 @@ def open(
     url_or_backend: a URL or a backend object of yours (see `Backend`). URLs of this version:
         "memory:"      private to this store
         "memory:NAME"  shared by all stores of that name in the process
+        "redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]"   Redis or Valkey by TCP; port 6379, database 0
+        "rediss://..."                                 the same by TLS; chain and name are always verified
+        "redis+unix://[USER[:PASSWORD]@]/PATH"         by a unix socket
     prefix: put before every key.
     ttl: seconds that a value lives when a write does not say; None: until deleted.
     timeout: seconds that any operation may take; then it is DeadlineError.
     stage: a `counterfoil.testing.Stage`, for tests.
-    options: appended to the URL. For memory: max_entries, max_bytes (beyond, the least recently used go).
+    max_connections: so many calls may be in flight at once over a URL that needs connections, each with one of its own;
+        beyond that they wait for one within their timeout, and then it is BusyError. One that nobody has used for a
+        minute is closed when another call ends.
+    options: appended to the URL. None is as if it were not given, True and False are "on" and "off".
+        For memory: max_entries, max_bytes (beyond, the least recently used go).
+        For Redis:
+        db                the database, where the URL does not say it
+        user, password    instead of those in the URL; any characters
+        name              of the connection, for CLIENT LIST; "counterfoil"
+        connect_timeout   seconds for one attempt to connect; 2
+        silence           seconds without any answer, while one is owed, after which a connection is given up; 10
+        max_pending       operations that may wait for an answer at once on one connection; then it is BusyError; 10000
+        max_pending_bytes the same for the bytes of their commands; 32 MiB
+        receipts          False: pop, incr, if_absent and if_equal leave no receipt on the server. Quicker, but the
+                          outcome stays unknown when an answer is lost
+        tls_ca            (rediss) a file of certificates (PEM) to trust instead of the system's
+        tls_cert, tls_key (rediss) files with our own certificate chain and its key (PEM)
+        tls_server_name   (rediss) the name that the server's certificate must have, where it is not HOST
     """
-    return Store(url_or_backend, prefix=prefix, ttl=ttl, timeout=timeout, stage=stage, **options)
+    return Store(
+        url_or_backend, prefix=prefix, ttl=ttl, timeout=timeout, stage=stage, max_connections=max_connections, **options
+    )

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import counterfoil
+from counterfoil.store import Option
 
 __all__ = ["SecondaryStorage"]
 
@@ -40,11 +41,20 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
         prefix: str = "",
         ttl: float = 600,
         timeout: float = 5.0,
-        **options: str | int | float | bool,
+        max_connections: int = 64,
+        **options: Option,
     ) -> Self:
         """Opens a store of its own. The arguments are those of `counterfoil.open`, except that ttl is that of this
         storage."""
-        store = counterfoil.open(url_or_backend, prefix=prefix, ttl=None, timeout=timeout, stage=None, **options)
+        store = counterfoil.open(
+            url_or_backend,
+            prefix=prefix,
+            ttl=None,
+            timeout=timeout,
+            stage=None,
+            max_connections=max_connections,
+            **options,
+        )
         try:
             self = cls(store, ttl)
         except BaseException:
