@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import resource
 import select
 import socket
 import statistics
@@ -36,6 +37,7 @@ ROOT = HERE.parent.parent
 RESULTS = HERE.parent / "results"
 OPS = "get", "set", "mix"
 DEPTHS = 1, 16, 256
+FIGURES = {"ops": "operations/s", "cpu": "CPU"}
 
 Figures = dict[str, float]  # ops: per second; cpu, p50, p99: microseconds
 
@@ -167,11 +169,15 @@ class Table:
     limits: tuple[str, ...]
     words: str
     depths: tuple[int, ...] = DEPTHS
+    unit: str = "in flight"
     # Of an op, depth and party: each round.
     seen: dict[tuple[str, int, str], list[Figures]] = field(default_factory=dict)
 
     def titles(self) -> dict[str, str]:
         return self.parties | {name: TITLES[name] for name in self.limits}
+
+    def at(self, depth: int) -> str:
+        return f"{depth} {self.unit.removesuffix('s') if depth == 1 else self.unit}"
 
 
 AWAITED = {
@@ -222,6 +228,7 @@ TABLES = [
         ("c-loop-spin",),
         "Strings of 500 bytes, no ttl. One store or client, shared by the threads. Latencies are those of one thread.",
         (1, 8),
+        "threads",
     ),
     Table(
         "python asyncio",
@@ -323,9 +330,8 @@ def cell(rounds: list[Figures] | None) -> str:
 
 def rendered(table: Table) -> str:
     lines = [f"## {table.title}", "", table.words, ""]
-    unit = "thread" if "blocking" in table.name else "in flight"
-    heads = [f"{depth} {unit}{'s' if unit == 'thread' and depth > 1 else ''}" for depth in table.depths]
-    lines += ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+    lines.append("| | " + " | ".join(map(table.at, table.depths)) + " |")
+    lines.append("| --- |" + " --- |" * len(table.depths))
     for op in OPS:
         for name, title in table.titles().items():
             cells = [cell(table.seen.get((op, depth, name))) for depth in table.depths]
@@ -385,11 +391,29 @@ the bare C loop sends as many commands as it has just received replies, and only
 """
 
 
-def busy(load: float) -> str:
-    text = f"load average before: {load:.2f}"
-    if load < 0.5:
+class OtherWork:
+    """What the rest of the machine did while the bench ran."""
+
+    def __init__(self) -> None:
+        self.wall, self.busy = time.monotonic(), self.machine()
+
+    @staticmethod
+    def machine() -> float:
+        user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+        return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def cores(self) -> float:
+        """How many cores were busy with it. To be asked when the parties and the server have ended."""
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        ours = sum(one.ru_utime + one.ru_stime for one in used)
+        return max(0.0, self.machine() - self.busy - ours) / (time.monotonic() - self.wall)
+
+
+def trust(cores: float) -> str:
+    text = f"other work kept {cores:.2f} cores busy meanwhile"
+    if cores < 0.1:
         return text
-    return text + ". **Other work was running: ratios are to be trusted somewhat, figures not.**"
+    return text + ". **That disturbs: ratios are to be trusted somewhat, absolute figures not.**"
 
 
 def given() -> argparse.Namespace:
@@ -410,17 +434,18 @@ def given() -> argparse.Namespace:
 
 def main() -> None:
     options = given()
-    before = os.getloadavg()[0]
+    others = OtherWork()
     with server(options.pin) as port:
         for turn in range(options.rounds):
             one_round(Where(options.build, port), turn, options)
     tell("")
+    cores = others.cores()
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     seen = {table.name: table.seen for table in TABLES}
     parts = versions(options.build)
     verdicts = [verdict for target in TARGETS if (verdict := judged(target, seen))]
     text = "# Redis\n\n" + HOW.format(rounds=options.rounds, seconds=options.seconds, keys=KEYS)
-    text += f"\n{date} · {machine(options.pin)} · {busy(before)}\n\n"
+    text += f"\n{date} · {machine(options.pin)} · {trust(cores)}\n\n"
     text += " · ".join(f"{name} {version}" for name, version in parts.items()) + "\n\n"
     if verdicts:
         text += judgement(verdicts)
@@ -433,7 +458,7 @@ def main() -> None:
     record = {
         "date": date,
         "machine": machine(False),
-        "load average before": round(before, 2),
+        "cores busy with other work": round(cores, 2),
         "versions": parts,
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -457,11 +482,15 @@ def judgement(verdicts: list[dict[str, Any]]) -> str:
     lines = ["## Targets", ""]
     lines += ["Ours divided by the other's: medians, in brackets the lowest and the highest round.", ""]
     lines += ["| | against | target | reached | |", "| --- | --- | --- | --- | --- |"]
+    tables = {table.name: table for table in TABLES}
     for one in verdicts:
+        table = tables[one["table"]]
+        what = f"{table.title}: {one['op']}, {table.at(one['in flight'])}, {FIGURES[one['figure']]}"
+        against = table.titles()[one["against"]] + (" (the best)" if one["the best there"] else "")
         sign = "≥" if one["at least"] else "≤"
         reached = f"{one['reached']:.2f} ({one['lowest']:.2f} to {one['highest']:.2f})"
         verdict = "PASS" if one["pass"] else "**MISS**"
-        lines.append(f"| {one['what']} | {one['against']} | {sign} {one['target']:.3g} | {reached} | {verdict} |")
+        lines.append(f"| {what} | {against} | {sign} {one['target']:.3g} | {reached} | {verdict} |")
     return "\n".join(lines) + "\n\n"
 
 
