@@ -58,7 +58,7 @@ done
 rule 'only loop.c and platform.c name epoll' 'epoll' $(others $src loop.c platform.c) $src/backends
 rule 'only platform.c makes system calls' \
     '#[[:space:]]*include[[:space:]]*<(unistd|fcntl|time|poll|signal|sys/[a-z]+|netinet/[a-z]+|arpa/[a-z]+|netdb)\.h>' \
-    $(others $src platform.c) $src/backends/memory.c
+    $(others $src platform.c worker.c) $src/backends
 rule 'only worker.c names pthread' 'pthread|<threads\.h>' $(others $src worker.c) $src/backends
 rule 'memory comes through the platform' '(^|[^A-Za-z_>.])(malloc|calloc|realloc|strdup|free)[[:space:]]*\(' \
     $(others $src platform.c stage.c) $src/backends

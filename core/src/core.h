@@ -28,7 +28,7 @@ struct cf_op {
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
-    uint64_t    ticket;
+    uint64_t    ticket, note;
     size_t      heap_at; /* in loop->heap; SIZE_MAX: no deadline there */
     int64_t     deadline;
     cf_request  in;

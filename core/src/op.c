@@ -47,6 +47,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     op->hit = op->kept = op->prepared = op->locks = op->orphan = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
+    op->note = 0;
     op->value.len = op->key.len = op->key_at = 0;
     op->cursor_len = 0;
     op->error.status = CF_OK;
@@ -92,8 +93,7 @@ void cf_op_pend(cf_op *op)
     op->state = OP_PENDING;
     if (op->parent) return;
     cf_loop *loop = op->loop;
-    int64_t timeout = op->in.timeout_ms ? op->in.timeout_ms : op->store->timeout_ms;
-    op->deadline = cf_monotonic(loop->platform) + timeout;
+    op->deadline = cf_monotonic(loop->platform) + op->in.timeout_ms;
     loop->pending++;
     op->store->pending++;
     cf_heap_add(loop, op);
@@ -360,6 +360,8 @@ int cf_op_wait(cf_op *op) { return cf_op_wait_for(op, -1); }
 const cf_request *cf_op_in(const cf_op *op) { return &op->in; }
 cf_loop *cf_op_loop(const cf_op *op) { return op->loop; }
 uint64_t cf_op_ticket(const cf_op *op) { return op->ticket; }
+uint64_t cf_op_note(const cf_op *op) { return op->note; }
+void     cf_op_set_note(cf_op *op, uint64_t note) { op->note = note; }
 
 cf_op *cf_loop_op(cf_loop *loop, uint64_t ticket)
 {

@@ -193,13 +193,6 @@ static int64_t real_send(void *self, int fd, const void *bytes, size_t count)
     return send(fd, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static int64_t real_peek(void *self, int fd)
-{
-    (void)self;
-    char byte;
-    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-}
-
 static int real_thread(void *self, void (*run)(void *data), void *data)
 {
     (void)self;
@@ -272,7 +265,6 @@ const cf_platform *cf_platform_real(void)
         .connect = real_connect,
         .connected = real_connected,
         .send = real_send,
-        .peek = real_peek,
         .thread = real_thread,
     };
     return &real;

@@ -215,8 +215,6 @@ static int64_t stage_send(void *self, int fd, const void *bytes, size_t count)
     return syscall_fails(self) ? -1 : real()->send(real()->self, fd, bytes, count);
 }
 
-static int64_t stage_peek(void *self, int fd) { return syscall_fails(self) ? -1 : real()->peek(real()->self, fd); }
-
 static int stage_thread(void *self, void (*run)(void *data), void *data)
 {
     return syscall_fails(self) ? -1 : real()->thread(real()->self, run, data);
@@ -272,7 +270,6 @@ cf_stage *cf_stage_new(void)
         .connect = stage_connect,
         .connected = stage_connected,
         .send = stage_send,
-        .peek = stage_peek,
         .thread = stage_thread,
     };
     return stage;

@@ -327,6 +327,7 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
     if (store->closing) return cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
     if (in->flags & ~allowed_flags(in->kind)) return invalid(op, "that operation has no such option");
     if (in->timeout_ms < 0 || in->timeout_ms > CF_TIMEOUT_MAX) return invalid(op, "timeout must be more than 0 and at most a day");
+    if (in->timeout_ms == 0) in->timeout_ms = store->timeout_ms;
     bool is_prefix = in->kind == CF_OP_SCAN || in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR;
     int rc = check_key(op, in->key, is_prefix);
     if (rc == CF_OK && in->receipt.len) rc = check_receipt(op, store);

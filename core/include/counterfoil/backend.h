@@ -70,7 +70,6 @@ struct cf_platform {
     int (*connect)(void *self, const cf_address *to);
     int (*connected)(void *self, int fd); /* how it has ended: 0, or -1 and errno (EINPROGRESS: it has not) */
     int64_t (*send)(void *self, int fd, const void *bytes, size_t count); /* never blocks, never a SIGPIPE */
-    int64_t (*peek)(void *self, int fd);  /* how `read` of one byte would end now: 1, 0 (ended), -1 (EAGAIN: open and silent) */
     int (*thread)(void *self, void (*run)(void *data), void *data); /* runs it on a detached thread that takes no signals: 0 or -1 */
 };
 
@@ -154,7 +153,7 @@ CF_API int cf_open_backend(cf_loop *loop, const cf_backend_table *table, cf_back
 /* -------------------------------------------------------------------------------------------------- inside a slot -- */
 
 /* What is asked. The key has the store's prefix; ttl_ms is the life that results, 0 = until deleted (with CF_KEEP_TTL: what a new
- * value gets); the flags left to honour are CF_KEEP_TTL and the conditions. For SCAN the key is the whole prefix, `limit` is never 0
+ * value gets); timeout_ms the time-out that counts; the flags left to honour are CF_KEEP_TTL and the conditions. For SCAN the key is the whole prefix, `limit` is never 0
  * and `cursor` is empty or one that you gave. Its slices are valid during the slot; see cf_op_keep. */
 CF_API const cf_request *cf_op_in(const cf_op *op);
 
@@ -165,6 +164,9 @@ CF_API cf_loop *cf_op_loop(const cf_op *op);
 
 /* A number that names this operation and is never used again on this loop. Never 0. */
 CF_API uint64_t cf_op_ticket(const cf_op *op);
+/* A number of the backend's own, 0 at first: where it keeps what belongs to this operation. */
+CF_API uint64_t cf_op_note(const cf_op *op);
+CF_API void     cf_op_set_note(cf_op *op, uint64_t note);
 /* The pending operation of a ticket, or NULL when it has been finished. */
 CF_API cf_op *cf_loop_op(cf_loop *loop, uint64_t ticket);
 

@@ -1,0 +1,77 @@
+/* errors.c: what the server's error words mean. Whether something was executed follows from the word: state errors are refused before a command
+ * or the first write of a script. */
+#include "redis.h"
+
+static const struct {
+    const char   *word;
+    redis_verdict verdict;
+    int           status, outcome;
+    const char   *meaning; /* "Redis at HOST:PORT " ... */
+} words[] = {
+    {"LOADING", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is still loading its data (LOADING)"},
+    {"MASTERDOWN", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is a replica that has lost its primary (MASTERDOWN)"},
+    {"BUSY", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is busy with somebody's script (BUSY)"},
+    {"TRYAGAIN", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "asks for another try (TRYAGAIN)"},
+    {"CLUSTERDOWN", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "belongs to a cluster that is down (CLUSTERDOWN)"},
+    {"READONLY", ERROR_LEAVE, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is a replica and takes no writes (READONLY)"},
+    {"NOAUTH", ERROR_LEAVE, CF_EAUTH, CF_NOT_APPLIED, "asks for a password (NOAUTH)"},
+    {"NOREPLICAS", ERROR_FINAL, CF_EUNAVAILABLE, CF_NOT_APPLIED, "has too few replicas to take writes (NOREPLICAS)"},
+    {"MISCONF", ERROR_FINAL, CF_EUNAVAILABLE, CF_NOT_APPLIED, "cannot write its data to disk and takes no writes (MISCONF)"},
+    {"OOM", ERROR_FINAL, CF_EUNAVAILABLE, CF_NOT_APPLIED, "has no memory left and takes no writes (OOM)"},
+    {"WRONGPASS", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "refused our user name or password (WRONGPASS)"},
+    {"NOPERM", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "does not allow this to our user (NOPERM)"},
+    {"DENIED", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "is in protected mode and refuses us (DENIED)"},
+    {"WRONGTYPE", ERROR_FINAL, CF_ECORRUPT, CF_NOT_APPLIED, "holds something else than text under this key (WRONGTYPE)"},
+    {"NOSCRIPT", ERROR_NO_SCRIPT, CF_EUNAVAILABLE, CF_NOT_APPLIED, "does not know our script (NOSCRIPT)"},
+    {"MOVED", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (MOVED)"},
+    {"ASK", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (ASK)"},
+    {"CROSSSLOT", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (CROSSSLOT)"},
+    {"UNKILLABLE", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is busy with somebody's script (UNKILLABLE)"},
+};
+
+/* Ours, from the scripts: with the sentences of every backend. */
+static const struct {
+    const char *word, *sentence;
+} own[] = {
+    {"CFNUMBER", "the value is not a canonical decimal integer"},
+    {"CFRANGE", "the counter would pass 2^53 - 1"},
+    {"CFRECEIPT", "the receipt belongs to a call with other arguments"},
+};
+
+static bool is_word(char c) { return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
+
+redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error)
+{
+    /* Servers put a different amount in front of what a script says. */
+    cf_slice said = text;
+    if (cf_slice_starts(said, cf_text("ERR CF"))) said = cf_bytes(said.ptr + 4, said.len - 4);
+    cf_slice word = cf_bytes(said.ptr, 0);
+    while (word.len < said.len && word.len < 24 && is_word(said.ptr[word.len])) word.len++;
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (cf_slice_equal(word, cf_text(own[i].word))) {
+            cf_error_set(error, CF_EINVAL, CF_NOT_APPLIED, "%s", own[i].sentence);
+            return ERROR_FINAL;
+        }
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (cf_slice_equal(word, cf_text(words[i].word))) {
+            cf_error_set(error, words[i].status, words[i].outcome, "Redis at %s %s", self->options.endpoint, words[i].meaning);
+            return words[i].verdict;
+        }
+    if (cf_slice_starts(text, cf_text("ERR unknown command"))) {
+        cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "Redis at %s is too old, or its operator took a command away that this needs",
+                     self->options.endpoint);
+        return ERROR_NO_GETDEL;
+    }
+    if (cf_slice_starts(text, cf_text("ERR max number of clients"))) {
+        cf_error_set(error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s has as many clients as it allows", self->options.endpoint);
+        return ERROR_POISON;
+    }
+    if (cf_slice_starts(text, cf_text("ERR Protocol error"))) {
+        cf_error_set(error, CF_EUNAVAILABLE, CF_UNKNOWN, "Redis at %s did not understand us", self->options.endpoint);
+        return ERROR_POISON;
+    }
+    /* The rest of the text may hold what we sent. */
+    cf_error_set(error, CF_EUNAVAILABLE, CF_UNKNOWN, "Redis at %s answered with an error: %.*s", self->options.endpoint, (int)word.len,
+                 word.len ? word.ptr : "");
+    return ERROR_FINAL;
+}

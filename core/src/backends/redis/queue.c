@@ -1,0 +1,271 @@
+/* queue.c: the commands that wait: for the socket, or for their answers. */
+#include "redis.h"
+
+/* ------------------------------------------------------------------------------------------------------------- format -- */
+
+static char *put_number(char *at, size_t number)
+{
+    char digits[24];
+    int  count = 0;
+    do digits[count++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (count) *at++ = digits[--count];
+    return at;
+}
+
+static char *put_end(char *at)
+{
+    at[0] = '\r';
+    at[1] = '\n';
+    return at + 2;
+}
+
+/* hiredis formats commands too, but into memory of its own for each; this is all there is to it. */
+int redis_format(const cf_platform *platform, cf_buffer *out, const cf_slice *args, size_t count)
+{
+    size_t room = 24;
+    for (size_t i = 0; i < count; i++) room += args[i].len + 28;
+    if (out->len + room > out->cap) {
+        size_t cap = out->cap ? out->cap * 2 : 4096;
+        if (cf_buffer_reserve(platform, out, cap > out->len + room ? cap : out->len + room) != CF_OK) return CF_ENOMEM;
+    }
+    char *at = out->ptr + out->len;
+    *at++ = '*';
+    at = put_end(put_number(at, count));
+    for (size_t i = 0; i < count; i++) {
+        *at++ = '$';
+        at = put_end(put_number(at, args[i].len));
+        if (args[i].len) memcpy(at, args[i].ptr, args[i].len);
+        at = put_end(at + args[i].len);
+    }
+    out->len = (size_t)(at - out->ptr);
+    return CF_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- ring -- */
+
+redis_call *redis_queue_at(redis_queue *queue, size_t index) { return &queue->calls[(queue->head + index) & (queue->cap - 1)]; }
+
+static int grow(cf_backend *self)
+{
+    redis_queue *queue = &self->queue;
+    size_t cap = queue->cap ? queue->cap * 2 : 64;
+    redis_call *calls = cf_alloc(self->platform, cap * sizeof *calls);
+    if (!calls) return CF_ENOMEM;
+    for (size_t i = 0; i < queue->count; i++) calls[i] = *redis_queue_at(queue, i);
+    cf_release(self->platform, queue->calls);
+    queue->calls = calls;
+    queue->cap = cap;
+    queue->head = 0;
+    return CF_OK;
+}
+
+/* The bytes in front of the first call are of no more use. */
+static void tidy(redis_queue *queue)
+{
+    if (queue->count == 0) {
+        queue->out.len = queue->at = queue->written = queue->edge = 0;
+    } else if (queue->at > 64 * 1024 && queue->at > queue->out.len / 2) {
+        memmove(queue->out.ptr, queue->out.ptr + queue->at, queue->out.len - queue->at);
+        queue->out.len -= queue->at;
+        queue->written -= queue->at;
+        queue->edge -= queue->at;
+        queue->at = 0;
+    }
+}
+
+static void add(redis_queue *queue, cf_op *op, redis_call call)
+{
+    if (op) cf_op_set_note(op, queue->first + queue->count);
+    *redis_queue_at(queue, queue->count++) = call;
+}
+
+int redis_queue_push(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count)
+{
+    redis_queue *queue = &self->queue;
+    if (queue->count == queue->cap && grow(self) != CF_OK) return CF_ENOMEM;
+    size_t before = queue->out.len;
+    if (redis_format(self->platform, &queue->out, args, count) != CF_OK) return CF_ENOMEM;
+    call.bytes = (uint32_t)(queue->out.len - before);
+    if (op) call.ticket = cf_op_ticket(op);
+    add(queue, op, call);
+    self->figures.commands++;
+    if (self->credit < 10000) self->credit++;
+    return CF_OK;
+}
+
+int redis_queue_push_parts(cf_backend *self, cf_op *op, redis_call call, const cf_slice *parts, size_t count)
+{
+    redis_queue *queue = &self->queue;
+    size_t before = queue->out.len;
+    if (queue->count == queue->cap && grow(self) != CF_OK) return CF_ENOMEM;
+    for (size_t i = 0; i < count; i++)
+        if (cf_buffer_append(self->platform, &queue->out, parts[i]) != CF_OK) {
+            queue->out.len = before;
+            return CF_ENOMEM;
+        }
+    call.bytes = (uint32_t)(queue->out.len - before);
+    add(queue, op, call);
+    self->figures.commands++;
+    return CF_PENDING;
+}
+
+int redis_queue_again(cf_backend *self, cf_op *op, redis_call call, cf_slice head, size_t skip)
+{
+    redis_queue *queue = &self->queue;
+    size_t rest = queue->calls[queue->head].bytes - skip;
+    if (queue->count == queue->cap && grow(self) != CF_OK) return CF_ENOMEM;
+    if (cf_buffer_reserve(self->platform, &queue->out, queue->out.len + head.len + rest) != CF_OK) return CF_ENOMEM;
+    char *to = queue->out.ptr + queue->out.len;
+    if (head.len) memcpy(to, head.ptr, head.len);
+    memcpy(to + head.len, queue->out.ptr + queue->at + skip, rest);
+    queue->out.len += head.len + rest;
+    call.bytes = (uint32_t)(head.len + rest);
+    add(queue, op, call);
+    return CF_OK;
+}
+
+void redis_queue_shift(redis_queue *queue)
+{
+    queue->at += queue->calls[queue->head].bytes;
+    queue->head = (queue->head + 1) & (queue->cap - 1);
+    queue->first++;
+    queue->count--;
+    queue->sent--;
+    tidy(queue);
+}
+
+size_t redis_queue_unsent(const redis_queue *queue) { return queue->out.len - queue->written; }
+
+void redis_queue_sent(cf_backend *self, size_t bytes, int64_t now_us)
+{
+    redis_queue *queue = &self->queue;
+    queue->written += bytes;
+    while (queue->sent < queue->count) {
+        redis_call *call = redis_queue_at(queue, queue->sent);
+        if (queue->edge + call->bytes > queue->written) break;
+        queue->edge += call->bytes;
+        call->sent_us = (uint32_t)now_us;
+        queue->sent++;
+    }
+}
+
+/* A part of the call at the edge is on its way: it must be finished, or the connection given up. */
+static bool partly_sent(const redis_queue *queue) { return queue->edge < queue->written; }
+
+/* ------------------------------------------------------------------------------------------------------------- leaving -- */
+
+/* Keeps of the calls from `from` on those that `keep` wants, with their bytes, in their order. The connection's own it keeps where it lives on. */
+static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_backend *self, redis_call *call, const cf_error *why),
+                 const cf_error *why)
+{
+    redis_queue *queue = &self->queue;
+    size_t to = from, count = queue->count, read = start, write = start;
+    for (size_t i = from; i < count; i++) {
+        redis_call call = *redis_queue_at(queue, i);
+        bool       own = call.flags & CALL_OWN;
+        cf_op     *op = own || (call.flags & CALL_DEAD) ? NULL : cf_loop_op(self->loop, call.ticket);
+        if (own ? !keep : op && (!keep || keep(self, &call, why))) {
+            if (write != read) memmove(queue->out.ptr + write, queue->out.ptr + read, call.bytes);
+            write += call.bytes;
+            if (op) cf_op_set_note(op, queue->first + to);
+            *redis_queue_at(queue, to++) = call;
+        }
+        read += call.bytes;
+    }
+    queue->count = to;
+    queue->out.len = write;
+    queue->dead = 0;
+    tidy(queue);
+}
+
+void redis_queue_bury(cf_backend *self)
+{
+    redis_queue *queue = &self->queue;
+    if (!queue->dead) return;
+    bool partly = partly_sent(queue);
+    sift(self, queue->sent + partly, queue->edge + (partly ? redis_queue_at(queue, queue->sent)->bytes : 0), NULL, NULL);
+}
+
+static void end(cf_backend *self, uint64_t ticket, int status, int outcome, const char *sentence)
+{
+    cf_op *op = cf_loop_op(self->loop, ticket);
+    if (op) cf_op_finish(op, cf_op_fail(op, status, outcome, "%s", sentence));
+}
+
+/* Of a call that was sent wholly on the connection that was lost. */
+static bool keep_after_loss(cf_backend *self, redis_call *call, const cf_error *why)
+{
+    bool sent = call->flags & CALL_MAYBE;
+    if (!sent) return true;
+    if ((call->flags & CALL_REPEATABLE) && self->credit >= 10) {
+        self->credit -= 10;
+        self->figures.retries++;
+        return true;
+    }
+    end(self, call->ticket, CF_EUNAVAILABLE, CF_UNKNOWN, why->text);
+    return false;
+}
+
+void redis_queue_lost(cf_backend *self, const cf_error *why)
+{
+    redis_queue *queue = &self->queue;
+    for (size_t i = 0; i < queue->sent; i++) redis_queue_at(queue, i)->flags |= CALL_MAYBE;
+    queue->sent = 0;
+    sift(self, 0, queue->at, keep_after_loss, why);
+    queue->written = queue->edge = queue->at;
+}
+
+static bool keep_none(cf_backend *self, redis_call *call, const cf_error *why)
+{
+    end(self, call->ticket, why->status, call->flags & CALL_MAYBE ? CF_UNKNOWN : why->outcome, why->text);
+    return false;
+}
+
+void redis_queue_refuse(cf_backend *self, const cf_error *why)
+{
+    self->queue.sent = 0;
+    sift(self, 0, self->queue.at, keep_none, why);
+    self->queue.written = self->queue.edge = self->queue.at;
+}
+
+void redis_queue_clear(cf_backend *self)
+{
+    redis_queue *queue = &self->queue;
+    queue->first += queue->count;
+    queue->count = queue->sent = queue->dead = 0;
+    tidy(queue);
+}
+
+void redis_queue_free(cf_backend *self)
+{
+    cf_buffer_free(self->platform, &self->queue.out);
+    cf_release(self->platform, self->queue.calls);
+}
+
+bool redis_queue_full(cf_backend *self, size_t more)
+{
+    redis_queue *queue = &self->queue;
+    for (int look = 0; look < 2; look++) {
+        if (queue->count < self->options.max_pending && queue->out.len - queue->at + more <= self->options.max_pending_bytes) return false;
+        if (!queue->dead) return true;
+        redis_queue_bury(self);
+    }
+    return true;
+}
+
+int redis_cancel(cf_backend *self, cf_op *op, int why)
+{
+    redis_queue *queue = &self->queue;
+    uint64_t index = cf_op_note(op) - queue->first;
+    if (index >= queue->count) return CF_UNKNOWN;
+    redis_call *call = redis_queue_at(queue, (size_t)index);
+    if (call->ticket != cf_op_ticket(op)) return CF_UNKNOWN;
+    bool never_left = index > queue->sent || (index == queue->sent && !partly_sent(queue));
+    if (!never_left) return CF_UNKNOWN; /* its answer is still owed: it finds nobody */
+    call->flags |= CALL_DEAD;
+    queue->dead++;
+    int outcome = call->flags & CALL_MAYBE ? CF_UNKNOWN : CF_NOT_APPLIED;
+    if (why == CF_ETIMEOUT && self->why.status < 0) cf_op_fail(op, self->why.status, outcome, "%s", self->why.text);
+    return outcome;
+}

@@ -1,0 +1,216 @@
+/* redis.h: what the files of the Redis backend know of each other.
+ *
+ *   redis.c       the table: opening, closing, figures
+ *   options.c     the URL
+ *   commands.c    one slot per operation: what is asked of the server, and what its answers mean
+ *   queue.c       the commands that wait: for the socket, or for their answers
+ *   connection.c  dialling, greeting, reading and writing, losing and coming back
+ *   tls.c         TLS over a socket
+ *   reply.c       answers, read by hiredis
+ *   errors.c      what the server's error words mean
+ *   warnings.c    what of the server's settings breaks a promise of ours
+ *   scripts/      what must happen in one step on the server */
+#ifndef CF_REDIS_H
+#define CF_REDIS_H
+
+#include "options.h"
+#include "tls.h"
+
+/* ------------------------------------------------------------------------------------------------------------ replies -- */
+
+/* How the answer of a command is read. */
+typedef enum {
+    EXPECT_VALUE, /* a string or nil                           */
+    EXPECT_OK,    /* OK: stored, or nil: not                   */
+    EXPECT_HIT,   /* a number: above 0 is a hit                */
+    EXPECT_NUMBER,
+    EXPECT_PAGE,  /* [cursor, [key ...]]                       */
+    EXPECT_CLEAR_PAGE,
+    EXPECT_CLEAR_DELETED,
+    EXPECT_INFO_PERSISTENCE, /* the connection's own, from here on */
+    EXPECT_INFO_MEMORY,
+    EXPECT_SAVE,
+    EXPECT_FSYNC
+} redis_expect;
+
+typedef enum { REPLY_NONE, REPLY_NIL, REPLY_STATUS, REPLY_ERROR, REPLY_INTEGER, REPLY_STRING, REPLY_ARRAY } redis_reply_type;
+
+/* The answer that is being read. What belongs to an operation goes straight there; the rest is here. */
+typedef struct redis_reply {
+    redis_reply_type type;
+    int64_t          integer;
+    cf_buffer        text;   /* status, error, or a string for ourselves                    */
+    cf_buffer        keys;   /* CLEAR: the keys of a page, as the arguments of a command    */
+    size_t           key_count;
+    bool             last_page;
+    int              failed; /* a status: there was no memory for it                        */
+} redis_reply;
+
+/* --------------------------------------------------------------------------------------------------------------- queue -- */
+
+enum {
+    CALL_REPEATABLE = 1 << 0, /* asking again does no harm: it reads, or it has a receipt                  */
+    CALL_MAYBE      = 1 << 1, /* it may have taken effect already: on a connection that was lost, or partly */
+    CALL_DEAD       = 1 << 2, /* nobody waits for it, and it was not sent: never send it                    */
+    CALL_OWN        = 1 << 3, /* the connection's own                                                       */
+    CALL_SCRIPT     = 1 << 4  /* EVALSHA, see `script`                                                      */
+};
+typedef enum { SCRIPT_POP, SCRIPT_INCR, SCRIPT_SET, SCRIPTS } redis_script;
+
+typedef struct redis_call {
+    uint64_t ticket;  /* of its operation; stale once nobody waits */
+    uint32_t bytes;   /* of its command in `out`                    */
+    uint32_t sent_us; /* when, modulo 2^32                          */
+    uint8_t  expect, flags, script;
+} redis_call;
+
+/* The commands in the order of their answers: first `sent` of them wholly sent, then those that are not. Their bytes stand one behind the other in `out`, and
+ * stay until the answer has come: what may be repeated after a lost connection is still there then. */
+typedef struct redis_queue {
+    redis_call *calls; /* a ring; cap is a power of two */
+    size_t      cap, head, count, sent, dead;
+    uint64_t    first; /* the number of the call at head: an operation's note is the number of its call */
+    cf_buffer   out;
+    size_t      at;      /* where the bytes of the call at head start */
+    size_t      edge;    /* where those of the first call that is not wholly sent start */
+    size_t      written; /* how far the socket has taken them         */
+} redis_queue;
+
+/* ---------------------------------------------------------------------------------------------------------- connection -- */
+
+typedef enum {
+    LINK_DOWN,       /* no socket: waits for its timer, or for somebody to ask */
+    LINK_RESOLVING,
+    LINK_DIALLING,
+    LINK_HANDSHAKE,  /* TLS */
+    LINK_GREETING,   /* AUTH, SELECT, PING, CLIENT SETNAME */
+    LINK_READY
+} redis_link;
+
+enum { REDIS_ADDRESSES = 8, REDIS_BUCKETS = 17 };
+
+typedef struct redis_dial {
+    cf_backend *self;
+    int         fd; /* -1: not (or no longer) tried */
+    cf_watch   *watch;
+} redis_dial;
+
+struct cf_backend {
+    cf_loop           *loop;
+    const cf_platform *platform;
+    redis_options      options;
+    redis_tls_context *tls_context;
+
+    redis_link  link;
+    int         fd;
+    cf_watch   *watch;
+    redis_tls  *tls;
+    cf_timer   *timer;      /* the next attempt, the end of this one, silence, or the end of a hold: by `link` */
+    cf_timer   *dial_timer; /* the next address */
+    cf_job     *job;
+    cf_address  addresses[REDIS_ADDRESSES];
+    int         address_count, dialled;
+    redis_dial  dials[REDIS_ADDRESSES];
+    uint8_t     hello[4]; /* the steps of the greeting whose answers are owed */
+    unsigned    hello_count, hello_at;
+    cf_buffer   hello_out;
+    size_t      hello_written;
+
+    unsigned attempts;  /* since an operation was last answered */
+    int64_t  outage_ms; /* when it stopped working; -1: it works */
+    bool     waits;     /* DOWN until the timer goes off */
+    bool     holding;   /* READY, but the server asked for a pause (LOADING ...) */
+    bool     leaving;   /* READY, but as soon as what was sent is answered, connect anew */
+    bool     poisoned;  /* what was read cannot be trusted */
+    bool     was_ready;
+    cf_error refusal;   /* status < 0: the server does not want us; calls fail at once until the timer goes off */
+    cf_error why;       /* status < 0: what went wrong last: the sentence for deadlines that pass meanwhile      */
+    unsigned holds;
+    int64_t  ready_ms;
+    uint32_t now_us;    /* when the input that is being read came */
+    int64_t  heard_ms;  /* when an answer last came, or was first owed */
+
+    redis_queue queue;
+    redis_reply reply;
+    void       *reader; /* redisReader */
+    char       *input;  /* INPUT bytes to read into */
+
+    uint64_t    random[3]; /* receipts: two words of their own; then the state of the jitter */
+    uint64_t    receipts;
+    bool        seeded;
+    bool        no_getdel; /* the server is older than 6.2 */
+    int         credit;    /* of retries, in tenths: one for every ten calls */
+    bool        persists_aof, persists_snapshots;
+    unsigned    warned;
+
+    struct {
+        uint64_t connects, disconnects, round_trips, bytes_sent, bytes_received, commands, retries, late, busy;
+        uint64_t us[REDIS_BUCKETS];
+    } figures;
+};
+
+/* commands.c */
+extern const cf_backend_table cf_redis_table, cf_rediss_table, cf_redis_unix_table;
+int redis_get(cf_backend *self, cf_op *op);
+int redis_set(cf_backend *self, cf_op *op);
+int redis_del(cf_backend *self, cf_op *op);
+int redis_pop(cf_backend *self, cf_op *op);
+int redis_touch(cf_backend *self, cf_op *op);
+int redis_incr(cf_backend *self, cf_op *op);
+int redis_scan(cf_backend *self, cf_op *op);
+int redis_clear(cf_backend *self, cf_op *op);
+/* The answer of the call at the head of the queue is complete. */
+void redis_answer(cf_backend *self);
+
+/* queue.c */
+enum { REDIS_ARGS = 12 };
+/* Appends a command. CF_OK or CF_ENOMEM. `op` may be NULL (CALL_OWN). */
+int         redis_queue_push(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count);
+/* The same for a command that is bytes already, in parts; call.ticket is given. */
+int         redis_queue_push_parts(cf_backend *self, cf_op *op, redis_call call, const cf_slice *parts, size_t count);
+/* Appends the command at head once more, with `head` for its first `skip` bytes. */
+int         redis_queue_again(cf_backend *self, cf_op *op, redis_call call, cf_slice head, size_t skip);
+redis_call *redis_queue_at(redis_queue *queue, size_t index);
+void        redis_queue_shift(redis_queue *queue);       /* the call at head is answered */
+bool        redis_queue_full(cf_backend *self, size_t more);
+/* Takes the dead ones out of what was not sent. */
+void        redis_queue_bury(cf_backend *self);
+size_t      redis_queue_unsent(const redis_queue *queue); /* bytes */
+/* `bytes` more were taken by the socket. */
+void        redis_queue_sent(cf_backend *self, size_t bytes, int64_t now_us);
+/* The connection is gone: ends what cannot be repeated, and makes the rest unsent. */
+void        redis_queue_lost(cf_backend *self, const cf_error *why);
+/* Ends everything that waits. */
+void        redis_queue_refuse(cf_backend *self, const cf_error *why);
+void        redis_queue_clear(cf_backend *self); /* without a word to anybody: a child after fork */
+void        redis_queue_free(cf_backend *self);
+int         redis_cancel(cf_backend *self, cf_op *op, int why);
+/* A command as bytes at the end of a buffer. */
+int         redis_format(const cf_platform *platform, cf_buffer *out, const cf_slice *args, size_t count);
+
+/* connection.c */
+void redis_flush(cf_backend *self);
+void redis_works(cf_backend *self); /* an operation was answered: whatever was wrong is over */
+void redis_forked(cf_backend *self);
+void redis_hang_up(cf_backend *self, bool politely); /* the socket and everything of it, without a word to the queue */
+void redis_hold(cf_backend *self);    /* the server asked for patience */
+void redis_greeted(cf_backend *self); /* an answer of the greeting is in self->reply */
+void redis_on_timer(void *self);
+void redis_on_dial_timer(void *self);
+uint64_t redis_jitter(cf_backend *self, uint64_t below);
+
+/* reply.c */
+void redis_reader_free(cf_backend *self); /* with the connection; the next feed makes another */
+/* Reads what arrived; calls redis_answer for each reply. False: the connection must go (self->poisoned and self->why say why). */
+bool redis_reader_feed(cf_backend *self, const char *bytes, size_t count);
+
+/* errors.c */
+typedef enum { ERROR_FINAL, ERROR_LATER, ERROR_LEAVE, ERROR_NO_SCRIPT, ERROR_NO_GETDEL, ERROR_POISON } redis_verdict;
+/* What the text of an error reply means. Fills in status, outcome and the sentence, in which no word of the server's but the first is repeated. */
+redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error);
+
+/* warnings.c */
+void redis_ask_settings(cf_backend *self);                        /* queues the questions */
+void redis_settings_answer(cf_backend *self, redis_expect which); /* the answer is in self->reply */
+
+#endif
