@@ -24,7 +24,6 @@ from .errors import CanceledError, Error, InvalidError
 from .interfaces.secondary import AsyncSecondaryStorage as SecondaryStorage
 from .interfaces.storage import AsyncStorage as Storage
 from .store import (
-    Event,
     Listeners,
     OfError,
     OfNothing,
@@ -52,7 +51,7 @@ class _Link(ABC):
 
     The native store calls the methods without an underscore. In asyncio it does the rest itself (op.c)."""
 
-    loop: asyncio.AbstractEventLoop | None = None
+    loop: asyncio.AbstractEventLoop | None
     _store: "weakref.ref[AsyncStore]"
     _descriptor = -1
 
@@ -157,6 +156,7 @@ class _TrioLink(_Link):
     def __init__(self) -> None:
         import trio
 
+        self.loop = None
         self._token = trio.lowlevel.current_trio_token()
         self._flushing = False
 
@@ -394,7 +394,9 @@ class AsyncStore(_native.AsyncStore):
         is awaited."""
         return self._listeners.add(event, callback)
 
-    def off(self, event: Event, callback: Callable[..., object]) -> None:
+    def off(
+        self, event: Literal["connect", "disconnect", "error", "warning", "close"], callback: Callable[..., object]
+    ) -> None:
         """Takes one back that `on` was given; one that is not there is fine."""
         self._listeners.remove(event, callback)
 

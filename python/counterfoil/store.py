@@ -17,7 +17,6 @@ __all__ = ["Option", "Stats", "Store", "open"]
 Option = str | int | float | bool | os.PathLike[str] | None
 """The value of an option of a URL. True and False are "on" and "off"; None is not given."""
 
-Event = Literal["connect", "disconnect", "error", "warning", "close"]
 OfText = TypeVar("OfText", bound=Callable[[str], object])
 OfError = TypeVar("OfError", bound=Callable[[Error], object])
 OfNothing = TypeVar("OfNothing", bound=Callable[[], object])
@@ -245,7 +244,9 @@ class Store(_native.Store):
         """
         return self._listeners.add(event, callback)
 
-    def off(self, event: Event, callback: Callable[..., object]) -> None:
+    def off(
+        self, event: Literal["connect", "disconnect", "error", "warning", "close"], callback: Callable[..., object]
+    ) -> None:
         """Takes one back that `on` was given; one that is not there is fine."""
         self._listeners.remove(event, callback)
 
