@@ -6,6 +6,9 @@
 
 static cf_slice number(int64_t value, char text[CF_INT_TEXT]) { return cf_bytes(text, cf_format_int(value, text)); }
 
+/* Redis keeps a key through the millisecond of its expiry; here it is absent then. */
+static cf_slice lifetime(int64_t ttl_ms, char text[CF_INT_TEXT]) { return number(ttl_ms > 1 ? ttl_ms - 1 : ttl_ms, text); }
+
 /* ------------------------------------------------------------------------------------------------------------ asking -- */
 
 static int ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count)
@@ -108,7 +111,7 @@ int redis_set(cf_backend *self, cf_op *op)
 {
     const cf_request *in = cf_op_in(op);
     char     text[CF_INT_TEXT];
-    cf_slice life = number(in->ttl_ms, text);
+    cf_slice life = lifetime(in->ttl_ms, text);
     bool     keep = in->flags & CF_KEEP_TTL;
     if (in->flags & (CF_IF_ABSENT | CF_IF_EQUAL) || (keep && !(in->flags & CF_IF_PRESENT) && in->ttl_ms)) {
         cf_slice condition = in->flags & CF_IF_ABSENT ? LITERAL("absent") : in->flags & CF_IF_EQUAL ? LITERAL("equal") : LITERAL("none");
@@ -141,14 +144,14 @@ int redis_pop(cf_backend *self, cf_op *op)
 int redis_touch(cf_backend *self, cf_op *op)
 {
     char text[CF_INT_TEXT];
-    return ASK(self, op, EXPECT_HIT, 0, LITERAL("PEXPIRE"), cf_op_in(op)->key, number(cf_op_in(op)->ttl_ms, text));
+    return ASK(self, op, EXPECT_HIT, 0, LITERAL("PEXPIRE"), cf_op_in(op)->key, number(cf_op_in(op)->ttl_ms - 1, text));
 }
 
 int redis_incr(cf_backend *self, cf_op *op)
 {
     const cf_request *in = cf_op_in(op);
     char     by[CF_INT_TEXT], life[CF_INT_TEXT];
-    cf_slice args[] = {number(in->by, by), number(in->ttl_ms, life)};
+    cf_slice args[] = {number(in->by, by), lifetime(in->ttl_ms, life)};
     return run(self, op, SCRIPT_INCR, EXPECT_NUMBER, args, 2, self->options.receipts || in->receipt.len);
 }
 

@@ -455,12 +455,13 @@ static const char *socket_error(int code)
     }
 }
 
-static bool cut_short(int reason)
+/* OpenSSL knows of no reason but the socket. */
+static bool cut_short(unsigned long code)
 {
 #ifdef SSL_R_UNEXPECTED_EOF_WHILE_READING
-    if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) return true;
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return true;
 #endif
-    return reason == 0;
+    return code == 0;
 }
 
 /* After a call of OpenSSL that has failed for good: what happened, in tls->fault and tls->code. What OpenSSL says comes before what the
@@ -481,12 +482,12 @@ static int settle(redis_tls *tls)
     if (about_ours(tls, why))
         return cf_error_set(fault, CF_EAUTH, CF_NOT_APPLIED, "TLS: the server refuses %s: %s",
                             tls->context->options->tls_cert ? "our certificate" : "a client without a certificate (tls_cert)", reason);
-    if (tls->ended && cut_short(why)) {
+    if (tls->ended && cut_short(code)) {
         tls->over = true;
         tls->code = EPIPE;
         return cf_error_set(fault, CF_EUNAVAILABLE, CF_NOT_APPLIED, "TLS: the server ended the connection%s", when);
     }
-    if (tls->io_errno && cut_short(why)) {
+    if (tls->io_errno && cut_short(code)) {
         tls->code = tls->io_errno;
         return cf_error_set(fault, CF_EUNAVAILABLE, CF_NOT_APPLIED, "TLS: the connection failed%s: %s", when, socket_error(tls->io_errno));
     }
