@@ -1,7 +1,7 @@
-"""Compiles the kit's two C files at their first use: the tests must work in a fresh clone, where nothing else has been built.
+"""Compiles the kit's two C files at their first use: the tests must work in a fresh clone, where nothing was built.
 
-    python tests/faults/build.py proxy     prints the path of the program
-    python tests/faults/build.py clock     prints the path of the library
+python tests/faults/build.py proxy     prints the path of the program
+python tests/faults/build.py clock     prints the path of the library
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _folder() -> Path:
 
 
 def built(name: str) -> Path:
-    """The path of what tests/faults/NAME.c becomes, named by its own checksum: never an old one, never one half written."""
+    """The path of what tests/faults/NAME.c becomes, named by a checksum: never an old one, never one half written."""
     source = HERE / f"{name}.c"
     command = [os.environ.get("CC", "cc"), *WARNINGS, *FLAGS[name]]
     checksum = hashlib.sha256(source.read_bytes() + " ".join(command).encode()).hexdigest()[:16]

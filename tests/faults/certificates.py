@@ -1,9 +1,9 @@
 """Certificates for tests, made with the openssl program when they are needed; nothing here is ever committed.
 
-    kit = Certificates(folder)
-    kit.ca                         the authority that a client is told to trust: the path of its certificate
-    kit.server, kit.client         good ones: .cert, .key, .chain (paths)
-    kit.issue("expired", names="DNS:localhost", starts=-20, ends=-10)
+kit = Certificates(folder)
+kit.ca                         the authority that a client is told to trust: the path of its certificate
+kit.server, kit.client         good ones: .cert, .key, .chain (paths)
+kit.issue("expired", names="DNS:localhost", starts=-20, ends=-10)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Certificates:
         self,
         name: str,
         *,
-        issuer: Issued | None | str = "ca",
+        issuer: Issued | str | None = "ca",
         names: str | None = None,
         common_name: str | None = None,
         authority: bool = False,
@@ -68,8 +68,9 @@ class Certificates:
         digest: str = "sha256",
         more: tuple[str, ...] = (),
     ) -> Issued:
-        """Makes a key and a certificate. `issuer` None signs itself; `names` is a subjectAltName in openssl's words; `starts` and
-        `ends` are days from now; `key` is "ec" or the bits of an RSA key; `more` is lines of openssl's extension section."""
+        """Makes a key and a certificate. `issuer` None signs itself; `names` is a subjectAltName in openssl's words;
+        `starts` and `ends` are days from now; `key` is "ec" or the bits of an RSA key; `more` is lines of openssl's
+        extension section."""
         if issuer == "ca":
             issuer = self.root
         assert issuer is None or isinstance(issuer, Issued)
@@ -90,15 +91,33 @@ class Certificates:
         config = path.with_suffix(".cnf")
         config.write_text(CONFIG.format(folder=self.folder, issuer=signer.name, extensions="\n".join(extensions)))
         (self.folder / f"{signer.name}.index").touch()
-        algorithm = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if key == "ec" else ["rsa", "-pkeyopt", f"rsa_keygen_bits:{key}"]
-        run("openssl", "genpkey", "-algorithm", *algorithm, "-out", made.key)
+        algorithm, size = ("ec", "ec_paramgen_curve:P-256") if key == "ec" else ("rsa", f"rsa_keygen_bits:{key}")
+        run("openssl", "genpkey", "-algorithm", algorithm, "-pkeyopt", size, "-out", made.key)
         made.key.chmod(0o600)
         request = path.with_suffix(".csr")
         subject = f"/CN={common_name or f'counterfoil test {name}'}"
         run("openssl", "req", "-new", "-config", config, "-key", made.key, "-subj", subject, "-out", request)
-        signing = ["-selfsign", "-keyfile", made.key] if issuer is None else ["-keyfile", signer.key, "-cert", signer.cert]
-        run("openssl", "ca", "-batch", "-config", config, "-in", request, "-out", made.cert, "-notext", "-md", digest,
-            "-startdate", moment(starts), "-enddate", moment(ends), *signing)
+        signing: list[str | Path] = ["-keyfile", signer.key]
+        signing += ["-selfsign"] if issuer is None else ["-cert", signer.cert]
+        run(
+            "openssl",
+            "ca",
+            "-batch",
+            "-config",
+            config,
+            "-in",
+            request,
+            "-out",
+            made.cert,
+            "-notext",
+            "-md",
+            digest,
+            "-startdate",
+            moment(starts),
+            "-enddate",
+            moment(ends),
+            *signing,
+        )
         chain = made.cert.read_text()
         if issuer is not None and issuer is not getattr(self, "root", None):
             chain += issuer.chain.read_text()

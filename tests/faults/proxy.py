@@ -1,14 +1,15 @@
 """Drives the fault proxy (proxy.c) from Python.
 
-    with Proxy(f"127.0.0.1:{server.port}") as proxy:
-        proxy("next cut reply 5 rst")       # any line of its language, see README.md
-        client.connect(("127.0.0.1", proxy.port))
+with Proxy(f"127.0.0.1:{server.port}") as proxy:
+    proxy("next cut reply 5 rst")       # any line of its language, see README.md
+    client.connect(("127.0.0.1", proxy.port))
 """
 
 from __future__ import annotations
 
 import socket
 import subprocess
+from pathlib import Path
 from typing import Literal
 
 from faults.build import built
@@ -30,7 +31,7 @@ def data(raw: bytes) -> str:
 class Proxy:
     def __init__(self, to: str | RedisServer, listen: str = "127.0.0.1:0") -> None:
         target = f"127.0.0.1:{to.port}" if isinstance(to, RedisServer) else to
-        command = [built("proxy"), "--listen", listen, "--to", target]
+        command: list[str | Path] = [built("proxy"), "--listen", listen, "--to", target]
         self.process = spawn(command, stdout=subprocess.PIPE)
         assert self.process.stdout
         ready = self.process.stdout.readline().split()

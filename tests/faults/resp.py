@@ -14,8 +14,13 @@ class ReplyError(Exception):
 class Connection:
     """One blocking connection: call() sends one command and gives its reply."""
 
-    def __init__(self, address: str | tuple[str, int], tls: ssl.SSLContext | None = None, name: str = "localhost",
-                 timeout: float = 10) -> None:
+    def __init__(
+        self,
+        address: str | tuple[str, int],
+        tls: ssl.SSLContext | None = None,
+        name: str = "localhost",
+        timeout: float = 10,
+    ) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.socket.settimeout(timeout)

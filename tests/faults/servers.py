@@ -1,9 +1,9 @@
 """Real redis-servers on loopback, each with its own folder, its own port and an end: they die with who started them.
 
-    python tests/faults/servers.py start --dir DIR [--watch PID]    the standard set; writes DIR/servers.env and DIR/servers.json
-    python tests/faults/servers.py stop --dir DIR
-    python tests/faults/servers.py run --dir DIR -- COMMAND...      start, the command with the variables set, stop
-    python tests/faults/servers.py serve                            one server, driven by lines of JSON (see README.md)
+    servers.py start --dir DIR [--watch PID]   the standard set; writes DIR/servers.env and DIR/servers.json
+    servers.py stop --dir DIR
+    servers.py run --dir DIR -- COMMAND...     start, the command with the variables set, stop
+    servers.py serve                           one server, driven by lines of JSON (see README.md)
 
 From Python: `with RedisServer(persistence="aof-always") as server: ...`.
 """
@@ -49,7 +49,8 @@ PERSISTENCE = {
 
 # What the library needs and no more. PING and INFO are its greeting, SCAN its clear and count.
 LEAST_RIGHTS = (
-    "-@all +get +set +del +getdel +pexpire +scan +eval +evalsha +ping +select +auth +client|setname +info ~*"
+    "-@all +get +set +del +exists +getdel +incrby +pexpire +pttl +scan +eval +evalsha "
+    "+ping +select +auth +client|setname +info ~*"
 )
 AWKWARD_PASSWORD = "p@ss:w/o?r#d%41"
 
@@ -61,8 +62,8 @@ _work_lock = threading.Lock()
 
 
 def spawn(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts a program that the kernel kills when this process ends, however it ends. The kernel means the thread that has
-    forked, not the process, so one thread that never ends does all of it; setpriv says it to the kernel, after the fork."""
+    """Starts a program that the kernel kills when this process ends, however it ends. The kernel means the thread that
+    has forked, not the process, so one thread that never ends does all of it; setpriv tells the kernel about it."""
     global _work, _work_pid
     with _work_lock:
         if _work is None or _work_pid != os.getpid():
@@ -70,8 +71,8 @@ def spawn(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[byt
             threading.Thread(target=_spawner, args=(_work,), name="faults-spawner", daemon=True).start()
         answer: Future[subprocess.Popen[bytes]] = Future()
         words = ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)]
-        options = {"stdin": subprocess.DEVNULL, "env": clean_environment()} | options
-        _work.put((lambda: subprocess.Popen(words, **options), answer))
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": clean_environment()} | options
+        _work.put((lambda: subprocess.Popen(words, **given), answer))
     return answer.result()
 
 
@@ -192,7 +193,8 @@ class RedisServer:
             environment |= {"LD_PRELOAD": str(built("clock")), "COUNTERFOIL_CLOCK_FILE": str(self.clock_file)}
         with (self.dir / "redis.log").open("ab") as log:
             log.write(b"---- start\n")
-            self.process = spawn(["redis-server", self.dir / "redis.conf"], stdout=log, stderr=log, cwd=self.dir, env=environment)
+            command: list[str | Path] = ["redis-server", self.dir / "redis.conf"]
+            self.process = spawn(command, stdout=log, stderr=log, cwd=self.dir, env=environment)
 
     def _directives(self) -> str:
         lines: dict[str, str | int] = {
@@ -308,7 +310,9 @@ class RedisServer:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def url(self, db: int = 0, *, user: str | None = None, unix: bool = False, host: str | None = None, **options: str) -> str:
+    def url(
+        self, db: int = 0, *, user: str | None = None, unix: bool = False, host: str | None = None, **options: str
+    ) -> str:
         """The store's URL; `user` is one of `acl`. TLS files are named in it when the server has TLS."""
         login = ""
         if user is not None:
@@ -322,13 +326,15 @@ class RedisServer:
                 client = self.certificates.client
                 options = {"tls_cert": str(client.cert), "tls_key": str(client.key)} | options
         if unix:
-            assert self.socket and not login
+            assert self.socket
+            assert not login
             address = f"redis+unix://{quote(self.socket)}"
             options = ({"db": str(db)} if db else {}) | options
         else:
             host = host or ("localhost" if self.tls else "127.0.0.1")
             address = f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}/{db}"
-        return address + ("?" if options else "") + "&".join(f"{name}={quote(value)}" for name, value in options.items())
+        asked = "&".join(f"{name}={quote(value)}" for name, value in options.items())
+        return f"{address}?{asked}" if asked else address
 
     def connect(self, timeout: float = 10) -> Connection:
         """A connection of the kit's own, that may do everything."""
@@ -384,7 +390,7 @@ def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-# ---------------------------------------------------------------------------------------------------------- standard set
+# --------------------------------------------------------------------------------------------------------- standard set
 
 
 class StandardSet:
@@ -414,7 +420,7 @@ class StandardSet:
             "tls": {"tls": True, "certificates": certificates},
             "acl": {"acl": acl},
             "tls_acl": {"tls": "mutual", "acl": acl, "certificates": certificates},
-            "clock": {"clock": self.folder / "clock"},
+            "clock": {"clock": self.folder / "clock.ms"},
         }
         for name, options in make.items():
             self.servers[name] = RedisServer(folder=self.folder / name, **options)
@@ -430,7 +436,8 @@ class StandardSet:
             "CF_TEST_REDIS_CLOCK_FILE": str(servers["clock"].clock_file),
         }
         pids = {name: server.pid for name, server in servers.items()}
-        _publish(self.folder / "servers.json", json.dumps({"environment": self.variables, "pids": pids, "keeper": os.getpid()}))
+        known = {"environment": self.variables, "pids": pids, "keeper": os.getpid()}
+        _publish(self.folder / "servers.json", json.dumps(known))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()]
         _publish(self.folder / "servers.env", "".join(lines))
 
@@ -450,7 +457,8 @@ def _publish(path: Path, text: str) -> None:
 
 
 def keep(folder: Path, watch: int) -> None:
-    """The keeper of `start`: the servers are its children and die with it. It ends on SIGTERM, or when the watched process ends."""
+    """The keeper of `start`: the servers are its children and die with it. It ends on SIGTERM, or when the watched
+    process ends."""
     wake, waker = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(waker, b"."))
     watched = [os.pidfd_open(watch)] if watch else []
@@ -467,8 +475,14 @@ def start(folder: Path, watch: int) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, str(Path(__file__).resolve()), "keep", "--dir", str(folder), "--watch", str(watch)]
     with (folder / "keeper.log").open("wb") as log:
+        # A session of its own: a Ctrl-C that is meant for the tests must not end the servers before them.
         keeper = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=clean_environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=clean_environment(),
         )
     assert keeper.stdout
     if keeper.stdout.read() == b"ready\n":
@@ -491,7 +505,7 @@ def stop(folder: Path) -> None:
         return
 
 
-# --------------------------------------------------------------------------------------------------------- lines of JSON
+# -------------------------------------------------------------------------------------------------------- lines of JSON
 
 
 def serve() -> None:
@@ -515,8 +529,13 @@ def serve() -> None:
                     answer = answer(*arguments, **request)
             if isinstance(answer, RedisServer):
                 answer = None
-            state = {"port": server.port, "socket": server.socket, "dir": str(server.dir), "clock_file": server.clock_file and str(server.clock_file)}
-            state["pid"] = server.process.pid if server.process else None
+            state = {
+                "port": server.port,
+                "socket": server.socket,
+                "dir": str(server.dir),
+                "clockFile": server.clock_file and str(server.clock_file),
+                "pid": server.process.pid if server.process else None,
+            }
             print(json.dumps({"ok": answer, **state}, default=_text), flush=True)
         except Exception as error:
             print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)

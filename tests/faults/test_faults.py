@@ -1,22 +1,30 @@
-"""Every lever of the kit does what README.md says: a fault that does not happen makes the tests that use it worthless."""
+"""Every lever of the kit does what README.md says: a fault that does not happen makes the tests that use it
+worthless."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import select
-import signal
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from faults.proxy import Proxy, ProxyError
 from faults.resp import Connection, ReplyError, command
-from faults.servers import LEAST_RIGHTS, RedisServer, StandardSet, write_clock
+from faults.servers import RedisServer, StandardSet, write_clock
+from faults.tls_peers import BAD, GOOD, Peers
 
 HERE = Path(__file__).resolve().parent
 
@@ -57,7 +65,11 @@ def read_all(client: socket.socket) -> tuple[bytes, str]:
 
 def exchange(proxy: Proxy, sent: bytes, expected: int) -> tuple[bytes, str]:
     """One connection, one request; reads until the end, or until so many bytes and then a moment longer."""
-    with dial(proxy) as client:
+    try:
+        client = dial(proxy)
+    except ConnectionResetError:
+        return b"", "rst"
+    with client:
         try:
             client.sendall(sent)
         except (ConnectionResetError, BrokenPipeError):
@@ -223,7 +235,7 @@ def test_inserts_replaces_and_drops(server: RedisServer, proxy: Proxy) -> None:
     assert client.reply() == "OK"  # nobody asked
     proxy("now answer #1 -LOADING Redis is loading the dataset in memory\\r\\n")
     assert client.call("PING") == "PONG"
-    with pytest.raises(ReplyError, match="^LOADING Redis is loading"):
+    with pytest.raises(ReplyError, match=r"^LOADING Redis is loading"):
         client.call("SET", "a", "1")
     assert client.call("GET", "a") == b"1"  # the server did execute it
     proxy("now replace reply 1 4 BANG")
@@ -262,8 +274,8 @@ def test_slices(proxy: Proxy) -> None:
     proxy("slice reply 1 2")
     with dial(proxy) as client:
         client.sendall(command("PING"))
-        pieces = []
-        while sum(map(len, pieces)) < 7:
+        pieces: list[bytes] = []
+        while sum(len(piece) for piece in pieces) < 7:
             pieces.append(client.recv(100))
     assert b"".join(pieces) == b"+PONG\r\n"
     assert len(pieces) >= 4
@@ -285,9 +297,6 @@ def test_delays_with_jitter_keep_the_order(proxy: Proxy) -> None:
         client.socket.sendall(command("ECHO", n))
         time.sleep(0.001)
     assert [client.reply() for _ in range(30)] == [str(n).encode() for n in range(30)]
-    proxy("pass")
-    begun = time.monotonic()
-    assert client.call("PING") == "PONG"
     client.close()
 
 
@@ -323,10 +332,12 @@ def test_refuses_and_points_elsewhere(server: RedisServer, proxy: Proxy) -> None
 
 
 def test_says_when_it_does_not_understand(proxy: Proxy) -> None:
-    for line in ("cut", "next", "next cut", "next cut reply", "next cut reply x fin", "next cut reply 1 gone", "next cut reply 1 fin 3",
-                 "next insert reply 0 \\q", "next 0 lose", "conn lose", "delay up 3", "slice reply", "wait nothing = 1 1",
-                 "next answer 0 x", "refuse maybe", "next lose ; nonsense"):
-        with pytest.raises(ProxyError):
+    for line in (
+        *("cut", "next", "next cut", "next cut reply", "next cut reply x fin", "next cut reply 1 gone"),
+        *("next cut reply 1 fin 3", "next insert reply 0 \\q", "next 0 lose", "conn lose", "next answer 0 x"),
+        *("delay up 3", "slice reply", "wait nothing = 1 1", "refuse maybe", "next lose ; nonsense"),
+    ):
+        with pytest.raises(ProxyError, match="error"):
             proxy(line)
     with pytest.raises(ProxyError, match="late 0"):
         proxy("wait accepted >= 1 1")
@@ -346,3 +357,227 @@ def test_many_faults_a_second(server: RedisServer, proxy: Proxy) -> None:
     print(f"{rounds / (time.monotonic() - begun):.0f} lost replies a second")
     assert int(server.cli("GET", "n")) == rounds
     assert time.monotonic() - begun < 30
+
+
+# -------------------------------------------------------------------------------------------------------------- servers
+
+
+@pytest.mark.parametrize("persistence", ["none", "snapshots", "aof-everysec", "aof-always"])
+def test_what_a_restart_and_a_kill_keep(persistence: str) -> None:
+    with RedisServer(persistence=persistence) as running:
+        port = running.port
+        running.cli("SET", "a", "1")
+        running.restart()
+        assert running.port == port
+        assert running.cli("GET", "a") == (None if persistence == "none" else b"1")
+        running.cli("SET", "b", "1")
+        running.restart(kill=True)
+        assert running.port == port
+        if persistence != "aof-everysec":  # there it depends on the second
+            assert running.cli("GET", "b") == (b"1" if persistence == "aof-always" else None)
+
+
+def test_pause_and_resume(server: RedisServer) -> None:
+    client = server.connect(timeout=0.2)
+    server.pause()
+    try:
+        with pytest.raises(TimeoutError):
+            client.call("PING")
+    finally:
+        server.resume()
+    client.close()
+    assert server.cli("PING") == "PONG"
+    assert server.rss > 1_000_000
+
+
+def test_a_full_server_refuses_writes() -> None:
+    with RedisServer(maxmemory=1) as running, pytest.raises(ReplyError, match=r"^OOM"):
+        running.cli("SET", "a", "1")
+
+
+def test_the_staged_clock_moves_by_the_millisecond() -> None:
+    with RedisServer(clock=True) as running:
+        cli = running.cli
+        seconds, micros = cli("TIME")
+        assert int(seconds) * 1000 + int(micros) // 1000 == running.now_ms()
+        cli("SET", "k", "v", "PX", 1000)
+        running.advance(999)
+        assert (cli("GET", "k"), cli("PTTL", "k")) == (b"v", 1)
+        # Redis holds a key through the millisecond of its expiry: absent is what is later than that, not what is equal.
+        running.advance(1)
+        assert (cli("GET", "k"), cli("PTTL", "k")) == (b"v", 0)
+        running.advance(1)
+        assert cli("GET", "k") is None
+        for n in range(100):
+            cli("SET", f"k{n}", "v", "PX", 50)
+        running.advance(51)
+        assert cli("SCAN", 0, "COUNT", 1000) == [b"0", []]
+        # Nothing else moves: not even while time passes, and it idles.
+        cli("SET", "k", "v", "PX", 5)
+        used = running.cpu_seconds
+        time.sleep(0.3)
+        assert cli("PTTL", "k") == 5
+        assert running.cpu_seconds - used < 0.1
+        write_clock(running.clock_file or "", running.now_ms() - 3_600_000)
+        assert cli("PTTL", "k") == 3_600_005
+
+
+def test_the_standard_set() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="cf-"))  # pytest's own are too long for a unix socket
+    shows = "import os, json; print(json.dumps({k: v for k, v in os.environ.items() if k.startswith('CF_TEST')}))"
+    script = [sys.executable, str(HERE / "servers.py"), "run", "--dir", str(folder), "--", sys.executable, "-c", shows]
+    names = json.loads(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+    with StandardSet(folder) as standard:
+        assert standard.variables.keys() == names.keys()
+        least = standard.servers["acl"]
+        client = Connection(("127.0.0.1", least.port))
+        with pytest.raises(ReplyError, match=r"^NOAUTH"):
+            client.call("GET", "a")
+        url = urlsplit(standard.variables["CF_TEST_REDIS_ACL"])
+        assert client.call("AUTH", url.username or "", unquote(url.password or "")) == "OK"
+        assert client.call("SELECT", url.path[1:]) == "OK"
+        assert client.call("SET", "a", "1", "PX", 100000, "NX") == "OK"
+        assert client.call("EVAL", "return redis.call('get', KEYS[1])", 1, "a") == b"1"
+        assert client.call("CLIENT", "SETNAME", "test") == "OK"
+        assert b"rdb" in client.call("INFO", "persistence")
+        for refused in (
+            "CONFIG GET save",
+            "SCRIPT FLUSH",
+            "KEYS *",
+            "FLUSHALL",
+            "FLUSHDB",
+            "CLIENT LIST",
+        ):
+            with pytest.raises(ReplyError, match=r"^NOPERM"):
+                client.call(*refused.split())
+        client.close()
+        for name in ("tls", "tls_acl"):
+            assert standard.servers[name].cli("PING") == "PONG"
+        unix = Connection(urlsplit(standard.variables["CF_TEST_REDIS_UNIX"]).path)
+        assert unix.call("PING") == "PONG"
+        unix.close()
+    shutil.rmtree(folder)
+
+
+def test_servers_die_with_who_started_them() -> None:
+    """However it ends: killed, with a server started in a thread that has ended before."""
+    script = f"""
+import sys, threading, time
+sys.path.insert(0, {str(HERE.parent)!r})
+from faults.servers import RedisServer
+from faults.proxy import Proxy
+server = RedisServer()
+thread = threading.Thread(target=server.start)
+thread.start()
+thread.join()
+proxy = Proxy(server)
+print(server.pid, proxy.process.pid, server.dir, flush=True)
+time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout
+    *pids, folder = owner.stdout.readline().split()
+    children = [os.pidfd_open(int(pid)) for pid in pids]
+    time.sleep(0.05)
+    assert select.select(children, [], [], 0)[0] == []
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    for child in children:
+        assert select.select([child], [], [], 10)[0] == [child]
+        os.close(child)
+    shutil.rmtree(folder)
+
+
+def test_the_keeper_ends_with_the_process_that_it_watches() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="cf-"))
+    watched = subprocess.Popen(["sleep", "60"])
+    servers = [sys.executable, str(HERE / "servers.py")]
+    subprocess.run([*servers, "start", "--dir", str(folder), "--watch", str(watched.pid)], check=True)
+    known = json.loads((folder / "servers.json").read_text())
+    children = [os.pidfd_open(pid) for pid in known["pids"].values()]
+    watched.kill()
+    watched.wait()
+    for child in children:
+        assert select.select([child], [], [], 10)[0] == [child]
+        os.close(child)
+    subprocess.run([*servers, "stop", "--dir", str(folder)], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ TLS peers
+
+
+@pytest.fixture(scope="module")
+def peers() -> Iterator[Peers]:
+    with Peers() as made:
+        yield made
+
+
+def careful(peers: Peers) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=peers.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    return context
+
+
+def careless() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    return context
+
+
+def speak(host: str, port: int, context: ssl.SSLContext, timeout: float) -> bytes:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout) as plain,
+        context.wrap_socket(plain, server_hostname=host) as client,
+    ):
+        client.settimeout(timeout)
+        client.sendall(command("AUTH", "secret"))
+        return client.recv(100)
+
+
+def test_there_are_enough_bad_peers() -> None:
+    assert sum(factory.ends != "lost" for factory in BAD.values()) >= 50
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_careful_client_refuses(peers: Peers, name: str) -> None:
+    factory = BAD[name]
+    with peers.start(name) as peer:
+        if factory.ends == "lost":
+            with contextlib.suppress(OSError):
+                assert speak(peer.host, peer.port, careful(peers), 5) == b""
+            return
+        with pytest.raises(OSError) as caught:  # noqa: PT011  # the sentence is looked at below
+            speak(peer.host, peer.port, careful(peers), 0.2 if factory.ends == "deadline" else 5)
+        assert isinstance(caught.value, TimeoutError) == (factory.ends == "deadline")
+        assert any(word in str(caught.value).lower().replace("_", " ") for word in factory.because)
+        assert peer.seen() == b""
+        assert peer.accepted == 1
+
+
+@pytest.mark.parametrize("name", [name for name, factory in BAD.items() if factory.certificate])
+def test_a_careless_client_does_not(peers: Peers, name: str) -> None:
+    """The control: nothing but the certificate or version was wrong, and what a client says would have been seen."""
+    with peers.start(name) as peer:
+        assert speak(peer.host, peer.port, careless(), 5) == b"+OK\r\n"
+        assert peer.seen() == command("AUTH", "secret")
+
+
+def test_the_good_are_accepted(peers: Peers) -> None:
+    with RedisServer(tls=True, certificates=peers.certificates) as running:
+        for host in GOOD:
+            assert speak(host.strip("[]"), running.port, careful(peers), 5).startswith(b"-ERR AUTH")
+
+
+# ------------------------------------------------------------------------------------------------------ other languages
+
+
+def test_from_node() -> None:
+    subprocess.run(["node", "--test", str(HERE / "faults.test.cjs")], check=True, capture_output=True, timeout=60)
