@@ -69,7 +69,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->keep);
     Py_VISIT(state->datetime);
     Py_VISIT(state->hosts);
-    return 0;
+    return cfpy_op_visit(state, visit, arg);
 }
 
 /* The names stay until module_free: stores that are collected with the module still close their backends by name. */
@@ -91,6 +91,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->keep);
     Py_CLEAR(state->datetime);
     Py_CLEAR(state->hosts);
+    cfpy_op_forget(state);
     return 0;
 }
 

@@ -41,6 +41,8 @@ typedef struct cfpy_names {
     CFPY_NAMES(CFPY_NAME_FIELD)
 } cfpy_names;
 
+#define CFPY_SPARE 128
+
 typedef struct cfpy_state {
     PyTypeObject *store_type, *async_store_type, *op_type, *waiter_type, *stage_type, *host_type;
     PyObject     *make_error; /* counterfoil.errors.make                                       */
@@ -49,7 +51,11 @@ typedef struct cfpy_state {
     PyObject     *datetime;   /* datetime.datetime                                             */
     PyObject     *hosts;      /* id of a backend object -> its host, borrowed, as an integer   */
     cfpy_names    names;
+    PyObject     *spare[2][CFPY_SPARE]; /* memory of Ops and Waiters to use again: one of each is made for every operation that is awaited */
+    int           spares[2];
 } cfpy_state;
+
+enum { CFPY_SPARE_OP, CFPY_SPARE_WAITER };
 
 typedef struct cfpy_host  cfpy_host;
 typedef struct cfpy_store cfpy_store;
@@ -160,7 +166,7 @@ struct cfpy_store {
     PyObject     *event_loop; /* asyncio: the event loop, which op.c then speaks to by itself */
     int           watched;    /* asyncio: the descriptor that is watched, or -1               */
     bool          flushing;   /* asyncio: a flush is scheduled for the end of the tick        */
-    bool          running;    /* asyncio: inside the read callback, which flushes at its end  */
+    PyThreadState *running;   /* asyncio: whose read callback runs now: it flushes at its end */
     size_t        unsent;     /* asyncio: submitted since the last flush                      */
     size_t        early;      /* asyncio: so many of them are flushed before the end          */
     cfpy_waiter  *woken, **woken_end; /* asyncio: whom the read callback will step            */
@@ -240,6 +246,9 @@ int cfpy_submit(cf_store *store, const cfpy_call *call, int64_t timeout_ms, cf_d
 PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode);
 /* Submits and returns the awaitable. */
 PyObject *cfpy_op_submit(cfpy_store *store, const cfpy_call *call);
+/* Of the memory that op.c keeps. */
+void cfpy_op_forget(cfpy_state *state);
+int  cfpy_op_visit(cfpy_state *state, visitproc visit, void *arg);
 /* An awaitable that raises the current exception when it is awaited. */
 PyObject *cfpy_op_failed(cfpy_store *store);
 /* Finds out whether the store's event loop is one of asyncio. */

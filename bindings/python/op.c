@@ -41,11 +41,59 @@ static const char *kind_name(int kind)
     return kind >= 0 && kind < (int)(sizeof names / sizeof *names) ? names[kind] : "operation";
 }
 
+/* A new object, all zero, that the garbage collector knows. */
+static PyObject *make(cfpy_state *state, PyTypeObject *type, int which, size_t size)
+{
+    if (type == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter is going away");
+        return NULL;
+    }
+    if (state->spares[which] == 0) {
+        allocfunc alloc = (allocfunc)(uintptr_t)PyType_GetSlot(type, Py_tp_alloc);
+        return alloc(type, 0);
+    }
+    PyObject *self = state->spare[which][--state->spares[which]];
+    memset((char *)self + sizeof(PyObject), 0, size - sizeof(PyObject));
+    PyObject_Init(self, type);
+    Py_DECREF((PyObject *)type); /* it had kept one */
+    PyObject_GC_Track(self);
+    return self;
+}
+
+static void delete(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_Del(self);
+    Py_DECREF((PyObject *)type);
+}
+
+/* The memory of an object that the garbage collector does not know any more. It keeps its reference to its type. */
+static void give_back(cfpy_state *state, PyObject *self, int which)
+{
+    if (state->op_type != NULL && state->spares[which] < CFPY_SPARE)
+        state->spare[which][state->spares[which]++] = self;
+    else
+        delete(self);
+}
+
+void cfpy_op_forget(cfpy_state *state)
+{
+    for (int which = 0; which < 2; which++)
+        while (state->spares[which] > 0)
+            delete(state->spare[which][--state->spares[which]]);
+}
+
+int cfpy_op_visit(cfpy_state *state, visitproc visit, void *arg)
+{
+    for (int which = 0; which < 2; which++)
+        for (int i = 0; i < state->spares[which]; i++)
+            Py_VISIT((PyObject *)Py_TYPE(state->spare[which][i]));
+    return 0;
+}
+
 static cfpy_op *op_make(cfpy_store *store)
 {
-    PyTypeObject *type = store->state->op_type;
-    allocfunc     alloc = (allocfunc)(uintptr_t)PyType_GetSlot(type, Py_tp_alloc);
-    cfpy_op      *self = (cfpy_op *)alloc(type, 0);
+    cfpy_op *self = (cfpy_op *)make(store->state, store->state->op_type, CFPY_SPARE_OP, sizeof *self);
     if (self != NULL) {
         Py_INCREF((PyObject *)store);
         self->store = store;
@@ -114,18 +162,27 @@ void cfpy_op_stepping(cfpy_store *store, cfpy_loop *loop, bool outer)
     /* What is in the air when answers come is what will be in the air again: a quarter of it at a time keeps both sides busy. */
     size_t quarter = cf_loop_pending(loop->loop) / 4;
     store->early = quarter < EARLY_LEAST ? EARLY_LEAST : quarter > EARLY_MOST ? EARLY_MOST : quarter;
-    store->running = true;
+    store->running = PyThreadState_Get();
+}
+
+/* Whether this is the store's event loop. Inside its read callback that is known; to ask costs a system call. */
+static bool at_home(cfpy_store *store)
+{
+    if (store->running != NULL && store->running == PyThreadState_Get())
+        return true;
+    PyObject *here = PyObject_CallNoArgs(store->state->running_loop);
+    if (here == NULL)
+        PyErr_Clear();
+    Py_XDECREF(here); /* compared only: the store holds its own */
+    return here == store->event_loop;
 }
 
 /* An operation is pending: see to it that the loop is run and flushed. */
 static int pending_in_asyncio(cfpy_store *store, cfpy_loop *loop)
 {
     cfpy_names *names = &store->state->names;
-    PyObject   *here = PyObject_CallNoArgs(store->state->running_loop), *done;
-    if (here == NULL)
-        PyErr_Clear();
-    Py_XDECREF(here); /* compared only: the store holds its own */
-    if (here != store->event_loop) {
+    PyObject   *done;
+    if (!at_home(store)) {
         cfpy_raise(store->state, CF_EINVAL, CF_NOT_APPLIED,
                    "an AsyncStore belongs to the event loop that it was opened in, and this is not that one");
         return -1;
@@ -154,9 +211,8 @@ static int pending_in_asyncio(cfpy_store *store, cfpy_loop *loop)
 
 static cfpy_waiter *waiter_make(cfpy_op *op)
 {
-    PyTypeObject *type = op->store->state->waiter_type;
-    allocfunc     alloc = (allocfunc)(uintptr_t)PyType_GetSlot(type, Py_tp_alloc);
-    cfpy_waiter  *self = (cfpy_waiter *)alloc(type, 0);
+    cfpy_state  *state = op->store->state;
+    cfpy_waiter *self = (cfpy_waiter *)make(state, state->waiter_type, CFPY_SPARE_WAITER, sizeof *self);
     if (self != NULL) {
         Py_INCREF((PyObject *)op->store);
         self->store = op->store;
@@ -201,7 +257,7 @@ static void waiter_wake(cfpy_waiter *self)
 {
     cfpy_store *store = self->store;
     self->done = true;
-    if (store->running && is_task(store->state, self->callback)) {
+    if (store->running != NULL && is_task(store->state, self->callback)) {
         Py_INCREF((PyObject *)self);
         *store->woken_end = self;
         store->woken_end = &self->next;
@@ -239,7 +295,7 @@ int cfpy_op_step(cfpy_store *store)
         }
         Py_DECREF((PyObject *)self);
     }
-    store->running = false;
+    store->running = NULL;
     if (store->unsent > 0)
         cfpy_op_flush(store);
     if (raised == NULL)
@@ -578,15 +634,14 @@ static int op_clear(PyObject *object)
     Py_CLEAR(self->wake);
     Py_CLEAR(self->result);
     Py_CLEAR(self->error);
-    Py_CLEAR(self->store);
-    return 0;
+    return 0; /* it never goes without its store */
 }
 
 static void op_dealloc(PyObject *object)
 {
-    cfpy_op      *self = (cfpy_op *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject     *error_type, *value, *traceback;
+    cfpy_op    *self = (cfpy_op *)object;
+    cfpy_store *store = self->store;
+    PyObject   *error_type, *value, *traceback;
     PyObject_GC_UnTrack(object);
     PyErr_Fetch(&error_type, &value, &traceback);
     if (!self->awaited && (self->error != NULL || self->op != NULL) &&
@@ -595,9 +650,8 @@ static void op_dealloc(PyObject *object)
         PyErr_WriteUnraisable(NULL);
     op_clear(object);
     PyErr_Restore(error_type, value, traceback);
-    freefunc release = (freefunc)(uintptr_t)PyType_GetSlot(type, Py_tp_free);
-    release(object);
-    Py_DECREF(type);
+    give_back(store->state, object, CFPY_SPARE_OP);
+    Py_DECREF((PyObject *)store); /* last: it keeps the module, whose state has the memory */
 }
 
 static PyObject *op_repr(PyObject *object)
@@ -665,7 +719,10 @@ static PyObject *waiter_add_callback(PyObject *object, PyObject *const *args, Py
     cfpy_names     *names = &self->store->state->names;
     PyObject       *given[2];
     PyObject *const wanted[] = {names->callback, names->context};
-    if (cfpy_arguments("add_done_callback", args, nargs, kwnames, wanted, 2, 1, 1, given) < 0)
+    if (nargs == 1 && kwnames != NULL && PyTuple_Size(kwnames) == 1 && PyTuple_GetItem(kwnames, 0) == names->context) {
+        given[0] = args[0]; /* as a Task asks */
+        given[1] = args[1];
+    } else if (cfpy_arguments("add_done_callback", args, nargs, kwnames, wanted, 2, 1, 1, given) < 0)
         return NULL;
     if (self->callback != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "somebody waits for this operation already");
@@ -771,13 +828,11 @@ static int waiter_clear(PyObject *object)
 
 static void waiter_dealloc(PyObject *object)
 {
-    PyTypeObject *type = Py_TYPE(object);
+    cfpy_store *store = ((cfpy_waiter *)object)->store;
     PyObject_GC_UnTrack(object);
     waiter_clear(object);
-    Py_CLEAR(((cfpy_waiter *)object)->store);
-    freefunc release = (freefunc)(uintptr_t)PyType_GetSlot(type, Py_tp_free);
-    release(object);
-    Py_DECREF(type);
+    give_back(store->state, object, CFPY_SPARE_WAITER);
+    Py_DECREF((PyObject *)store);
 }
 
 static PyMethodDef waiter_methods[] = {

@@ -588,7 +588,7 @@ static PyObject *store_run(PyObject *object, PyObject *unused)
     cfpy_loop *loop = cfpy_checkout(self, NULL);
     if (loop == NULL)
         return NULL;
-    bool outer = loop->depth == 1 && !self->running;
+    bool outer = loop->depth == 1 && self->running == NULL;
     cfpy_op_stepping(self, loop, outer);
     int rc = loop->depth == 1 ? cf_loop_run(loop->loop, 0) : 0;
     cfpy_checkin(loop);
