@@ -175,7 +175,8 @@ static int trust(const redis_tls_context *c, SSL_CTX *rules, cf_error *error)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(rules);
     if (c->options->tls_ca) {
-        if (!X509_STORE_load_locations(store, c->options->tls_ca, NULL)) return refuse_file(error, "tls_ca", "cannot be read as PEM certificates");
+        if (!X509_STORE_load_locations(store, c->options->tls_ca, NULL))
+            return refuse_file(error, "tls_ca", "cannot be read as PEM certificates");
         /* What is named there is trusted itself, also where it is no root. */
         X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(rules), X509_V_FLAG_PARTIAL_CHAIN);
         return CF_OK;
@@ -247,7 +248,8 @@ static bool push_on(redis_tls *tls)
 {
     const cf_platform *platform = tls->context->platform;
     while (tls->waiting_at < tls->waiting.len) {
-        int64_t sent = platform->send(platform->self, tls->fd, tls->waiting.ptr + tls->waiting_at, tls->waiting.len - tls->waiting_at);
+        size_t  left = tls->waiting.len - tls->waiting_at;
+        int64_t sent = platform->send(platform->self, tls->fd, tls->waiting.ptr + tls->waiting_at, left);
         if (sent < 0) {
             if (would_block(errno)) return true;
             tls->io_errno = errno;
@@ -464,8 +466,8 @@ static bool cut_short(unsigned long code)
     return code == 0;
 }
 
-/* After a call of OpenSSL that has failed for good: what happened, in tls->fault and tls->code. What OpenSSL says comes before what the
- * socket says: where the server was refused, the socket often fails because the server is not there to hear of it. */
+/* After a call of OpenSSL that has failed for good: what happened, in tls->fault and tls->code. What OpenSSL says comes before what
+ * the socket says: where the server was refused, the socket often fails because the server is not there to hear of it. */
 static int settle(redis_tls *tls)
 {
     char          reason[160];
@@ -489,7 +491,8 @@ static int settle(redis_tls *tls)
     }
     if (tls->io_errno && cut_short(code)) {
         tls->code = tls->io_errno;
-        return cf_error_set(fault, CF_EUNAVAILABLE, CF_NOT_APPLIED, "TLS: the connection failed%s: %s", when, socket_error(tls->io_errno));
+        return cf_error_set(fault, CF_EUNAVAILABLE, CF_NOT_APPLIED, "TLS: the connection failed%s: %s", when,
+                            socket_error(tls->io_errno));
     }
     if (why == 0 || why == SSL_R_TLSV1_ALERT_INTERNAL_ERROR || why == SSL_R_TLSV1_ALERT_USER_CANCELLED || tls->done)
         return cf_error_set(fault, CF_EUNAVAILABLE, CF_NOT_APPLIED, "TLS: the connection failed%s: %s", when, reason);
@@ -562,13 +565,22 @@ int64_t redis_tls_read(redis_tls *tls, void *bytes, size_t count)
         settle(tls);
         return broken(tls);
     }
-    int got = SSL_read(tls->ssl, bytes, count < INT_MAX ? (int)count : INT_MAX);
-    tls->dry = got <= 0;
-    if (got > 0) return got;
-    int why = SSL_get_error(tls->ssl, got);
-    if (why == SSL_ERROR_WANT_READ) return not_now();
-    if (why == SSL_ERROR_ZERO_RETURN) tls->ended = true;
-    settle(tls);
+    size_t total = 0;
+    tls->dry = false;
+    while (total < count && !tls->dry && tls->fault.status == CF_OK) {
+        int got = SSL_read(tls->ssl, (char *)bytes + total, count - total < INT_MAX ? (int)(count - total) : INT_MAX);
+        if (got > 0) {
+            total += (size_t)got;
+            if (!SSL_has_pending(tls->ssl)) break; /* the socket will say when there is more */
+            continue;
+        }
+        int why = SSL_get_error(tls->ssl, got);
+        tls->dry = why == SSL_ERROR_WANT_READ;
+        if (why == SSL_ERROR_ZERO_RETURN) tls->ended = true;
+        if (!tls->dry) settle(tls);
+    }
+    if (total) return (int64_t)total; /* what came before an error is good: the next call says it */
+    if (tls->dry) return not_now();
     return tls->over ? 0 : broken(tls);
 }
 
@@ -590,7 +602,7 @@ int64_t redis_tls_send(redis_tls *tls, const void *bytes, size_t count)
     return tls->waiting.len ? not_now() : 0;
 }
 
-bool redis_tls_has_more(const redis_tls *tls) { return !tls->dry && !tls->fault.status && SSL_has_pending(tls->ssl); }
+bool redis_tls_has_more(const redis_tls *tls) { return !tls->dry && (tls->fault.status || SSL_has_pending(tls->ssl)); }
 
 void redis_tls_goodbye(redis_tls *tls)
 {

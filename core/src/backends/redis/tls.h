@@ -38,7 +38,9 @@ unsigned redis_tls_wants(const redis_tls *tls);
  * give the same ones again. Sending no bytes pushes on what waits: 0, or -1. */
 int64_t redis_tls_read(redis_tls *tls, void *bytes, size_t count);
 int64_t redis_tls_send(redis_tls *tls, const void *bytes, size_t count);
-bool    redis_tls_has_more(const redis_tls *tls); /* bytes wait that no poll of the socket will report: read again */
+/* Something waits that no poll of the socket will report: bytes that were read ahead, or the error behind those that were good. So read until
+ * this is false; a limit of reads for each wake-up must not leave any. */
+bool    redis_tls_has_more(const redis_tls *tls);
 /* After an error: what it was, as redis_tls_handshake says it. A server of TLS 1.3 refuses our certificate only when the handshake is over. */
 int     redis_tls_fault(const redis_tls *tls, cf_error *error);
 void    redis_tls_goodbye(redis_tls *tls); /* close_notify, as far as it goes without waiting; never in a child after a fork */
