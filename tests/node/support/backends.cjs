@@ -1,15 +1,15 @@
 'use strict';
 
 // The backends that every case is played over. Each line says how to open a store on a stage and what the backend has; a new
-// backend is one more line. `clock`: its time is the stage's, so that a case can move it. `shared`: others have keys there too, so
-// a case that asks for everybody's keys is opened without a prefix by `bare`.
+// backend is one more line. `clock`: its time is the stage's, so that a case can move it. `one_millisecond`:
+// a life of one is exact (Redis ends a value when its last millisecond is over, and knows none shorter than one). `shared`: others have keys there too, so
+// a case that is about everybody's keys is opened by `bare`, without a prefix, in a database that nobody else uses.
 
 const { open, Backend, CounterfoilError } = require('counterfoil');
-const { Stage } = require('counterfoil/testing');
 const { MapBackend } = require('../../../examples/js_backend.cjs');
-const { openApart, redisVariable, ServerStage, realStage } = require('./redis.cjs');
+const { openApart, openBare, ServerStage, realStage } = require('./redis.cjs');
 
-const ALL = ['pop', 'touch', 'incr', 'conditions', 'keep_ttl', 'scan', 'binary', 'clock'];
+const ALL = ['pop', 'touch', 'incr', 'conditions', 'keep_ttl', 'scan', 'binary', 'clock', 'one_millisecond'];
 
 /** A backend with every method, over a Map, on a stage's clock. `binary`: its values are Buffers. */
 class FullBackend extends Backend {
@@ -104,18 +104,19 @@ const backends = [
   { name: 'memory, shared', has: [...ALL, 'memory'], open: (options, query) => open(`memory:cases-${process.pid}-${number++}${query ? `?${query}` : ''}`, options) },
   { name: 'JavaScript, values', has: ALL, open: (options) => open(new FullBackend(options.stage), options) },
   { name: 'JavaScript, promises', has: ALL, open: (options) => open(promised(new FullBackend(options.stage)), options) },
-  { name: 'JavaScript, three methods', has: ['pop', 'touch', 'conditions', 'clock'], open: (options) => open(minimal(options.stage), options) },
+  { name: 'JavaScript, three methods', has: ['pop', 'touch', 'conditions', 'clock', 'one_millisecond'], open: (options) => open(minimal(options.stage), options) },
   { name: 'JavaScript, examples/js_backend.cjs', has: ALL, open: (options) => open(new MapBackend(() => options.stage.now().getTime()), options) },
 ];
 
-const redis = (name, which, has = ALL.filter((one) => one !== 'clock'), stage = realStage) => ({
+const ON_REDIS = ALL.filter((one) => one !== 'one_millisecond');
+const redis = (name, which, has = ON_REDIS.filter((one) => one !== 'clock'), stage = realStage) => ({
   name, has, stage, shared: true,
   open: (options) => openApart(which, options),
-  bare: (options) => open(redisVariable(which), { ...options, stage: options.stage instanceof Stage ? options.stage : undefined }),
+  bare: (options) => openBare(which, options),
 });
 
 backends.push(
-  redis('redis, on a staged clock', 'CLOCK', ALL, () => new ServerStage()),
+  redis('redis, on a staged clock', 'CLOCK', ON_REDIS, () => new ServerStage()),
   redis('redis', ''),
   redis('redis, unix socket', 'UNIX'),
   redis('redis, TLS', 'TLS'),

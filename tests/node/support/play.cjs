@@ -148,10 +148,7 @@ async function play(story, backend, stage) {
         }
       }
     }
-    if (backend.shared) {
-      if (bare) await Promise.all(story.steps.filter((step) => step.do === 'set').map((step) => store.delete(said(step.key))));
-      else await store.clear('', { force: true });
-    }
+    if (backend.shared) await store.clear('', { force: true });
   } finally {
     await store.close();
   }
@@ -160,7 +157,11 @@ async function play(story, backend, stage) {
 /** Whether the case asks for something that the backend declares that it lacks. */
 function lacks(story, backend) {
   const needs = [...(story.needs ?? [])];
-  if (story.steps?.some((step) => step.do === 'advance')) needs.push('clock');
+  const steps = story.steps ?? [];
+  // A deadline that a server across a socket can only keep by luck is one for a clock that stands still.
+  if (steps.some((step) => step.do === 'advance') || story.open?.timeout < 0.1) needs.push('clock');
+  const lives = [story.open?.ttl, story.open?.secondary_ttl, ...steps.filter((step) => step.error === undefined).map((step) => step.ttl)];
+  if (lives.some((ttl) => ttl > 0 && ttl <= 0.001)) needs.push('one_millisecond');
   return needs.filter((need) => !backend.has.includes(need));
 }
 

@@ -66,4 +66,11 @@ function openApart(which, options) {
   return open(redisVariable(which), { ...rest, prefix: whole });
 }
 
-module.exports = { redisVariable, ownPrefix, ServerStage, realStage, openApart, root, python };
+/** Opens a store as the options say, in a database that no other test uses. */
+function openBare(which, options) {
+  const url = redisVariable(which);
+  const apart = url.startsWith('redis+unix:') ? `${url}?db=15` : url.replace(/\/\d+(?=\?|$)/, '/15');
+  return open(apart, { ...options, stage: options.stage instanceof Stage ? options.stage : undefined });
+}
+
+module.exports = { redisVariable, ownPrefix, openBare, ServerStage, realStage, openApart, root, python };
