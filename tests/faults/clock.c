@@ -1,7 +1,7 @@
 /* A staged wall clock for a real server: preloaded into it, this makes the time of day stand still at what a file says.
  *
- * COUNTERFOIL_CLOCK_FILE names the file: one decimal number, milliseconds since 1970, and a newline. To move the clock write a new file
- * and rename it over the old one; the next look at the time sees it. A file that is empty or has no newline yet is one that is
+ * COUNTERFOIL_CLOCK_FILE names the file: one decimal number, milliseconds since 1970, and a newline. To move the clock write a
+ * new file and rename it over the old one; the next look at the time sees it. A file that is empty or has no newline yet is one that is
  * being written: the time stays. Monotonic clocks are left alone, so timers and timeouts go on.
  *
  * No lock and no memory of its own: the descriptor is only replaced when the file was, and each look reads the whole of it. */

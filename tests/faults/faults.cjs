@@ -47,7 +47,8 @@ class Lines {
 class Proxy {
   static async start ({ to, listen = '127.0.0.1:0' }) {
     const { stdout } = await promisify(execFile)(python, [path.join(__dirname, 'build.py'), 'proxy'], { env: environment() })
-    const child = spawn(stdout.trim(), ['--listen', listen, '--to', to, '--tether'], { stdio: ['ignore', 'pipe', 'inherit'], env: environment() })
+    const options = { stdio: ['ignore', 'pipe', 'inherit'], env: environment() }
+    const child = spawn(stdout.trim(), ['--listen', listen, '--to', to, '--tether'], options)
     const [ready, port, control] = (await new Lines(child.stdout).next()).split(' ')
     if (ready !== 'ready') throw new Error('the proxy did not start')
     const socket = net.connect({ host: '127.0.0.1', port: Number(control), noDelay: true })

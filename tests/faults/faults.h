@@ -40,8 +40,9 @@ __attribute__((format(printf, 2, 3), unused)) static const char *faults_say(faul
     line[len++] = '\n';
     if (send(proxy->control, line, (size_t)len, MSG_NOSIGNAL) != len) abort();
     size_t got = 0;
-    while (got < sizeof proxy->answer - 1 && recv(proxy->control, proxy->answer + got, 1, 0) == 1 && proxy->answer[got] != '\n') got++;
-    proxy->answer[got] = 0;
+    char  *to = proxy->answer;
+    while (got < sizeof proxy->answer - 1 && recv(proxy->control, to + got, 1, 0) == 1 && to[got] != '\n') got++;
+    to[got] = 0;
     if (strncmp(proxy->answer, "ok", 2) != 0) {
         fprintf(stderr, "faultproxy: %s: %.*s\n", proxy->answer, len - 1, line);
         abort();

@@ -2,10 +2,11 @@
  *
  *     faultproxy --listen 127.0.0.1:0 --to 127.0.0.1:6379 [--control 127.0.0.1:0] [--tether]
  *
- * It prints "ready LISTEN-PORT CONTROL-PORT" and obeys lines on the control port. --tether: it dies with the thread that has started it.
+ * It prints "ready LISTEN-PORT CONTROL-PORT" and obeys lines on the control port. --tether: it dies with the thread that has
+ * started it.
  *
- * A link is a client and a server with a stream in each direction. A stream passes bytes from `in` to `out`, and each byte's place is
- * known: a rule fires between two bytes, when exactly those before it have been passed on. */
+ * A link is a client and a server with a stream in each direction. A stream passes bytes from `in` to `out`, and each byte's
+ * place is known: a rule fires between two bytes, when exactly those before it have been passed on. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -136,7 +137,7 @@ static uint64_t dice = 1;
 static double   chance;
 static uint64_t chance_skip;
 static struct {
-    uint64_t accepted, open, cut, fired, failed, passed[2], messages[2];
+    uint64_t accepted, open, draining, cut, fired, failed, passed[2], messages[2];
 } figures;
 static uint64_t cut_base, fired_base;
 
@@ -300,6 +301,8 @@ static void side_close(link_t *l, int side, bool reset)
     if (reset) setsockopt(l->fd[side], SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
     close(l->fd[side]);
     l->fd[side] = -1;
+    if (side == SERVER && l->draining) figures.draining--;
+    if (side == SERVER) l->draining = false;
 }
 
 static void link_over(link_t *l)
@@ -335,8 +338,8 @@ static void bury_all(void)
     }
 }
 
-/* What a cut does. The server always gets the end in an orderly way, after exactly the bytes that were passed on: what it has been sent
- * it executes. Both sides are then read to their end, since a close with unread bytes would be a reset. */
+/* What a cut does. The server always gets the end in an orderly way, after exactly the bytes that were passed on: what it has
+ * been sent it executes. Both sides are then read to their end, since a close with unread bytes would be a reset. */
 static void link_end(link_t *l, how end)
 {
     figures.cut++;
@@ -349,7 +352,12 @@ static void link_end(link_t *l, how end)
         link_over(l);
         if (end == RST) side_close(l, CLIENT, true);
         else shutdown(l->fd[CLIENT], SHUT_WR);
-        if (l->connecting || shutdown(l->fd[SERVER], SHUT_WR) != 0) side_close(l, SERVER, false);
+        if (l->connecting || shutdown(l->fd[SERVER], SHUT_WR) != 0) {
+            side_close(l, SERVER, false);
+        } else {
+            l->draining = true;
+            figures.draining++;
+        }
         if (l->fd[CLIENT] < 0 && l->fd[SERVER] < 0) {
             link_bury(l);
             return;
@@ -905,7 +913,8 @@ static bool figure(const char *name, uint64_t *out)
     const struct {
         const char *name;
         uint64_t    value;
-    } all[] = {{"accepted", figures.accepted},       {"open", figures.open},     {"cut", figures.cut - cut_base},
+    } all[] = {{"accepted", figures.accepted},       {"open", figures.open},     {"draining", figures.draining},
+               {"cut", figures.cut - cut_base},
                {"fired", figures.fired - fired_base}, {"failed", figures.failed}, {"request", figures.passed[REQUEST]},
                {"reply", figures.passed[REPLY]}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -1061,9 +1070,9 @@ static void command(control *c, char *line)
         figures.failed = 0;
     } else if (strcmp(name, "stats") == 0) {
         say(c,
-            "ok accepted=%" PRIu64 " open=%" PRIu64 " cut=%" PRIu64 " fired=%" PRIu64 " failed=%" PRIu64 " request=%" PRIu64
+            "ok accepted=%" PRIu64 " open=%" PRIu64 " draining=%" PRIu64 " cut=%" PRIu64 " fired=%" PRIu64 " failed=%" PRIu64 " request=%" PRIu64
             " reply=%" PRIu64,
-            figures.accepted, figures.open, figures.cut - cut_base, figures.fired - fired_base, figures.failed,
+            figures.accepted, figures.open, figures.draining, figures.cut - cut_base, figures.fired - fired_base, figures.failed,
             figures.passed[REQUEST], figures.passed[REPLY]);
         return;
     } else if (strcmp(name, "wait") == 0) {
@@ -1195,7 +1204,8 @@ int main(int argc, char **argv)
     snprintf(listen_address, sizeof listen_address, "%s", listening);
     /* The same port again after `refuse off`. */
     if (strncmp(listening, "unix:", 5) != 0)
-        snprintf(listen_address, sizeof listen_address, "%.*s:%d", (int)(strrchr(listening, ':') - listening), listening, port_of(listener));
+        snprintf(listen_address, sizeof listen_address, "%.*s:%d", (int)(strrchr(listening, ':') - listening), listening,
+                 port_of(listener));
     watch_listener(&listener);
     watch_listener(&control_listener);
     now_ms = monotonic_ms();
