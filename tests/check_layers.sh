@@ -60,6 +60,8 @@ rule 'only platform.c makes system calls' \
     '#[[:space:]]*include[[:space:]]*<(unistd|fcntl|time|poll|signal|sys/[a-z]+|netinet/[a-z]+|arpa/[a-z]+|netdb)\.h>' \
     $(others $src platform.c worker.c) $src/backends
 rule 'only worker.c names pthread' 'pthread|<threads\.h>' $(others $src worker.c) $src/backends
+rule 'only reply.c knows hiredis' 'hiredis/|redis(Reader|Context|Command)[A-Z(]' $(others $src/backends/redis reply.c) $(others $src)
+rule 'only tls.c knows OpenSSL' 'openssl/|SSL_[a-zA-Z]+\(|X509_[a-zA-Z]+\(' $(others $src/backends/redis tls.c) $(others $src)
 rule 'memory comes through the platform' '(^|[^A-Za-z_>.])(malloc|calloc|realloc|strdup|free)[[:space:]]*\(' \
     $(others $src platform.c stage.c) $src/backends
 rule 'clock and randomness come through the platform' \
