@@ -227,9 +227,29 @@ static bool would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK |
 /* What to wait for now: for TLS also what it needs in order to go on with the other direction. */
 static void watch_for(cf_backend *self, bool unsent)
 {
-    unsigned events = CF_READABLE;
-    if (unsent) events |= self->tls ? redis_tls_wants(self->tls) : (unsigned)CF_WRITABLE;
+    unsigned events = unsent ? CF_READABLE | CF_WRITABLE : CF_READABLE;
+    if (self->tls) events |= redis_tls_wants(self->tls);
     cf_watch_set(self->watch, events);
+}
+
+/* What broke, in the words of TLS where it is there. */
+static void broke(cf_backend *self)
+{
+    cf_error why;
+    if (self->tls && redis_tls_fault(self->tls, &why) != CF_OK) came_down(self, &why);
+    else lost(self, strerror(errno));
+}
+
+/* TLS has taken bytes that the socket has not. False: the connection is gone. */
+static bool push_on(cf_backend *self)
+{
+    if (!self->tls || !(redis_tls_wants(self->tls) & CF_WRITABLE)) return true;
+    if (redis_tls_send(self->tls, NULL, 0) < 0 && !would_block()) {
+        broke(self);
+        return false;
+    }
+    watch_for(self, self->link == LINK_GREETING ? self->hello_written < self->hello_out.len : redis_queue_unsent(&self->queue) != 0);
+    return true;
 }
 
 static bool write_hello(cf_backend *self)
@@ -238,7 +258,7 @@ static bool write_hello(cf_backend *self)
         int64_t sent = wire_send(self, self->hello_out.ptr + self->hello_written, self->hello_out.len - self->hello_written);
         if (sent < 0 && would_block()) break;
         if (sent <= 0) {
-            lost(self, strerror(errno));
+            broke(self);
             return false;
         }
         self->hello_written += (size_t)sent;
@@ -264,7 +284,7 @@ static void write_queue(cf_backend *self)
         int64_t sent = wire_send(self, queue->out.ptr + queue->written, redis_queue_unsent(queue));
         if (sent < 0 && would_block()) break;
         if (sent <= 0) {
-            lost(self, strerror(errno));
+            broke(self);
             return;
         }
         redis_queue_sent(self, (size_t)sent, us);
@@ -275,13 +295,14 @@ static void write_queue(cf_backend *self)
 /* False: the connection is gone. */
 static bool read_input(cf_backend *self)
 {
-    for (int i = 0; i < READS; i++) {
+    for (int i = 0; i < READS || (self->tls && redis_tls_has_more(self->tls)); i++) {
         int64_t got = wire_read(self);
         if (got < 0 && would_block()) return true;
         if (got <= 0) {
             bool early = self->link == LINK_GREETING;
             if (early && got == 0) failed(self, CF_EUNAVAILABLE, "Redis at %s closed the connection %s", "before it had said anything useful");
-            else lost(self, got == 0 ? "the server closed it" : strerror(errno));
+            else if (got == 0) lost(self, "the server closed it");
+            else broke(self);
             return false;
         }
         self->figures.bytes_received += (uint64_t)got;
@@ -330,6 +351,7 @@ static void on_ready(void *user, unsigned events)
         break;
     default: return;
     }
+    if (!push_on(self)) return;
     leave_if_done(self);
     if (self->link == LINK_READY) write_queue(self);
 }
@@ -522,7 +544,7 @@ void redis_on_timer(void *user)
         failed(self, CF_EUNAVAILABLE, "Redis at %s did not answer in time: %s",
                self->link == LINK_RESOLVING ? "its name was not found yet"
                : self->link == LINK_DIALLING ? "the connection was not accepted"
-               : self->link == LINK_HANDSHAKE ? "the TLS handshake did not end" : "nothing came after the greeting");
+               : self->link == LINK_HANDSHAKE ? "the TLS handshake did not end (does it speak TLS on this port?)" : "nothing came after the greeting");
     } else if (self->holding) {
         self->holding = false;
         if (self->queue.sent) cf_timer_set(self->timer, self->options.silence_ms);
