@@ -30,9 +30,9 @@ def pytest_report_header() -> str:
 @pytest.fixture
 def stage():
     """A stage on which everything must have been released at the end."""
-    from counterfoil.testing import Stage
+    from redis_servers import ServerStage
 
-    stage = Stage()
+    stage = ServerStage()
     yield stage
     if stage.blocks:
         gc.collect()

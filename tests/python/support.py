@@ -23,6 +23,7 @@ import trio
 import uvloop
 from counterfoil import Backend
 from counterfoil.testing import Stage
+from redis_servers import Redis, ServerStage, own_prefix
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,25 +177,34 @@ def example_target(stage: Stage) -> Any:
 
 
 EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary"})
+CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move; exact also for the shortest life
 
 
 @dataclass(frozen=True)
 class BackendLine:
-    """What to open: a URL, a class of backends whose methods may become coroutines, or a function that makes a
-    backend."""
+    """What to open: a URL, one of the Redis servers, a class of backends whose methods may become coroutines, or a
+    function that makes a backend."""
 
     name: str
-    target: str | type[Clocked] | Callable[[Stage], Any]
+    target: str | Redis | type[Clocked] | Callable[[Stage], Any]
     can: frozenset[str]
+    modes: frozenset[str] | None = None  # None: all that fit
 
 
 BACKENDS = [
-    BackendLine("memory", "memory:", EVERYTHING | {"memory"}),
-    BackendLine("memory-shared", "memory:cases", EVERYTHING | {"memory"}),
-    BackendLine("full", Full, EVERYTHING),
-    BackendLine("bare", Bare, frozenset({"pop", "touch", "conditions", "binary"})),
-    BackendLine("example", example_target, EVERYTHING),
-    BackendLine("bare-keeping", BareKeeping, frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "binary"})),
+    BackendLine("memory", "memory:", EVERYTHING | CLOCK | {"memory"}),
+    BackendLine("memory-shared", "memory:cases", EVERYTHING | CLOCK | {"memory"}),
+    BackendLine("full", Full, EVERYTHING | CLOCK),
+    BackendLine("bare", Bare, CLOCK | {"pop", "touch", "conditions", "binary"}),
+    BackendLine("example", example_target, EVERYTHING | CLOCK),
+    BackendLine("bare-keeping", BareKeeping, EVERYTHING - {"scan"} | CLOCK),
+    # The one whose clock can be moved plays everything; the others play all that asks for no clock.
+    BackendLine("redis-clock", Redis("CLOCK"), EVERYTHING | {"clock"}),
+    BackendLine("redis", Redis(""), EVERYTHING, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-unix", Redis("UNIX"), EVERYTHING, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-tls", Redis("TLS"), EVERYTHING, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-acl", Redis("ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-tls-acl", Redis("TLS_ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
 ]
 
 # ------------------------------------------------------------------------------------------------------------- modes
@@ -244,10 +254,16 @@ MODES = [
 
 
 def fits(backend: BackendLine, mode: Mode) -> bool:
+    if backend.modes is not None and mode.name not in backend.modes:
+        return False
     return mode.checkpoint is None or isinstance(backend.target, type)
 
 
 def target_of(backend: BackendLine, mode: Mode, stage: Stage, query: str = "") -> Any:
+    if isinstance(backend.target, Redis):
+        if isinstance(stage, ServerStage):
+            stage.leads = backend.target.which == "CLOCK"
+        return backend.target.url
     if isinstance(backend.target, str):
         return backend.target + ("?" + query if query else "")
     if isinstance(backend.target, type) and mode.checkpoint is not None:
@@ -369,9 +385,26 @@ async def open_in(mode: Mode, target: Any, stage: Stage, options: dict[str, Any]
     return await counterfoil.aio.open(target, stage=stage, **wanted)
 
 
+def needs(case: Case) -> set[str]:
+    """What a backend must be able to do. The server keeps a value through the millisecond of its expiry, so we ask for one
+    less; a life of one millisecond has none to give."""
+    found = set(case.get("needs", []))
+    steps = case.get("steps", [])
+    if any(step["do"] == "advance" for step in steps):
+        found.add("clock")
+    lives = [case.get("open", {}).get(name) for name in ("ttl", "secondary_ttl")]
+    lives += [step.get(name) for step in steps for name in ("ttl", "expires_in")]
+    if any(isinstance(life, int | float) and 0 < life <= 0.001 for life in lives):
+        found.add("one_millisecond")
+    return found
+
+
 async def play(case: Case, backend: BackendLine, mode: Mode, stage: Stage) -> None:
     options = case.get("open", {})
     target = target_of(backend, mode, stage, options.get("query", ""))
+    if isinstance(backend.target, Redis) and "open_error" not in case:
+        await play_on_server(case, backend.target, mode, stage)
+        return
     if "open_error" in case:
         try:
             await open_in(mode, target, stage, options)
@@ -386,6 +419,26 @@ async def play(case: Case, backend: BackendLine, mode: Mode, stage: Stage) -> No
         player = Player(store, stage, options)
         for step in case["steps"]:
             await player.step(step)
+    finally:
+        await finish(store.close())
+
+
+async def play_on_server(case: Case, server: Redis, mode: Mode, stage: Stage) -> None:
+    """On a server with others, and with what they have left: under a prefix of its own, or where a case is about
+    everybody's keys or the longest prefix, in a database of its own."""
+    options = case.get("open", {})
+    prefix = value_of(options.get("prefix", ""))
+    everybody = any(step["do"] == "clear" and step["prefix"] == "" and "error" in step for step in case["steps"])
+    apart = everybody or len(prefix.encode()) > 200
+    if not apart:
+        options = {**options, "prefix": own_prefix() + prefix}
+    store = await open_in(mode, server.apart if apart else server.url, stage, options)
+    try:
+        await finish(store.clear("", force=True))
+        player = Player(store, stage, options)
+        for step in case["steps"]:
+            await player.step(step)
+        await finish(store.clear("", force=True))
     finally:
         await finish(store.close())
 

@@ -2,7 +2,7 @@
 
 import pytest
 from counterfoil.testing import Stage
-from support import BACKENDS, MODES, BackendLine, Case, Mode, fits, load_cases, play
+from support import BACKENDS, MODES, BackendLine, Case, Mode, fits, load_cases, needs, play
 
 CASES = load_cases()
 
@@ -14,7 +14,7 @@ CASES = load_cases()
         for case in CASES
         for backend in BACKENDS
         for mode in MODES
-        if backend.can.issuperset(case.get("needs", [])) and fits(backend, mode)
+        if backend.can.issuperset(needs(case)) and fits(backend, mode)
     ],
 )
 def test_case(case: Case, backend: BackendLine, mode: Mode, stage: Stage) -> None:
