@@ -335,7 +335,9 @@ def test_repr(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://user:hunter2@host/0",
+        "redis://user:hunter2@host/zero",
+        "redis://user:hunter2@host:port/0",
+        "redis://host/0?password=hunter2&hunter2=1",
         "hunter2",
         "hunter2:",
         "://hunter2",
@@ -393,7 +395,7 @@ def test_text_signatures() -> None:
     assert str(inspect.signature(counterfoil.Store.get)) == "(self, /, key)"
     assert str(inspect.signature(counterfoil.Store.set)) == (
         "(self, /, key, value, *, ttl=None, expires_at=None, "
-        "if_absent=False, if_present=False, if_equal=None, keep_ttl=False)"
+        "if_absent=False, if_present=False, if_equal=None, keep_ttl=False, receipt=None)"
     )
     for name in dir(counterfoil.Store):
         method = getattr(counterfoil.Store, name)

@@ -1,0 +1,84 @@
+"""The Redis servers that tests run against: those that the environment names (CF_TEST_REDIS ..., tests/faults/README.md),
+else a set of this process's own, started when it is first asked for."""
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from counterfoil.testing import Stage
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))  # so that tests import `faults.servers`, `faults.proxy`
+
+_numbers = count()
+
+
+@cache
+def _environment() -> dict[str, str]:
+    if "CF_TEST_REDIS" in os.environ:
+        return dict(os.environ)
+    folder = tempfile.mkdtemp(prefix="cf-py-")  # short: a unix socket is in it
+    command = [sys.executable, str(TESTS / "faults" / "servers.py")]
+    owner = os.getpid()
+
+    def stop() -> None:
+        if os.getpid() == owner:
+            subprocess.run([*command, "stop", "--dir", folder], check=False)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(stop)
+    subprocess.run([*command, "start", "--dir", folder, "--watch", str(owner)], check=True)
+    environment: dict[str, str] = json.loads((Path(folder) / "servers.json").read_text())["environment"]
+    return environment
+
+
+def redis_variable(which: str) -> str:
+    """redis_variable("") is CF_TEST_REDIS, redis_variable("TLS") CF_TEST_REDIS_TLS."""
+    return _environment()["CF_TEST_REDIS" + (f"_{which}" if which else "")]
+
+
+def own_prefix() -> str:
+    """In front of keys that must meet nobody else's on a server that others use too."""
+    return f"{os.getpid()}-{next(_numbers)}:"
+
+
+@dataclass(frozen=True)
+class Redis:
+    """One of the servers: what to open."""
+
+    which: str
+
+    @property
+    def url(self) -> str:
+        return redis_variable(self.which)
+
+    @property
+    def apart(self) -> str:
+        """A database for cases that are about everybody's keys."""
+        url = self.url
+        if url.startswith("redis+unix:"):
+            return url + ("&" if "?" in url else "?") + "db=14"
+        return urlsplit(url)._replace(path="/14").geturl()
+
+
+class ServerStage(Stage):
+    """A stage that takes the clock of CF_TEST_REDIS_CLOCK along, once it is told to."""
+
+    leads = False
+
+    def advance(self, seconds: float, /) -> None:
+        if self.leads:
+            file = Path(redis_variable("CLOCK_FILE"))
+            draft = file.with_name(file.name + ".new")
+            draft.write_text(f"{int(file.read_text()) + round(seconds * 1000)}\n")
+            draft.replace(file)
+        super().advance(seconds)
