@@ -16,6 +16,7 @@ import platform
 import re
 import resource
 import select
+import signal
 import socket
 import statistics
 import subprocess
@@ -434,6 +435,7 @@ def given() -> argparse.Namespace:
 
 def main() -> None:
     options = given()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the server would be left behind
     others = OtherWork()
     with server(options.pin) as port:
         for turn in range(options.rounds):
