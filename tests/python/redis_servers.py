@@ -1,5 +1,5 @@
-"""The Redis servers that tests run against: those that the environment names (CF_TEST_REDIS ..., tests/faults/README.md),
-else a set of this process's own, started when it is first asked for."""
+"""The Redis servers that tests run against: those that the environment names (CF_TEST_REDIS ..., see
+tests/faults/README.md), else a set of this process's own, started when it is first asked for."""
 
 import atexit
 import json

@@ -386,8 +386,8 @@ async def open_in(mode: Mode, target: Any, stage: Stage, options: dict[str, Any]
 
 
 def needs(case: Case) -> set[str]:
-    """What a backend must be able to do. The server keeps a value through the millisecond of its expiry, so we ask for one
-    less; a life of one millisecond has none to give."""
+    """What a backend must be able to do. A Redis server keeps a value through the millisecond of its expiry, so it is
+    asked for one less; a life of one millisecond has none to give."""
     found = set(case.get("needs", []))
     steps = case.get("steps", [])
     if any(step["do"] == "advance" for step in steps):

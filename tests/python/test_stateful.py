@@ -8,11 +8,12 @@ from counterfoil.testing import Stage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from redis_servers import Redis, ServerStage, own_prefix
 from support import BareKeeping, Full
 
 KEYS = st.sampled_from(["a", "b", "ab", "abc", "é", "z" * 100])
 VALUES = st.one_of(st.sampled_from(["", "1", "41", "-7", "x"]), st.text(max_size=20), st.binary(max_size=20))
-TTLS = st.one_of(st.none(), st.integers(1, 5000).map(lambda ms: ms / 1000))
+TTLS = st.one_of(st.none(), st.integers(2, 5000).map(lambda ms: ms / 1000))  # 2: see support.needs
 MOMENTS = st.one_of(st.integers(0, 3000), st.sampled_from([1, 999, 1000, 1001])).map(lambda ms: ms / 1000)
 
 
@@ -26,8 +27,14 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(ttl=TTLS, prefix=st.sampled_from(["", "p:"]))
     def open(self, ttl: float | None, prefix: str) -> None:
-        self.stage = Stage()
-        target = self.target if isinstance(self.target, str) else self.target(self.stage)
+        self.stage: Stage = Stage()
+        if isinstance(self.target, Redis):
+            self.stage = ServerStage()
+            self.stage.leads = True
+            target: Any = self.target.url
+            prefix = own_prefix() + prefix
+        else:
+            target = self.target if isinstance(self.target, str) else self.target(self.stage)
         self.store = counterfoil.open(target, ttl=ttl, prefix=prefix, stage=self.stage)
         self.ttl = ttl
         self.now = 0
@@ -35,6 +42,8 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
+            if isinstance(self.target, Redis):
+                self.store.clear()
             self.store.close()
             assert self.stage.blocks == 0
 
@@ -89,7 +98,7 @@ class Machine(RuleBasedStateMachine):
         expected = self.live().pop(key, None)
         assert self.store.pop_bytes(key) == (expected and expected[0])
 
-    @rule(key=KEYS, ttl=st.integers(1, 5000).map(lambda ms: ms / 1000))
+    @rule(key=KEYS, ttl=st.integers(2, 5000).map(lambda ms: ms / 1000))
     def touch(self, key: str, ttl: float) -> None:
         live = self.live()
         assert self.store.touch(key, ttl) is (key in live)
@@ -137,13 +146,13 @@ class Machine(RuleBasedStateMachine):
             assert self.store.get_bytes(key) == (live[key][0] if key in live else None)
 
 
-@pytest.mark.parametrize("kind", ["memory", "full", "bare-keeping"])
+@pytest.mark.parametrize("kind", ["memory", "full", "bare-keeping", "redis"])
 def test_against_a_model(kind: str) -> None:
     machine = type(
         f"Machine_{kind}",
         (Machine,),
         {
-            "target": {"memory": "memory:", "full": Full, "bare-keeping": BareKeeping}[kind],
+            "target": {"memory": "memory:", "full": Full, "bare-keeping": BareKeeping, "redis": Redis("CLOCK")}[kind],
             "scans": kind != "bare-keeping",
         },
     )
