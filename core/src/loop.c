@@ -413,7 +413,7 @@ int cf_watch_set(cf_watch *watch, unsigned events)
 {
     cf_loop *loop = watch->loop;
     if (cf_loop_forked(loop)) return CF_EFORKED;
-    if (watch->registered || events) {
+    if (watch->registered != (events != 0) || watch->events != events) {
         if (loop->platform->poller_set(loop->platform->self, loop->poller, watch->fd, events, watch) != 0) return CF_EUNAVAILABLE;
         watch->registered = events != 0;
     }
