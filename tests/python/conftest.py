@@ -14,6 +14,8 @@ if native:
     os.environ["PYTHONPATH"] = os.pathsep.join([tree, *filter(None, [os.environ.get("PYTHONPATH")])])
     sys.path.insert(0, tree)
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the fault kit: `faults.servers`, `faults.proxy`
+
 import counterfoil._native  # noqa: E402
 
 if native:

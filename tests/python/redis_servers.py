@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from counterfoil.testing import Stage
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))  # so that tests import `faults.servers`, `faults.proxy`
 
 _numbers = count()
 

@@ -796,9 +796,9 @@ def application(environ, start_response):
 """)
     log = tmp_path / "log"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--bind", "127.0.0.1:0", "--workers", "2", "--threads", "4"]
+    command = f"{sys.executable} -m gunicorn --preload -b 127.0.0.1:0 --workers 2 --threads 4 app:application".split()
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, "app:application"], cwd=tmp_path, env=environment, stderr=output)
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=output)
     try:
         until(lambda: b"Booting worker" in log.read_bytes() or process.poll() is not None, "gunicorn did not start")
         port = int(log.read_text().partition("Listening at: http://127.0.0.1:")[2].split()[0])
