@@ -111,6 +111,7 @@ static void came_down(cf_backend *self, const cf_error *why)
     cf_backend_event(self->loop, self, was_ready ? CF_EVENT_DISCONNECT : CF_EVENT_ERROR, reason.status, "%s", reason.text);
     if (refused) {
         self->refusal = reason;
+        self->refused_until_ms = now_ms(self) + REFUSED_MS;
         redis_queue_refuse(self, &reason);
     }
     wait_before_next(self, refused ? REFUSED_MS : was_ready && self->attempts == 0 ? 0 : backoff(self));

@@ -124,6 +124,7 @@ struct cf_backend {
     bool     poisoned;  /* what was read cannot be trusted */
     bool     was_ready;
     cf_error refusal;   /* status < 0: the server does not want us; calls fail at once until the timer goes off */
+    int64_t  refused_until_ms;
     cf_error why;       /* status < 0: what went wrong last: the sentence for deadlines that pass meanwhile      */
     unsigned holds;
     int64_t  ready_ms;
