@@ -185,7 +185,7 @@ def test_prefixes_of_a_store(prefix: Any) -> None:
 
 
 BAD_URLS = [
-    "", "memory", "nope:", "redis://localhost", "memory:?nope=1", "memory:?max_entries=1&max_entries=2",
+    "", "memory", "nope:", "redis://localhost/x", "redis:", "memory:?nope=1", "memory:?max_entries=1&max_entries=2",
     "memory:?max_entries=0", "memory:?max_entries=x", "memory:%", "memory:\x00", "memory:\ud800", "\x00",
 ]  # fmt: skip
 

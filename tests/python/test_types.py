@@ -34,6 +34,7 @@ import asyncio
 import counterfoil
 import counterfoil.aio
 from datetime import UTC, datetime
+from pathlib import Path
 
 store = counterfoil.open("memory:", prefix="p", ttl=5, max_entries=5)
 assert_type(store, counterfoil.Store)
@@ -41,7 +42,20 @@ assert_type(store.get("a"), str | None)
 assert_type(store.get_bytes("a"), bytes | None)
 assert_type(store.set("a", b"1", expires_at=datetime.now(UTC)), bool)
 assert_type(store.get_many(["a"]), dict[str, str | None])
-assert_type(store.incr("n"), int)
+assert_type(store.incr("n", receipt=None), int)
+assert_type(store.stats(), counterfoil.Stats)
+assert_type(store.stats()["operations"], int)
+assert_type(store.stats()["latency_us"], dict[float, int])
+
+def connected(what: str) -> None: ...
+store.on("connect", connected)(what="")
+store.off("connect", connected)
+store.on("disconnect", connected)  # type: ignore[call-overload]  # an error comes, not text
+try:
+    store.pop("a")
+except counterfoil.Error as error:
+    assert_type(error.receipt, str | None)
+counterfoil.open("redis://localhost", max_connections=5, receipts=False, tls_ca=Path("ca.pem"), password=None)
 for key in store.scan():
     assert_type(key, str)
 
