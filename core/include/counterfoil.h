@@ -316,8 +316,8 @@ CF_API void           *cf_op_user(const cf_op *op);
 
 /* POP, INCR and SET with CF_IF_ABSENT or CF_IF_EQUAL on a backend that keeps receipts (Redis): a text that names this one call, after a
  * failure whose outcome is unknown; otherwise empty. The same request with this `receipt` gives, for twice the time-out, the answer of the call that was lost if it took effect, and
- * otherwise acts now. The value of a pop whose answer was lost is therefore not lost, and nobody else gets it. With other arguments it is
- * CF_EINVAL. (Within its deadline a call does this itself.) */
+ * otherwise acts now. The value of a pop whose answer was lost is therefore not lost, and nobody else gets it. With other arguments than the key it is
+ * CF_EINVAL; under another key there is no such receipt. (Within its deadline a call does this itself.) */
 CF_API cf_slice cf_op_receipt(const cf_op *op);
 #define CF_RECEIPT_LEN 32
 CF_API cf_store       *cf_op_store(const cf_op *op); /* NULL once the store is closed */

@@ -303,26 +303,30 @@ void cf_op_free(cf_op *op)
  * a core of its own and answers at once; where it does not, looking only keeps the core from it: then most waits sleep at once. Several
  * threads that look at once would keep the cores from each other. */
 enum { SPIN_US = 40, SPIN_GIVE_UP = 8 };
-static atomic_uint waiting; /* threads in cf_op_wait_for */
+static atomic_uint waiting;     /* threads in cf_op_wait_for */
+static atomic_uint counted_for; /* in the process of this generation: a child has none of its parent's threads */
 
-static void spin(cf_op *op)
+/* True: somebody called cf_loop_wake meanwhile. */
+static bool spin(cf_op *op)
 {
     cf_loop *loop = op->loop;
-    if (loop->pending != 1 || loop->watch_count == 0 || loop->depth || loop->running || atomic_load(&waiting) != 1) return;
+    if (loop->pending != 1 || loop->watch_count == 0 || loop->depth || loop->running || atomic_load(&waiting) != 1) return false;
     if (loop->spin_skip) {
         loop->spin_skip--;
-        return;
+        return false;
     }
     int64_t until = cf_monotonic_us(loop->platform) + SPIN_US;
     do {
-        if (cf_loop_run(loop, 0) < 0) return;
+        if (cf_loop_run(loop, 0) < 0) return false;
         if (op->state != OP_PENDING) {
             loop->spin_failed = 0;
-            return;
+            return false;
         }
+        if (loop->interrupted) return true;
     } while (cf_monotonic_us(loop->platform) < until && atomic_load(&waiting) == 1);
     if (loop->spin_failed < SPIN_GIVE_UP) loop->spin_failed++;
     loop->spin_skip = 1U << loop->spin_failed;
+    return false;
 }
 
 static int wait_for(cf_op *op, int max_ms);
@@ -330,9 +334,11 @@ static int wait_for(cf_op *op, int max_ms);
 int cf_op_wait_for(cf_op *op, int max_ms)
 {
     if (op->state != OP_PENDING) return wait_for(op, max_ms);
+    unsigned generation = cf_fork_generation();
+    if (atomic_load(&counted_for) != generation && atomic_exchange(&counted_for, generation) != generation) atomic_store(&waiting, 0);
     atomic_fetch_add(&waiting, 1);
-    if (max_ms != 0) spin(op);
-    int rc = wait_for(op, max_ms);
+    bool woken = max_ms != 0 && spin(op);
+    int  rc = woken && max_ms > 0 ? CF_PENDING : wait_for(op, max_ms);
     atomic_fetch_sub(&waiting, 1);
     return rc;
 }
