@@ -53,6 +53,33 @@ const native = load();
 const flush = () => native.flush();
 /** What a backend's dispatch function gives in place of a promise: the result comes later. */
 const later = Object.freeze(Object.create(null));
-native.init(CounterfoilError, () => process.nextTick(flush), later);
 
-module.exports = { native, later };
+// What settles the promises of the operations in flight, by their slots. A promise made here and settled from one call for all answers of a
+// wake-up costs half of one that the native half makes and settles.
+const resolves = [], rejects = [];
+const slot = new Int32Array(1); // the native half writes it
+let resolve, reject;
+const keep = (good, bad) => { resolve = good; reject = bad; };
+
+/** The promise of what the native half gave for an operation: its result, or null while it is pending. */
+function promised(result) {
+  if (result !== null) return Promise.resolve(result);
+  const promise = new Promise(keep);
+  resolves[slot[0]] = resolve;
+  rejects[slot[0]] = reject;
+  return promise;
+}
+
+/** Called with pairs: a slot and its result, ~slot and its error. */
+function deliver(...pairs) {
+  for (let i = 0; i < pairs.length; i += 2) {
+    const good = pairs[i] >= 0, at = good ? pairs[i] : ~pairs[i];
+    const settle = good ? resolves[at] : rejects[at];
+    resolves[at] = rejects[at] = undefined;
+    settle?.(pairs[i + 1]); // there is none where the stack ended before the promise was made
+  }
+}
+
+native.init(CounterfoilError, () => process.nextTick(flush), later, deliver, slot);
+
+module.exports = { native, later, promised };

@@ -3,7 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { types, inspect } = require('node:util');
 
-const { native } = require('./native.cjs');
+const { native, promised } = require('./native.cjs');
 const { invalid, CounterfoilError } = require('./errors.cjs');
 const { openBackend } = require('./host.cjs');
 const { nativeOf } = require('./stage.cjs');
@@ -44,59 +44,59 @@ class Store extends EventEmitter {
     this.#timeout = timeout;
   }
 
-  // One native call per operation. It gives a value when the operation is done, a promise (which Promise.resolve passes on as it is)
-  // when it is pending, and throws when it failed; a method gives a promise in every case.
+  // One native call per operation. It gives a value when the operation is done, null when it is pending, and throws when it failed; a
+  // method gives a promise in every case.
 
   get(key) {
-    try { return Promise.resolve(this.#handle.get(key)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.get(key)); } catch (error) { return Promise.reject(error); }
   }
 
   getBuffer(key) {
-    try { return Promise.resolve(this.#handle.getBuffer(key)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.getBuffer(key)); } catch (error) { return Promise.reject(error); }
   }
 
   set(key, value, options) {
     try {
-      if (options === undefined) return Promise.resolve(this.#handle.set(key, value));
+      if (options === undefined) return promised(this.#handle.set(key, value));
       const { flags, ttl, expiresAt, ifEqual, receipt } = setOptions(options);
-      return Promise.resolve(this.#handle.set(key, value, flags, ttl, expiresAt, ifEqual, receipt));
+      return promised(this.#handle.set(key, value, flags, ttl, expiresAt, ifEqual, receipt));
     } catch (error) { return Promise.reject(error); }
   }
 
   delete(key) {
-    try { return Promise.resolve(this.#handle.delete(key)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.delete(key)); } catch (error) { return Promise.reject(error); }
   }
 
   pop(key, options) {
     try {
-      if (options === undefined) return Promise.resolve(this.#handle.pop(key));
-      return Promise.resolve(this.#handle.pop(key, known(options, RECEIPT).receipt));
+      if (options === undefined) return promised(this.#handle.pop(key));
+      return promised(this.#handle.pop(key, known(options, RECEIPT).receipt));
     } catch (error) { return Promise.reject(error); }
   }
 
   popBuffer(key, options) {
     try {
-      if (options === undefined) return Promise.resolve(this.#handle.popBuffer(key));
-      return Promise.resolve(this.#handle.popBuffer(key, known(options, RECEIPT).receipt));
+      if (options === undefined) return promised(this.#handle.popBuffer(key));
+      return promised(this.#handle.popBuffer(key, known(options, RECEIPT).receipt));
     } catch (error) { return Promise.reject(error); }
   }
 
   touch(key, ttl) {
-    try { return Promise.resolve(this.#handle.touch(key, ttl)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.touch(key, ttl)); } catch (error) { return Promise.reject(error); }
   }
 
   incr(key, by = 1, options = undefined) {
     try {
-      if (options === undefined) return Promise.resolve(this.#handle.incr(key, by));
+      if (options === undefined) return promised(this.#handle.incr(key, by));
       const { ttl, receipt } = known(options, INCR_OPTIONS);
-      return Promise.resolve(this.#handle.incr(key, by, ttl, receipt));
+      return promised(this.#handle.incr(key, by, ttl, receipt));
     } catch (error) { return Promise.reject(error); }
   }
 
   async *scan(prefix = '') {
     let cursor;
     do {
-      const page = await this.#handle.scan(prefix, cursor);
+      const page = await promised(this.#handle.scan(prefix, cursor));
       cursor = page.pop();
       yield* page;
     } while (cursor !== undefined);
@@ -110,14 +110,14 @@ class Store extends EventEmitter {
   }
 
   count(prefix = '') {
-    try { return Promise.resolve(this.#handle.count(prefix)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.count(prefix)); } catch (error) { return Promise.reject(error); }
   }
 
   clear(prefix = '', options = {}) {
     try {
       const { force = false } = known(options, ['force']);
       if (typeof force !== 'boolean') throw invalid('force must be true or false');
-      return Promise.resolve(this.#handle.clear(prefix, force));
+      return promised(this.#handle.clear(prefix, force));
     } catch (error) { return Promise.reject(error); }
   }
 

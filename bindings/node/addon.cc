@@ -6,16 +6,21 @@
 
 namespace counterfoil {
 
-// init(CounterfoilError, schedule, later): what the binding needs of JavaScript
+// init(CounterfoilError, schedule, later, deliver, room): what the binding needs of JavaScript
 static napi_value init(napi_env napi, napi_callback_info info)
 {
-    size_t     count = 3;
-    napi_value at[3];
+    size_t     count = 5, len = 0;
+    napi_value at[5];
+    void      *room = nullptr;
     Env       *env = env_get(napi);
     if (env == nullptr || napi_get_cb_info(napi, info, &count, at, nullptr, nullptr) != napi_ok) return nullptr;
     (void)!napi_create_reference(napi, at[0], 1, &env->error_class);
     (void)!napi_create_reference(napi, at[1], 1, &env->schedule);
     (void)!napi_create_reference(napi, at[2], 1, &env->later);
+    (void)!napi_create_reference(napi, at[3], 1, &env->deliver);
+    (void)!napi_create_reference(napi, at[4], 1, &env->room);
+    (void)!napi_get_typedarray_info(napi, at[4], nullptr, &len, &room, nullptr, nullptr);
+    env->slot = static_cast<int32_t *>(room);
     return nullptr;
 }
 

@@ -28,6 +28,10 @@ struct Env {
     napi_ref               error_class; // CounterfoilError
     napi_ref               schedule;    // JavaScript: calls flush at the end of the tick
     napi_ref               later;       // the object by which a backend's dispatch function says "later"
+    napi_ref               deliver;     // JavaScript: settles promises
+    napi_ref               room;        // the Int32Array whose only element is `*slot`
+    int32_t               *slot;        // of the promise that JavaScript is to make for what is pending
+    int32_t                slots;       // given out so far
     napi_async_cleanup_hook_handle hook;
     Loop                  *loops;       // all that are alive
     Loop                  *main;        // for stores without a stage; NULL while there are none
@@ -43,13 +47,15 @@ struct Stage {
     size_t    holders;
 };
 
-// One operation in flight. Kept in a list for reuse, so a submit allocates nothing.
+// One operation in flight. Kept in a list for reuse, so a submit allocates nothing. `slot` is where JavaScript keeps the functions that settle its promise.
 struct Pending {
     Pending      *next;
     Loop         *loop;
     Store        *store;
-    napi_deferred deferred;
+    int32_t       slot;
     int           form;
+    napi_value    result; // once it is done, until it is delivered
+    bool          good;
 };
 
 struct Loop {
@@ -62,6 +68,7 @@ struct Loop {
     napi_async_context context;
     napi_ref      resource;
     Pending      *spare;
+    Pending      *done, **done_end; // with their results, in their order: loop_deliver
     size_t        in_flight;
     unsigned      unsent;  // submits since the last flush
     unsigned      depth;   // of our own calls into the core
@@ -156,6 +163,9 @@ bool  loop_began(Loop *loop);
 void  loop_ended(Loop *loop);
 Pending *pending_take(Loop *loop);
 void     pending_give(Loop *loop, Pending *pending);
+// It is done, and its result is a handle of the scope that is open: whoever called into the core calls loop_deliver before that closes.
+void     pending_done(Loop *loop, Pending *pending);
+void     loop_deliver(Loop *loop);
 void  stage_drop(Stage *stage);
 napi_value loop_flush(napi_env napi, napi_callback_info info);
 

@@ -50,6 +50,11 @@ static void loop_dispose(Loop *loop)
     while (loop->stores != nullptr) store_forget(loop->stores);
     if (loop->context != nullptr) (void)!napi_async_destroy(env->napi, loop->context);
     if (loop->resource != nullptr) (void)!napi_delete_reference(env->napi, loop->resource);
+    while (loop->done != nullptr) {
+        Pending *pending = loop->done;
+        loop->done = pending->next;
+        pending_give(loop, pending);
+    }
     while (loop->spare != nullptr) {
         Pending *pending = loop->spare;
         loop->spare = pending->next;
@@ -68,7 +73,7 @@ static void environment_ends(napi_async_cleanup_hook_handle, void *data)
     Env *env = static_cast<Env *>(data);
     env->leaving = true;
     while (env->loops != nullptr) loop_dispose(env->loops);
-    for (napi_ref *held : {&env->error_class, &env->schedule, &env->later}) {
+    for (napi_ref *held : {&env->error_class, &env->schedule, &env->later, &env->deliver, &env->room}) {
         if (*held != nullptr) (void)!napi_delete_reference(env->napi, *held);
         *held = nullptr;
     }
@@ -110,6 +115,7 @@ int loop_for(Env *env, Stage *stage, Loop **out)
             return status;
         }
         loop->env = env;
+        loop->done_end = &loop->done;
         loop->next = env->loops;
         env->loops = loop;
         if (stage != nullptr) {
@@ -192,6 +198,7 @@ static void readable(uv_poll_s *handle, int, int)
         napi_open_callback_scope(napi, resource, loop->context, &callback) == napi_ok) {
         loop_enter(loop);
         (void)!cf_loop_run(loop->loop, 0);
+        loop_deliver(loop);
         loop_leave(loop); // may free the loop
         bool waiting = false;
         if (napi_is_exception_pending(napi, &waiting) == napi_ok && waiting) {
@@ -256,7 +263,7 @@ Pending *pending_take(Loop *loop)
 {
     Pending *pending = loop->spare;
     if (pending != nullptr) loop->spare = pending->next;
-    else pending = new (std::nothrow) Pending();
+    else if ((pending = new (std::nothrow) Pending()) != nullptr) pending->slot = loop->env->slots++;
     if (pending != nullptr) pending->loop = loop;
     return pending;
 }
@@ -265,6 +272,44 @@ void pending_give(Loop *loop, Pending *pending)
 {
     pending->next = loop->spare;
     loop->spare = pending;
+}
+
+void pending_done(Loop *loop, Pending *pending)
+{
+    pending->next = nullptr;
+    *loop->done_end = pending;
+    loop->done_end = &pending->next;
+}
+
+// One call into JavaScript for up to so many promises: each call costs as much as some of them.
+static const size_t TOGETHER = 64;
+
+void loop_deliver(Loop *loop)
+{
+    Env       *env = loop->env;
+    napi_env   napi = env->napi;
+    napi_value deliver = nullptr, self = nullptr, result = nullptr;
+    while (loop->done != nullptr && !env->leaving) {
+        napi_value at[2 * TOGETHER];
+        Pending   *given[TOGETHER];
+        size_t     count = 0;
+        bool       waiting = false;
+        while (loop->done != nullptr && count < TOGETHER) {
+            Pending *pending = loop->done;
+            loop->done = pending->next;
+            if (loop->done == nullptr) loop->done_end = &loop->done;
+            given[count] = pending;
+            (void)!napi_create_int32(napi, pending->good ? pending->slot : ~pending->slot, &at[2 * count]);
+            at[2 * count + 1] = pending->result;
+            count++;
+        }
+        if (napi_get_reference_value(napi, env->deliver, &deliver) != napi_ok || deliver == nullptr || (self = undefined(napi)) == nullptr ||
+            napi_call_function(napi, self, deliver, 2 * count, at, &result) != napi_ok) {
+            if (napi_is_exception_pending(napi, &waiting) == napi_ok && waiting) (void)!napi_get_and_clear_last_exception(napi, &result);
+        }
+        // Not earlier: a slot that is used anew must not be settled by an old answer.
+        for (size_t i = 0; i < count; i++) pending_give(loop, given[i]);
+    }
 }
 
 } // namespace counterfoil

@@ -1,4 +1,5 @@
-// The handle: the native half of a Store. One call per operation; a value when it is done, a promise only when it is pending.
+// The handle: the native half of a Store. One call per operation; a value when it is done, null when it is pending: then JavaScript makes a
+// promise, keeps the functions that settle it in the slot that *env->slot says, and is called once for all that a wake-up has brought.
 #include "binding.h"
 
 #include <new>
@@ -30,7 +31,7 @@ static void store_ended(Env *env, Store *store)
     if (--store->in_flight == 0 && !env->leaving) (void)!napi_reference_unref(env->napi, store->handle, nullptr);
 }
 
-static void settle_promise(Env *env, cf_op *op, napi_deferred deferred, int form)
+static napi_value outcome(Env *env, cf_op *op, int form, bool *fine)
 {
     cf_error   failure;
     napi_value value = nullptr;
@@ -49,9 +50,9 @@ static void settle_promise(Env *env, cf_op *op, napi_deferred deferred, int form
         good = false;
         if (napi_is_exception_pending(env->napi, &waiting) != napi_ok || !waiting || napi_get_and_clear_last_exception(env->napi, &value) != napi_ok)
             value = undefined(env->napi);
-        if (value == nullptr) return;
     }
-    (void)!(good ? napi_resolve_deferred(env->napi, deferred, value) : napi_reject_deferred(env->napi, deferred, value));
+    *fine = good;
+    return value;
 }
 
 static void on_done(cf_op *op, void *user)
@@ -60,13 +61,10 @@ static void on_done(cf_op *op, void *user)
     Loop             *loop = pending->loop;
     Store            *store = pending->store;
     Env              *env = loop->env;
-    napi_handle_scope handles = nullptr;
-    if (!env->leaving && napi_open_handle_scope(env->napi, &handles) == napi_ok) {
-        settle_promise(env, op, pending->deferred, pending->form);
-        (void)!napi_close_handle_scope(env->napi, handles);
-    }
+    pending->result = env->leaving ? nullptr : outcome(env, op, pending->form, &pending->good);
     cf_op_free(op);
-    pending_give(loop, pending);
+    if (pending->result != nullptr) pending_done(loop, pending);
+    else pending_give(loop, pending); // going away
     store_ended(env, store);
     loop_ended(loop);
 }
@@ -80,7 +78,8 @@ static napi_value submitted(Env *env, Store *store, Pending *pending, cf_op *op,
     if (status == CF_PENDING) {
         if (loop_began(loop)) {
             store_began(env, store);
-            if (napi_create_promise(env->napi, &pending->deferred, &result) == napi_ok) {
+            if (napi_get_null(env->napi, &result) == napi_ok) {
+                *env->slot = pending->slot;
                 loop->unsent++;
                 loop_leave(loop);
                 return result;
@@ -119,7 +118,7 @@ static Pending *begin(Env *env, Store *store, int form)
     }
     pending->store = store;
     pending->form = form;
-    pending->deferred = nullptr;
+    pending->result = nullptr;
     loop_enter(store->loop);
     return pending;
 }
@@ -429,6 +428,7 @@ static int close_store(Store *store, cf_error *error)
     loop_enter(loop);
     store_forget(store); // first: what runs from inside the close finds it closed
     int status = cf_store_close(inner, error);
+    loop_deliver(loop);
     loop_leave(loop);
     return status;
 }

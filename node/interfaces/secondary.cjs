@@ -1,6 +1,6 @@
 'use strict';
 
-const { native } = require('../native.cjs');
+const { native, promised } = require('../native.cjs');
 const { handleOf, known } = require('../store.cjs');
 
 const DEFAULT_TTL = 600;
@@ -16,19 +16,19 @@ class SecondaryStorage {
   }
 
   set(key, value, ttl) {
-    try { return Promise.resolve(this.#handle.secondarySet(key, value, ttl, this.#ttl)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.secondarySet(key, value, ttl, this.#ttl)); } catch (error) { return Promise.reject(error); }
   }
 
   get(key) {
-    try { return Promise.resolve(this.#handle.secondaryGet(key)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.secondaryGet(key)); } catch (error) { return Promise.reject(error); }
   }
 
   delete(key) {
-    try { return Promise.resolve(this.#handle.secondaryDelete(key)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.secondaryDelete(key)); } catch (error) { return Promise.reject(error); }
   }
 
   pop(key) {
-    try { return Promise.resolve(this.#handle.secondaryPop(key)); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.secondaryPop(key)); } catch (error) { return Promise.reject(error); }
   }
 }
 

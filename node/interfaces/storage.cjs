@@ -1,5 +1,6 @@
 'use strict';
 
+const { promised } = require('../native.cjs');
 const { handleOf } = require('../store.cjs');
 const { CounterfoilError, invalid } = require('../errors.cjs');
 
@@ -30,7 +31,7 @@ class Storage {
   constructor(store) { this.#handle = handleOf(store); }
 
   async get(id) {
-    const text = await this.#handle.storageGet(idText(id));
+    const text = await promised(this.#handle.storageGet(idText(id)));
     if (text === undefined) return undefined;
     try {
       return JSON.parse(text);
@@ -42,7 +43,7 @@ class Storage {
   // Not an async function: over a backend that does not wait, the state is there when this returns, awaited or not.
   set(id, state) {
     try {
-      return Promise.resolve(this.#handle.storageSet(idText(id), stateText(state)));
+      return promised(this.#handle.storageSet(idText(id), stateText(state)));
     } catch (error) { return Promise.reject(error); }
   }
 }

@@ -112,7 +112,7 @@ for (const [name, make] of Object.entries(STORES)) {
 
 test('open', () => {
   const refused = (call, what) => assert.throws(call, (error) => error instanceof CounterfoilError && error.code === 'INVALID' && error.outcome === 'not_applied', what);
-  for (const url of ['', 'memory', 'nosuch:', 'redis://user:secret@host', 'memory:?nosuch=1', 'memory:?max_entries=', 'memory:?max_entries=0', 'memory:?max_entries=-1', 'memory:?max_entries=1x',
+  for (const url of ['', 'memory', 'nosuch:', 'redis://user:secret@host/x', 'memory:?nosuch=1', 'memory:?max_entries=', 'memory:?max_entries=0', 'memory:?max_entries=-1', 'memory:?max_entries=1x',
     'memory:?max_entries=1&max_entries=2', 'memory:?max_bytes=1e9', 'memory:a\ud800', 'memory:a\0', undefined, null, 5, true, Symbol('x'), () => {}, Buffer.from('memory:'), [], {}, `memory:${'x'.repeat(2000000)}`]) {
     refused(() => open(url), String(url).slice(0, 50));
   }
@@ -121,7 +121,7 @@ test('open', () => {
     refused(() => open('memory:', options), JSON.stringify(options).slice(0, 50));
   }
   for (const options of [null, 5, 'x']) refused(() => open('memory:', options), String(options));
-  assert.throws(() => open('redis://user:secret@host'), (error) => !error.message.includes('secret'));
+  assert.throws(() => open('redis://user:secret@host/x'), (error) => !error.message.includes('secret'));
   refused(() => open({ get() {}, set() {}, delete() {} }, { maxEntries: 1 }), 'an option of a URL for a backend');
 });
 
