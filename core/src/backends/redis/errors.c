@@ -62,6 +62,11 @@ redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error
                      self->options.endpoint);
         return ERROR_NO_GETDEL;
     }
+    if (cf_slice_starts(text, cf_text("ERR The user executing the script can't run"))) {
+        cf_error_set(error, CF_EAUTH, CF_UNKNOWN, "Redis at %s does not allow our user a command that a script needs (core/DESIGN.md, least rights)",
+                     self->options.endpoint);
+        return ERROR_FINAL;
+    }
     if (cf_slice_starts(text, cf_text("ERR max number of clients"))) {
         cf_error_set(error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s has as many clients as it allows", self->options.endpoint);
         return ERROR_POISON;
