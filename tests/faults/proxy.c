@@ -496,7 +496,10 @@ static void pump(link_t *l, int d)
             }
             continue;
         }
-        if (s->not_before > now_ms) break;
+        if (s->not_before > now_ms) {
+            soon = true; /* woken too early, by another link or a command */
+            break;
+        }
         size_t ready = ready_bytes(s), distance;
         if (rules_look(l, d, ready, &distance)) continue;
         if (!ready) break;

@@ -287,6 +287,19 @@ def test_slices(proxy: Proxy) -> None:
     client2.close()
 
 
+def test_slices_go_on_when_something_else_wakes_the_proxy(proxy: Proxy) -> None:
+    proxy("slice reply 10 20")
+    client = Connection(proxy.address)
+    client.socket.settimeout(5)
+    for n in range(10):
+        client.socket.sendall(command("ECHO", "x" * 50))
+        for _ in range(5):
+            time.sleep(0.003)
+            proxy("stats")
+        assert client.reply() == b"x" * 50
+    client.close()
+
+
 def test_delays_with_jitter_keep_the_order(proxy: Proxy) -> None:
     client = Connection(proxy.address)
     assert client.call("PING") == "PONG"
