@@ -623,18 +623,19 @@ static void redis_url(const char *variable, int db, char *out, size_t size)
 }
 
 /* A prefix in front of the case's, that no other case and no other process has. One that leaves no room stays as it is. */
-static void own_prefix(text *prefix)
+static bool own_prefix(text *prefix)
 {
     static unsigned long count;
     char                 own[48];
     size_t               len = (size_t)snprintf(own, sizeof own, "c%lx-%lx:", (unsigned long)getpid(), count++);
-    if (prefix->len + len > CF_PREFIX_MAX) return;
+    if (prefix->len + len > CF_PREFIX_MAX) return false;
     char *whole = need(len + prefix->len + 1);
     memcpy(whole, own, len);
     if (prefix->len) memcpy(whole + len, prefix->ptr, prefix->len);
     free(prefix->ptr);
     prefix->ptr = whole;
     prefix->len += len;
+    return true;
 }
 
 /* Fails only for want of memory; `error` is what opening the store said. PASSED_OVER: this case is not for C. */
@@ -648,7 +649,7 @@ static fate open_story(story *s, cf_error *error)
     char            url[1024];
     memset(error, 0, sizeof *error);
     set_server_clock(s);
-    if (s->backend->variable && !wants_no_prefix(s->one)) own_prefix(&prefix);
+    bool alone = s->backend->variable && !wants_no_prefix(s->one) && own_prefix(&prefix);
     options.prefix = slice(prefix);
     const json_t *ttl = json_object_get(open, "ttl"), *timeout = json_object_get(open, "timeout"),
                  *secondary = json_object_get(open, "secondary_ttl");
@@ -660,7 +661,7 @@ static fate open_story(story *s, cf_error *error)
         if (s->backend->variable) {
             redis_url(s->backend->variable, wants_no_prefix(s->one) || now_nth ? bare_database : -1, url, sizeof url);
             cf_open(s->loop, cf_text(url), &options, &s->store, error);
-            s->clears = s->store != NULL && !now_nth;
+            s->clears = s->store != NULL && !(now_nth && alone);
         } else if (s->backend->url) {
             snprintf(url, sizeof url, "%s%s%s", s->backend->url, query ? "?" : "", query ? query : "");
             cf_open(s->loop, cf_text(url), &options, &s->store, error);
@@ -898,7 +899,7 @@ static bool play_failing(const backend *b, const json_t *one, uint64_t nth, chao
         if (had == DONE && may_be_memory(&s, &r)) {
             if (!cf_stage_failed(s.stage)) wrong("NO_MEMORY and nothing failed");
             failed = true;
-            bool lost = s.backend->variable && r.error.outcome != CF_NOT_APPLIED, again = lost && r.has_receipt;
+            bool lost = s.backend->variable && r.error.outcome != CF_NOT_APPLIED, again = lost && r.has_receipt && !strchr(json_string_value(json_object_get(step, "do")), '.');
             char receipt[CF_RECEIPT_LEN];
             memcpy(receipt, r.receipt, sizeof receipt);
             if (r.error.outcome != CF_NOT_APPLIED && !in_parts(step) && !lost) wrong("the outcome is %s", cf_outcome_name(r.error.outcome));

@@ -151,6 +151,26 @@ static void a_socket_that_takes_half_and_then_nothing(void **state)
     there_close(&t);
 }
 
+/* What was watched for while bytes waited is not watched for any more: it would wake us for nothing, all the time. */
+static void a_socket_that_is_writable_wakes_nobody(void **state)
+{
+    (void)state;
+    there t;
+    there_open(&t);
+    t.net.takes = (size_t)HALF;
+    t.net.pauses = true;
+    there_and_back(&t, "idle", cf_bytes(big, BIG));
+    cf_op *op = begin(&t, CF_OP_SET, "idle", cf_bytes(big, 1000));
+    end_set(op);
+    uint64_t before = t.net.reads;
+    for (int i = 0; i < 20; i++) {
+        cf_loop_run(t.loop, 0);
+        usleep(1000);
+    }
+    assert_in_range(t.net.reads - before, 0, 4);
+    there_close(&t);
+}
+
 static void a_socket_that_takes_and_gives_single_bytes(void **state)
 {
     (void)state;
@@ -246,6 +266,25 @@ static void large_answers_to_one_who_is_slow(void **state)
     there_close(&t);
 }
 
+/* What one wake-up reads ends within a record: the rest of it is not in the socket any more, which therefore says nothing of it. */
+static void an_answer_that_ends_just_behind_what_is_read_at_once(void **state)
+{
+    (void)state;
+    static const int behind[] = {-12, -11, -10, -1, 0, 1, 100, 1000, 4000, 8000, 12000};
+    there            t;
+    there_open(&t);
+    for (size_t i = 0; i < sizeof behind / sizeof *behind; i++) {
+        cf_slice value = cf_bytes(big, (size_t)(4 * 65536 + behind[i]));
+        end_set(begin(&t, CF_OP_SET, "behind", value));
+        cf_op *op = begin(&t, CF_OP_GET, "behind", cf_bytes(NULL, 0));
+        cf_op_wait_for(op, 0); /* sends */
+        usleep(20 * 1000);     /* all of it has come */
+        end_get(op, value);
+    }
+    assert_int_equal(stat_of(t.store, "connects"), 1);
+    there_close(&t);
+}
+
 static void large_values_both_ways_at_once(void **state)
 {
     (void)state;
@@ -326,10 +365,16 @@ int main(void)
     rng random = {seed};
     for (size_t i = 0; i < BIG + 1000; i++) big[i] = (char)rng_next(&random);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_socket_that_takes_half_and_then_nothing), cmocka_unit_test(a_socket_that_takes_and_gives_single_bytes),
-        cmocka_unit_test(a_socket_that_takes_and_gives_what_it_likes), cmocka_unit_test(the_largest_value_there_and_back),
-        cmocka_unit_test(many_in_flight_are_few_records),            cmocka_unit_test(large_answers_to_one_who_is_slow),
-        cmocka_unit_test(large_values_both_ways_at_once),            cmocka_unit_test(every_call_of_the_socket_may_fail),
+        cmocka_unit_test(a_socket_that_takes_half_and_then_nothing),
+        cmocka_unit_test(a_socket_that_is_writable_wakes_nobody),
+        cmocka_unit_test(a_socket_that_takes_and_gives_single_bytes),
+        cmocka_unit_test(a_socket_that_takes_and_gives_what_it_likes),
+        cmocka_unit_test(the_largest_value_there_and_back),
+        cmocka_unit_test(many_in_flight_are_few_records),
+        cmocka_unit_test(large_answers_to_one_who_is_slow),
+        cmocka_unit_test(an_answer_that_ends_just_behind_what_is_read_at_once),
+        cmocka_unit_test(large_values_both_ways_at_once),
+        cmocka_unit_test(every_call_of_the_socket_may_fail),
         cmocka_unit_test(closing_amid_large_answers_leaves_nothing),
     };
     int failed = cmocka_run_group_tests_name("redis_tls", tests, NULL, NULL);
