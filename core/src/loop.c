@@ -309,6 +309,20 @@ static void take_events(cf_loop *loop, const cf_poll_event *events, int count)
     }
 }
 
+/* Whoever reads takes turns with the others, and may have left something. Before a deadline is judged to have passed, what arrived is read on,
+ * as long as that ends operations; a long value may need a few looks. */
+static void look_before_judging(cf_loop *loop, cf_poll_event *events)
+{
+    enum { LOOKS = 8 };
+    for (int looks = 0; looks < LOOKS && loop->heap_len && loop->heap[0]->deadline <= cf_monotonic(loop->platform); looks++) {
+        size_t finished = loop->finished;
+        int    count = loop->platform->poller_wait(loop->platform->self, loop->poller, events, BATCH, 0);
+        if (count <= 0) return;
+        take_events(loop, events, count);
+        if (loop->finished != finished) looks = 0;
+    }
+}
+
 int cf_loop_run(cf_loop *loop, int timeout_ms)
 {
     if (cf_loop_forked(loop)) return CF_EFORKED;
@@ -337,6 +351,7 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
         count = platform->poller_wait(platform->self, loop->poller, events, BATCH, 0);
         take_events(loop, events, count);
     }
+    look_before_judging(loop, events);
     if (atomic_exchange(&loop->has_granted, false)) cf_derive_granted(loop);
     if (atomic_exchange(&loop->has_jobs, false)) {
         loop->watching = true;

@@ -97,9 +97,10 @@ static int run(cf_backend *self, cf_op *op, redis_script script, redis_expect ex
         all[at++] = number(twice > 10000 ? twice : 10000, life);
     }
     redis_call call = {.expect = (uint8_t)expect, .flags = with_receipt ? CALL_SCRIPT | CALL_REPEATABLE : CALL_SCRIPT, .script = (uint8_t)script};
+    if (in->receipt.len) call.flags |= CALL_MAYBE; /* an earlier call: when this one fails that is as unknown as before */
     int rc = ask(self, op, call, all, at);
-    if (rc == CF_PENDING && with_receipt) cf_op_set_receipt(op, receipt);
-    return rc;
+    if (with_receipt && (rc == CF_PENDING || in->receipt.len)) cf_op_set_receipt(op, receipt);
+    return rc < 0 && in->receipt.len ? cf_op_fail(op, rc, CF_UNKNOWN, "%s", cf_op_error(op)->text) : rc;
 }
 
 /* ---- the slots ---- */
@@ -197,7 +198,8 @@ int redis_clear(cf_backend *self, cf_op *op) { return ask_page(self, op, EXPECT_
 
 static void finish(cf_backend *self, cf_op *op, int status)
 {
-    if (status == CF_OK || status == CF_EINVAL) redis_works(self);
+    /* A replica that refuses writes still answers reads: nothing is over, and why the connection is left must still be known then. */
+    if ((status == CF_OK || status == CF_EINVAL) && !self->leaving) redis_works(self);
     cf_op_finish(op, status);
 }
 
@@ -209,7 +211,7 @@ static void again(cf_backend *self, redis_call call, cf_op *op, cf_slice head, s
         redis_queue_shift(&self->queue);
     } else {
         redis_queue_shift(&self->queue);
-        cf_op_finish(op, cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory to repeat a command"));
+        cf_op_finish(op, cf_op_fail(op, CF_ENOMEM, redis_outcome(op, &call, CF_NOT_APPLIED), "no memory to repeat a command"));
     }
 }
 
@@ -230,7 +232,7 @@ static void again_with_text(cf_backend *self, redis_call call, cf_op *op)
         again(self, call, op, cf_bytes(head.ptr, head.len), line + sizeof EVALSHA_1 - 1 + 40 + 2);
     } else {
         redis_queue_shift(&self->queue);
-        cf_op_finish(op, cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory to repeat a command"));
+        cf_op_finish(op, cf_op_fail(op, CF_ENOMEM, redis_outcome(op, &call, CF_NOT_APPLIED), "no memory to repeat a command"));
     }
     cf_buffer_free(self->platform, &head);
 }
@@ -248,7 +250,9 @@ static void answer_error(cf_backend *self, redis_call call, cf_op *op)
 {
     cf_error error;
     redis_verdict verdict = redis_judge(self, cf_bytes(self->reply.text.ptr, self->reply.text.len), &error);
-    if (call.flags & CALL_MAYBE && !(call.flags & CALL_REPEATABLE) && error.outcome == CF_NOT_APPLIED) error.outcome = CF_UNKNOWN;
+    /* What says nothing of an earlier try; a script that ran far enough to say EINVAL or ECORRUPT has found no receipt of one. */
+    if (call.flags & CALL_MAYBE && error.outcome == CF_NOT_APPLIED && error.status != CF_EINVAL && error.status != CF_ECORRUPT)
+        error.outcome = CF_UNKNOWN;
     switch (verdict) {
     case ERROR_LATER:
         self->why = error;

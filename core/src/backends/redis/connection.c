@@ -61,6 +61,14 @@ static void end_dials(cf_backend *self)
     cf_timer_set(self->dial_timer, -1);
 }
 
+/* Secrets have been said, or never will be; their bytes need not stay. */
+static void forget_hello(cf_backend *self)
+{
+    if (self->hello_out.ptr) memset(self->hello_out.ptr, 0, self->hello_out.len);
+    cf_buffer_free(self->platform, &self->hello_out);
+    self->hello_written = 0;
+}
+
 void redis_hang_up(cf_backend *self, bool politely)
 {
     cf_job_abandon(self->job);
@@ -74,7 +82,7 @@ void redis_hang_up(cf_backend *self, bool politely)
     close_fd(self, &self->fd);
     cf_timer_set(self->timer, -1);
     redis_reader_free(self);
-    self->hello_out.len = self->hello_written = 0;
+    forget_hello(self);
     self->hello_at = self->hello_count = 0;
     self->holding = self->leaving = self->poisoned = false;
     self->link = LINK_DOWN;
@@ -111,6 +119,7 @@ static void came_down(cf_backend *self, const cf_error *why)
     cf_backend_event(self->loop, self, was_ready ? CF_EVENT_DISCONNECT : CF_EVENT_ERROR, reason.status, "%s", reason.text);
     if (refused) {
         self->refusal = reason;
+        self->shy = true;
         self->refused_until_ms = now_ms(self) + REFUSED_MS;
         redis_queue_refuse(self, &reason);
     }
@@ -171,14 +180,12 @@ static void greet(cf_backend *self)
 static void ready(cf_backend *self)
 {
     self->link = LINK_READY;
-    self->waits = false;
+    self->waits = self->shy = false;
     self->refusal.status = self->why.status = CF_OK;
     self->heard_ms = self->ready_ms = now_ms(self);
     self->figures.connects++;
     cf_timer_set(self->timer, -1);
-    /* Secrets have been said; their bytes need not stay. */
-    if (self->hello_out.ptr) memset(self->hello_out.ptr, 0, self->hello_out.len);
-    cf_buffer_free(self->platform, &self->hello_out);
+    forget_hello(self);
     cf_backend_event(self->loop, self, CF_EVENT_CONNECT, CF_OK, "connected to Redis at %s", self->options.endpoint);
     redis_ask_settings(self);
 }
@@ -187,7 +194,9 @@ void redis_greeted(cf_backend *self)
 {
     uint8_t step = self->hello[self->hello_at++];
     redis_reply *reply = &self->reply;
-    if (reply->type == REPLY_ERROR && step != HELLO_NAME) { /* a name is for the server's operator: it may forbid it */
+    /* A server that cannot save refuses a PING as it does writes, but it reads. */
+    bool reads = step == HELLO_PING && cf_slice_starts(cf_bytes(reply->text.ptr, reply->text.len), cf_text("MISCONF"));
+    if (reply->type == REPLY_ERROR && step != HELLO_NAME && !reads) { /* a name is for the server's operator: it may forbid it */
         cf_error error;
         redis_verdict verdict = redis_judge(self, cf_bytes(reply->text.ptr, reply->text.len), &error);
         if (verdict == ERROR_POISON) error.status = CF_EUNAVAILABLE;
@@ -271,11 +280,14 @@ static bool write_hello(cf_backend *self)
 static void write_queue(cf_backend *self)
 {
     redis_queue *queue = &self->queue;
-    if (self->holding || self->leaving) return;
-    redis_queue_bury(self);
-    if (redis_queue_unsent(queue) == 0) return;
+    bool paused = self->holding || self->leaving;
+    if (!paused) redis_queue_bury(self);
+    if (paused || redis_queue_unsent(queue) == 0) {
+        watch_for(self, false); /* it may be writable all the time */
+        return;
+    }
     int64_t us = cf_monotonic_us(self->platform);
-    if (queue->sent == 0) {
+    if (!redis_queue_owed(queue)) {
         /* A server that closed the connection while nobody looked would get a write whose fate nobody knows. */
         if (us / 1000 - self->heard_ms > IDLE_MS && !read_input(self)) return;
         self->heard_ms = us / 1000; /* silence counts from now on */
@@ -289,6 +301,7 @@ static void write_queue(cf_backend *self)
             return;
         }
         redis_queue_sent(self, (size_t)sent, us);
+        if (queue->sent == 0) self->heard_ms = us / 1000; /* a long command gets on */
     }
     watch_for(self, redis_queue_unsent(queue) != 0);
 }
@@ -355,6 +368,7 @@ static void on_ready(void *user, unsigned events)
     if (!push_on(self)) return;
     leave_if_done(self);
     if (self->link == LINK_READY) write_queue(self);
+    redis_queue_slim(self);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- dialling -- */
@@ -537,10 +551,8 @@ void redis_on_timer(void *user)
     cf_backend *self = user;
     if (self->link == LINK_DOWN) {
         self->waits = false;
-        bool refused = self->refusal.status < 0;
         self->refusal.status = CF_OK;
-        /* After a refusal only when somebody asks: nobody's account gets locked by an idle process. */
-        if (!refused || self->queue.count) start(self);
+        redis_flush(self);
     } else if (self->link != LINK_READY) {
         failed(self, CF_EUNAVAILABLE, "Redis at %s did not answer in time: %s",
                self->link == LINK_RESOLVING ? "its name was not found yet"
@@ -548,9 +560,9 @@ void redis_on_timer(void *user)
                : self->link == LINK_HANDSHAKE ? "the TLS handshake did not end (does it speak TLS on this port?)" : "nothing came after the greeting");
     } else if (self->holding) {
         self->holding = false;
-        if (self->queue.sent) cf_timer_set(self->timer, self->options.silence_ms);
+        if (redis_queue_owed(&self->queue)) cf_timer_set(self->timer, self->options.silence_ms);
         write_queue(self);
-    } else if (self->queue.sent) {
+    } else if (redis_queue_owed(&self->queue)) {
         int64_t left = self->heard_ms + self->options.silence_ms - now_ms(self);
         if (left > 0) cf_timer_set(self->timer, left);
         else lost(self, "it was silent for too long");
@@ -567,16 +579,18 @@ void redis_on_dial_timer(void *user)
 
 void redis_flush(cf_backend *self)
 {
+    /* After a refusal only when somebody asks: nobody's account gets locked by an idle process. */
     if (self->link == LINK_READY) write_queue(self);
-    else if (self->link == LINK_DOWN && !self->waits) start(self);
+    else if (self->link == LINK_DOWN && !self->waits && (!self->shy || self->queue.count)) start(self);
 }
 
 void redis_forked(cf_backend *self)
 {
     self->link = LINK_DOWN; /* no goodbye */
+    self->job = NULL;       /* the loop drops it: its thread does not exist here */
     redis_hang_up(self, false);
     redis_queue_clear(self);
-    self->seeded = self->waits = false;
+    self->seeded = self->waits = self->shy = false;
     self->attempts = 0;
     self->outage_ms = -1;
     self->refusal.status = self->why.status = CF_OK;

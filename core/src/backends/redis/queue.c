@@ -77,6 +77,7 @@ static void tidy(redis_queue *queue)
 static void add(redis_queue *queue, cf_op *op, redis_call call)
 {
     if (op) cf_op_set_note(op, queue->first + queue->count);
+    if (call.flags & CALL_OWN) queue->own++;
     *redis_queue_at(queue, queue->count++) = call;
 }
 
@@ -128,6 +129,7 @@ int redis_queue_again(cf_backend *self, cf_op *op, redis_call call, cf_slice hea
 void redis_queue_shift(redis_queue *queue)
 {
     queue->at += queue->calls[queue->head].bytes;
+    if (queue->calls[queue->head].flags & CALL_OWN) queue->own--;
     queue->head = (queue->head + 1) & (queue->cap - 1);
     queue->first++;
     queue->count--;
@@ -150,6 +152,8 @@ void redis_queue_sent(cf_backend *self, size_t bytes, int64_t now_us)
     }
 }
 
+bool redis_queue_owed(const redis_queue *queue) { return queue->sent || queue->edge < queue->written; }
+
 /* A part of the call at the edge is on its way: it must be finished, or the connection given up. */
 static bool partly_sent(const redis_queue *queue) { return queue->edge < queue->written; }
 
@@ -170,6 +174,8 @@ static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_ba
             write += call.bytes;
             if (op) cf_op_set_note(op, queue->first + to);
             *redis_queue_at(queue, to++) = call;
+        } else if (own) {
+            queue->own--;
         }
         read += call.bytes;
     }
@@ -187,10 +193,16 @@ void redis_queue_bury(cf_backend *self)
     sift(self, queue->sent + partly, queue->edge + (partly ? redis_queue_at(queue, queue->sent)->bytes : 0), NULL, NULL);
 }
 
-static void end(cf_backend *self, uint64_t ticket, int status, int outcome, const char *sentence)
+/* A CLEAR has a number as soon as it has removed something. */
+int redis_outcome(const cf_op *op, const redis_call *call, int otherwise)
 {
-    cf_op *op = cf_loop_op(self->loop, ticket);
-    if (op) cf_op_finish(op, cf_op_fail(op, status, outcome, "%s", sentence));
+    return call->flags & CALL_MAYBE || cf_op_number(op) > 0 ? CF_UNKNOWN : otherwise;
+}
+
+static void end(cf_backend *self, const redis_call *call, int status, int outcome, const char *sentence)
+{
+    cf_op *op = cf_loop_op(self->loop, call->ticket);
+    if (op) cf_op_finish(op, cf_op_fail(op, status, redis_outcome(op, call, outcome), "%s", sentence));
 }
 
 /* Of a call that was sent wholly on the connection that was lost. */
@@ -203,7 +215,7 @@ static bool keep_after_loss(cf_backend *self, redis_call *call, const cf_error *
         self->figures.retries++;
         return true;
     }
-    end(self, call->ticket, CF_EUNAVAILABLE, CF_UNKNOWN, why->text);
+    end(self, call, CF_EUNAVAILABLE, CF_UNKNOWN, why->text);
     return false;
 }
 
@@ -218,7 +230,7 @@ void redis_queue_lost(cf_backend *self, const cf_error *why)
 
 static bool keep_none(cf_backend *self, redis_call *call, const cf_error *why)
 {
-    end(self, call->ticket, why->status, call->flags & CALL_MAYBE ? CF_UNKNOWN : why->outcome, why->text);
+    end(self, call, why->status, why->outcome, why->text);
     return false;
 }
 
@@ -233,8 +245,14 @@ void redis_queue_clear(cf_backend *self)
 {
     redis_queue *queue = &self->queue;
     queue->first += queue->count;
-    queue->count = queue->sent = queue->dead = 0;
+    queue->count = queue->sent = queue->dead = queue->own = 0;
     tidy(queue);
+}
+
+void redis_queue_slim(cf_backend *self)
+{
+    enum { KEPT = 1024 * 1024 };
+    if (self->queue.count == 0 && self->queue.out.cap > KEPT) cf_buffer_free(self->platform, &self->queue.out);
 }
 
 void redis_queue_free(cf_backend *self)
@@ -247,7 +265,7 @@ bool redis_queue_full(cf_backend *self, size_t more)
 {
     redis_queue *queue = &self->queue;
     for (int look = 0; look < 2; look++) {
-        if (queue->count < self->options.max_pending && queue->out.len - queue->at + more <= self->options.max_pending_bytes) return false;
+        if (queue->count - queue->own < self->options.max_pending && queue->out.len - queue->at + more <= self->options.max_pending_bytes) return false;
         if (!queue->dead) return true;
         redis_queue_bury(self);
     }
@@ -265,7 +283,7 @@ int redis_cancel(cf_backend *self, cf_op *op, int why)
     if (!never_left) return CF_UNKNOWN; /* its answer is still owed: it finds nobody */
     call->flags |= CALL_DEAD;
     queue->dead++;
-    int outcome = call->flags & CALL_MAYBE ? CF_UNKNOWN : CF_NOT_APPLIED;
+    int outcome = redis_outcome(op, call, CF_NOT_APPLIED);
     if (why == CF_ETIMEOUT && self->why.status < 0) cf_op_fail(op, self->why.status, outcome, "%s", self->why.text);
     return outcome;
 }

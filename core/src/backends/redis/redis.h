@@ -69,6 +69,7 @@ typedef struct redis_call {
 typedef struct redis_queue {
     redis_call *calls; /* a ring; cap is a power of two */
     size_t      cap, head, count, sent, dead;
+    size_t      own;   /* of them the connection's own, which take no caller's place */
     uint64_t    first; /* the number of the call at head: an operation's note is the number of its call */
     cf_buffer   out;
     size_t      at;      /* where the bytes of the call at head start */
@@ -119,6 +120,7 @@ struct cf_backend {
     unsigned attempts;  /* since an operation was last answered */
     int64_t  outage_ms; /* when it stopped working; -1: it works */
     bool     waits;     /* DOWN until the timer goes off */
+    bool     shy;       /* DOWN after a refusal: until somebody asks */
     bool     holding;   /* READY, but the server asked for a pause (LOADING ...) */
     bool     leaving;   /* READY, but as soon as what was sent is answered, connect anew */
     bool     poisoned;  /* what was read cannot be trusted */
@@ -179,6 +181,12 @@ void        redis_queue_bury(cf_backend *self);
 size_t      redis_queue_unsent(const redis_queue *queue); /* bytes */
 /* `bytes` more were taken by the socket. */
 void        redis_queue_sent(cf_backend *self, size_t bytes, int64_t now_us);
+/* Whether the server has got, at least in part, what it has not answered. */
+bool        redis_queue_owed(const redis_queue *queue);
+/* Gives the memory of a burst back. */
+void        redis_queue_slim(cf_backend *self);
+/* The outcome of a call that ends without having been executed now: unknown where an earlier try may have been. */
+int         redis_outcome(const cf_op *op, const redis_call *call, int otherwise);
 /* The connection is gone: ends what cannot be repeated, and makes the rest unsent. */
 void        redis_queue_lost(cf_backend *self, const cf_error *why);
 /* Ends everything that waits. */

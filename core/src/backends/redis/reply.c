@@ -36,6 +36,13 @@ static void *refuse(cf_backend *self, const char *what)
     return NULL;
 }
 
+/* The same call would bring the same answer, on each new connection. */
+static void *refuse_for_good(cf_backend *self, const char *what)
+{
+    if (self->link == LINK_READY && self->queue.sent) redis_queue_at(&self->queue, 0)->flags &= (uint8_t)~CALL_REPEATABLE;
+    return refuse(self, what);
+}
+
 static redis_expect expected(cf_backend *self) { return (redis_expect)redis_queue_at(&self->queue, 0)->expect; }
 
 static cf_op *waiting(cf_backend *self)
@@ -84,7 +91,7 @@ static void *create_string(const redisReadTask *task, char *bytes, size_t len)
     cf_slice    text = cf_bytes(bytes, len);
     int         at = depth(task);
     if (at > 0) {
-        take_element(self, task, text, at);
+        if (self->link == LINK_READY) take_element(self, task, text, at); /* the greeting asks for no array, and stands in no queue */
         return TOKEN;
     }
     self->reply.type = task->type == REDIS_REPLY_ERROR ? REPLY_ERROR : task->type == REDIS_REPLY_STATUS ? REPLY_STATUS : REPLY_STRING;
@@ -102,8 +109,13 @@ static void *create_array(const redisReadTask *task, element_count count)
     cf_backend *self = of(task);
     int         at = depth(task);
     if (at > 1) return refuse(self, "an answer that is nested too deeply");
-    if ((size_t)count > ELEMENTS_MAX) return refuse(self, "an answer of too many parts");
-    if (at == 0) self->reply.type = REPLY_ARRAY;
+    if ((size_t)count > ELEMENTS_MAX) return refuse_for_good(self, "an answer of too many parts");
+    if (at == 0) {
+        self->reply.type = REPLY_ARRAY;
+        /* Of a page that was cut off: the keys that had come. */
+        cf_op *op = self->link == LINK_READY ? waiting(self) : NULL;
+        if (op && cf_op_value(op).len) (void)cf_op_value_buffer(op, 0);
+    }
     return TOKEN;
 }
 
@@ -190,7 +202,7 @@ static bool read_replies(cf_backend *self, redisReader *reader)
         if (self->poisoned) return false;
     }
     if (reader->len - reader->pos <= REPLY_MAX) return true;
-    refuse(self, "an answer that is too long");
+    refuse_for_good(self, "an answer that is too long");
     return false;
 }
 
