@@ -358,9 +358,9 @@ class Player:
             advance(self.stage, step["seconds"])
             return
         if do == "fill":
-            for number in range(step["count"]):
-                key = f"{step['prefix']}{number:04}"
-                assert await finish(self.store.set(key, key, ttl=step.get("ttl"))) is True
+            keys = [f"{step['prefix']}{number:04}" for number in range(step["count"])]
+            for result in [self.store.set(key, key, ttl=step.get("ttl")) for key in keys]:  # under way at once
+                assert await finish(result) is True
             return
         if "error" in step:
             try:
