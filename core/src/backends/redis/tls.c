@@ -368,7 +368,7 @@ static int note_request(SSL *ssl, void *tls)
 int redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error *error)
 {
     const redis_options *options = context->options;
-    SSL_CTX             *fresh;
+    SSL_CTX             *fresh = NULL;
     *out = NULL;
     if ((options->tls_ca || options->tls_cert || context->doubted) && make_rules(context, &fresh, NULL) == CF_OK) {
         SSL_CTX_free(context->rules);
