@@ -291,7 +291,7 @@ def test_slices_go_on_when_something_else_wakes_the_proxy(proxy: Proxy) -> None:
     proxy("slice reply 10 20")
     client = Connection(proxy.address)
     client.socket.settimeout(5)
-    for n in range(10):
+    for _ in range(10):
         client.socket.sendall(command("ECHO", "x" * 50))
         for _ in range(5):
             time.sleep(0.003)

@@ -331,7 +331,7 @@ int redis_tls_context_new(const cf_platform *platform, const redis_options *opti
         ERR_clear_error();
         rc = no_memory(error);
     } else {
-        memcpy(c->name, name.ptr, name.len);
+        if (name.len) memcpy(c->name, name.ptr, name.len);
         c->name[name.len] = 0;
         c->ip = cf_address_of(c->name, "0", &address) == CF_OK;
         rc = make_rules(c, &c->rules, error);
