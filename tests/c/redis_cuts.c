@@ -416,13 +416,12 @@ static void measure(const scene *of, size_t *request, size_t *reply)
     server_says(&redis, "FLUSHALL");
 }
 
-/* What takes long comes seldom, but in the run of every byte. */
+/* What fits into one batch costs little; what takes long comes seldom, but in the run of every byte. */
 static size_t stride_of(const scene *of, size_t bytes, size_t stride)
 {
     if (stride == 1) return 1;
-    return bytes > 4000 ? stride * 331 : of->fresh ? stride * 13 : stride;
+    return bytes > 4000 ? stride * 331 : of->fresh ? stride * 13 : bytes <= WORKERS ? (stride + 3) / 4 : stride;
 }
-
 
 /* A fault that has not happened has tested nothing. */
 static void expect_fired(const char *name, manner how, uint64_t fired, uint64_t done)
@@ -473,6 +472,7 @@ static void greet_batch(manner how, const char *direction, size_t from, size_t t
     }
     for (size_t i = 0; i < count; i++) {
         cf_request wanted = greeted.request;
+        if (how == STALL) wanted.timeout_ms = BRIEF_MS;
         wanted.done = on_done;
         wanted.user = &workers[i];
         submit(&workers[i], &wanted);
@@ -481,7 +481,9 @@ static void greet_batch(manner how, const char *direction, size_t from, size_t t
     run_all();
     settle();
     for (size_t i = 0; i < count; i++) judge(&workers[i], how, direction, 0);
+    if (how == STALL) faults_say(proxy, "resume");
     for (size_t i = 0; i < count; i++) {
+        if (how == STALL) judge_late(&workers[i], direction);
         /* Some places are behind the call, in what the store asks about the server: this is answered last. */
         if (warm(&workers[i]).status != CF_OK) wrong(&greeted, how, direction, &workers[i], "it does not come back");
         let_go(&workers[i]);
@@ -514,9 +516,8 @@ static void sweep_greeting(size_t stride, rng *random)
     close_store(w);
     uint64_t whole[2] = {faults_figure(proxy, "request") - start[0] - margin, faults_figure(proxy, "reply") - start[1] - margin};
     for (manner how = FIN; how < MANNERS; how++) {
-        if (how == STALL) continue; /* its deadline is the attempt's here: as SILENCE */
         for (int d = 0; d < 2; d++) {
-            size_t step = d == 1 ? stride * 7 : stride; /* the reply of INFO has some thousands of bytes */
+            size_t step = d == 1 && stride > 1 ? stride * 7 : stride; /* the reply of INFO has some thousands of bytes */
             size_t from = step > 1 ? (size_t)rng_below(random, step) : 0;
             uint64_t fired = faults_figure(proxy, "fired"), done = faults;
             for (size_t at = from; at < whole[d]; at += WORKERS * step)
@@ -530,7 +531,7 @@ static void sweep_greeting(size_t stride, rng *random)
 int main(void)
 {
     bool   all = env_number("CF_LONG", 0) != 0;
-    size_t stride = all ? 1 : (size_t)env_number("CF_STRIDE", 7);
+    size_t stride = all ? 1 : (size_t)env_number("CF_STRIDE", 9);
     rng    random = {seed_of_run()};
     char   address[32];
     hang_guard((unsigned)env_number("CF_GUARD", all ? 3600 : 280));
