@@ -84,6 +84,16 @@ PyObject *cfpy_raise_object(PyObject *exception)
     return NULL;
 }
 
+void cfpy_nobodys(PyObject *where)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_Clear();
+        PyErr_SetInterrupt();
+    } else {
+        PyErr_WriteUnraisable(where);
+    }
+}
+
 PyObject *cfpy_caught(void)
 {
     PyObject *type, *value, *traceback;

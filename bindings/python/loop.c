@@ -156,7 +156,7 @@ static void on_event(void *user, int event, const cf_error *what)
                          : PyUnicode_DecodeUTF8(what->text, (Py_ssize_t)strlen(what->text), "replace");
     PyObject *told = name && said ? PyObject_CallMethodObjArgs((PyObject *)store, store->state->names.told, name, said, NULL) : NULL;
     if (told == NULL)
-        PyErr_WriteUnraisable((PyObject *)store);
+        cfpy_nobodys((PyObject *)store);
     Py_XDECREF(told);
     Py_XDECREF(said);
     Py_XDECREF(name);
@@ -592,7 +592,9 @@ int cfpy_wait(cfpy_loop *self, cf_op *op)
             return 0;
         answer(self);
         if (rc < 0) { /* the wait itself was refused; the operation is still there */
-            cfpy_raise(store->state, rc, CF_UNKNOWN, "the loop of this operation cannot run now");
+            cfpy_raise(store->state, rc, CF_UNKNOWN,
+                       rc == CF_EFORKED ? "this call was begun before a fork, and this is the child"
+                                        : "the loop of this operation cannot run now");
             return -1;
         }
         if (PyErr_CheckSignals() < 0)

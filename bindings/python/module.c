@@ -134,12 +134,8 @@ static PyObject *module_tell(PyObject *module, PyObject *const *args, Py_ssize_t
         return NULL;
     }
     PyObject *done = PyObject_CallFunctionObjArgs(args[0], args[1], NULL);
-    if (done == NULL && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        PyErr_Clear();
-        PyErr_SetInterrupt(); /* for the call that is waiting here, or whatever comes next */
-    } else if (done == NULL) {
-        PyErr_WriteUnraisable(args[0]);
-    }
+    if (done == NULL)
+        cfpy_nobodys(args[0]);
     Py_XDECREF(done);
     Py_RETURN_NONE;
 }

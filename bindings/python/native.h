@@ -98,6 +98,8 @@ PyObject *cfpy_raise_failed(cfpy_state *state, const cf_op *op); /* with its rec
 /* The exception itself. New reference, or NULL with another exception. */
 PyObject *cfpy_error(cfpy_state *state, const cf_error *error);
 PyObject *cfpy_raise_type(cfpy_state *state, const char *what, const char *wanted, PyObject *given);
+/* The current exception has nobody to go to: sys.unraisablehook gets it, but a Ctrl-C stays one, for whoever waits or comes next. */
+void cfpy_nobodys(PyObject *where);
 /* Raises an exception object as it is, with the traceback it has. */
 PyObject *cfpy_raise_object(PyObject *exception);
 /* The current exception as an object with its traceback; it is no longer set. New reference; NULL only without one. */

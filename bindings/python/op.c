@@ -226,8 +226,8 @@ static int waiter_call_soon(cfpy_waiter *self)
 {
     cfpy_names *names = &self->store->state->names;
     PyObject   *callback = self->callback;
-    if (callback == NULL)
-        return 0; /* nobody has asked yet; who does is called at once */
+    if (callback == NULL || self->store->event_loop == NULL)
+        return 0; /* nobody has asked yet; who does is called at once. Or the store is being collected */
     self->callback = NULL;
     PyObject *method = PyObject_GetAttr(self->store->event_loop, names->call_soon);
     PyObject *args = method ? PyTuple_Pack(2, callback, (PyObject *)self) : NULL;

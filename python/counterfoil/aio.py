@@ -318,6 +318,8 @@ class AsyncStore(_native.AsyncStore):
         stage: _native.Stage | None,
         options: dict[str, Option],
     ) -> None:
+        if "max_connections" in options:
+            raise InvalidError("max_connections is for counterfoil.open: an AsyncStore has one connection")
         target = with_options(target, options)
         self._name = backend_name(target)
         self._listeners = Listeners()

@@ -1,6 +1,7 @@
 """Backends of your own."""
 
 import inspect
+import os
 from typing import ClassVar, Final
 
 from .errors import InvalidTypeError
@@ -89,6 +90,8 @@ def describe(backend: object, *, blocking: bool) -> int:
     if inspect.isclass(backend):
         raise InvalidTypeError(f"open takes a URL or a backend object: {backend.__name__} is a class, call it")
     kind = type(backend).__name__
+    if isinstance(backend, bytes | bytearray | os.PathLike):
+        raise InvalidTypeError(f"open takes a URL or a backend object: a URL is str, not {kind}")
     flags = 0
     for name in (*_REQUIRED, *_OPTIONAL):
         method = getattr(backend, name, None)

@@ -59,7 +59,7 @@ class Stats(TypedDict, total=False):
     """How many commands were answered within so many microseconds, but not within half as many; math.inf: the rest."""
 
 
-def _option_text(value: object) -> str:
+def _option_text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float) and math.isfinite(value):
@@ -68,7 +68,7 @@ def _option_text(value: object) -> str:
         return str(value)
     if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
         return path
-    raise InvalidTypeError(f"an option must be str, int, float, bool or a path, not {type(value).__name__}")
+    raise InvalidTypeError(f"{name} must be str, int, float, bool or a path, not {type(value).__name__}")
 
 
 def with_options(target: object, options: dict[str, Option]) -> object:
@@ -80,11 +80,11 @@ def with_options(target: object, options: dict[str, Option]) -> object:
         raise InvalidError("options belong to a URL: a backend object has none")
     pairs = []
     for name, value in options.items():
-        text = _option_text(value)
+        text = _option_text(name, value)
         try:
             pairs.append(f"{quote(name, safe='')}={quote(text, safe='')}")
         except UnicodeError:
-            raise InvalidError("an option is not valid Unicode: it has a lone surrogate") from None
+            raise InvalidError(f"{name} is not valid Unicode: it has a lone surrogate") from None
     return target + ("&" if "?" in target else "?") + "&".join(pairs)
 
 
@@ -215,9 +215,9 @@ class Store(_native.Store):
         if self.closed:
             return
         done = threading.Event()
-        if not self._close(done.set):
-            done.wait(self._timeout)
         try:
+            if not self._close(done.set):
+                done.wait(self._timeout)
             self._closing()
         finally:
             self._listeners.closed()

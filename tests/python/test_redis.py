@@ -526,6 +526,47 @@ def test_listeners_that_throw_reach_no_call(server: RedisServer, monkeypatch: py
     assert len(unraisable) == 2
 
 
+def test_ctrl_c_while_a_warning_is_logged_stays_one() -> None:
+    """It is no exception of a listener: it is meant for whoever waits."""
+
+    class Interrupted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.removeHandler(self)
+            signal.raise_signal(signal.SIGINT)
+
+    logger = logging.getLogger("counterfoil")
+    handler = Interrupted()
+    with RedisServer(persistence="aof-everysec") as server, counterfoil.open(server.url()) as store:
+        logger.addHandler(handler)
+        with pytest.raises(KeyboardInterrupt):
+            while handler in logger.handlers:
+                store.get("nobody")
+
+
+def test_a_close_that_is_interrupted_is_told(paused: RedisServer) -> None:
+    def ring(*_: object) -> None:
+        raise Rang
+
+    store = counterfoil.open(paused.url(), timeout=HANG)
+    heard: list[str] = []
+    store.on("close", lambda: heard.append("close"))
+    store.get("a")
+    paused.pause()
+    other = threading.Thread(target=store.get, args=("a",))
+    other.start()
+    until(lambda: store.stats()["in_flight"] == 1, "the call did not begin")
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Rang):
+            store.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert heard == ["close"]
+    paused.resume()
+    other.join(HANG)
+
+
 def test_a_listener_may_close_the_store(server: RedisServer) -> None:
     store = counterfoil.open(server.url())
     store.on("connect", lambda _: store.close())
@@ -650,6 +691,23 @@ def test_options_as_keywords() -> None:
             counterfoil.open("redis://localhost", **bad)  # type: ignore[arg-type]
 
 
+def test_a_refused_option_is_named() -> None:
+    secret = "hunter2"
+    for bad in (secret.encode(), [secret], "\ud800" + secret):
+        with pytest.raises(counterfoil.InvalidError, match="^password ") as caught:
+            counterfoil.open("redis://localhost", password=bad)  # type: ignore[arg-type]
+        assert secret not in str(caught.value)
+    for url in (b"redis://localhost", Path("redis://localhost"), bytearray(b"redis:")):
+        with pytest.raises(counterfoil.InvalidTypeError, match=f"a URL is str, not {type(url).__name__}"):
+            counterfoil.open(url)
+
+    async def main() -> None:
+        with pytest.raises(counterfoil.InvalidError, match="^max_connections .*one connection"):
+            await counterfoil.aio.open("redis://localhost", max_connections=4)
+
+    asyncio.run(main())
+
+
 def test_paths_as_options(server: RedisServer) -> None:
     secure = redis_variable("TLS")
     url, _, ca = secure.partition("?tls_ca=")
@@ -750,6 +808,30 @@ def test_forks_while_threads_are_at_work() -> None:
             print("done")
         """)
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+def test_a_fork_in_a_listener() -> None:
+    """In the child the call ends at once, and says why; the next one works."""
+    with RedisServer() as server:
+        done = run_python(f"""
+            import os, counterfoil
+            store = counterfoil.open({server.url()!r}, timeout=60)
+            pids = []
+            store.on("connect", lambda _: pids or pids.append(os.fork()))
+            try:
+                said = store.get("a")
+            except counterfoil.ForkedError as error:
+                said = f"{{error}}, {{error.outcome}}"
+            assert store.get("a") is None
+            if pids[0] == 0:
+                print(said, flush=True)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 0
+            assert said is None
+            assert store.stats()["disconnects"] == 0
+        """)
+    said = "this call was begun before a fork, and this is the child, unknown\n"
+    assert (done.stdout, done.returncode) == (said, 0), done.stderr
 
 
 def test_a_child_may_use_all_connections() -> None:
