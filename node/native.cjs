@@ -51,6 +51,8 @@ function load() {
 const native = load();
 
 const flush = () => native.flush();
+/** The real one: fake timers (jest, sinon) put another in its place, and nothing would be sent. */
+const { nextTick } = process;
 /** What a backend's dispatch function gives in place of a promise: the result comes later. */
 const later = Object.freeze(Object.create(null));
 
@@ -64,9 +66,10 @@ const keep = (good, bad) => { resolve = good; reject = bad; };
 /** The promise of what the native half gave for an operation: its result, or null while it is pending. */
 function promised(result) {
   if (result !== null) return Promise.resolve(result);
+  const at = slot[0]; // first: a hook that sees promises being made (async_hooks) may call a store
   const promise = new Promise(keep);
-  resolves[slot[0]] = resolve;
-  rejects[slot[0]] = reject;
+  resolves[at] = resolve;
+  rejects[at] = reject;
   return promise;
 }
 
@@ -75,11 +78,11 @@ function deliver(...pairs) {
   for (let i = 0; i < pairs.length; i += 2) {
     const good = pairs[i] >= 0, at = good ? pairs[i] : ~pairs[i];
     const settle = good ? resolves[at] : rejects[at];
-    resolves[at] = rejects[at] = undefined;
     settle?.(pairs[i + 1]); // there is none where the stack ended before the promise was made
+    resolves[at] = rejects[at] = undefined; // not before: where the stack ends, this is called once more
   }
 }
 
-native.init(CounterfoilError, () => process.nextTick(flush), later, deliver, slot);
+native.init(CounterfoilError, () => nextTick(flush), later, deliver, slot);
 
-module.exports = { native, later, promised };
+module.exports = { native, later, promised, nextTick };

@@ -21,6 +21,7 @@ namespace counterfoil {
 
 struct Loop;
 struct Store;
+struct Pending;
 
 // One per environment (the main thread, or one worker).
 struct Env {
@@ -32,6 +33,7 @@ struct Env {
     napi_ref               room;        // the Int32Array whose only element is `*slot`
     int32_t               *slot;        // of the promise that JavaScript is to make for what is pending
     int32_t                slots;       // given out so far
+    Pending               *spare;
     napi_async_cleanup_hook_handle hook;
     Loop                  *loops;       // all that are alive
     Loop                  *main;        // for stores without a stage; NULL while there are none
@@ -47,7 +49,8 @@ struct Stage {
     size_t    holders;
 };
 
-// One operation in flight. Kept in a list for reuse, so a submit allocates nothing. `slot` is where JavaScript keeps the functions that settle its promise.
+// One operation in flight. Kept in a list for reuse, so a submit allocates nothing. `slot` is where JavaScript keeps the functions that settle its promise;
+// the list is the environment's, because the slots are.
 struct Pending {
     Pending      *next;
     Loop         *loop;
@@ -67,8 +70,9 @@ struct Loop {
     uv_poll_s    *poll;    // NULL until it is watched
     napi_async_context context;
     napi_ref      resource;
-    Pending      *spare;
     Pending      *done, **done_end; // with their results, in their order: loop_deliver
+    Pending      *held, **held_end; // the same, but JavaScript could not be called: their results are in `results`, and they count as in flight
+    napi_ref      results;
     size_t        in_flight;
     unsigned      unsent;  // submits since the last flush
     unsigned      depth;   // of our own calls into the core
@@ -162,7 +166,7 @@ void  loop_leave(Loop *loop);
 bool  loop_began(Loop *loop);
 void  loop_ended(Loop *loop);
 Pending *pending_take(Loop *loop);
-void     pending_give(Loop *loop, Pending *pending);
+void     pending_give(Pending *pending);
 // It is done, and its result is a handle of the scope that is open: whoever called into the core calls loop_deliver before that closes.
 void     pending_done(Loop *loop, Pending *pending);
 void     loop_deliver(Loop *loop);

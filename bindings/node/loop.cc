@@ -29,6 +29,13 @@ static void handle_closed(uv_handle_s *handle)
     if (env->leaving && env->handles == 0) unhook(env);
 }
 
+static Pending *take_first(Pending **list)
+{
+    Pending *first = *list;
+    *list = first->next;
+    return first;
+}
+
 static void loop_dispose(Loop *loop)
 {
     Env *env = loop->env;
@@ -50,16 +57,9 @@ static void loop_dispose(Loop *loop)
     while (loop->stores != nullptr) store_forget(loop->stores);
     if (loop->context != nullptr) (void)!napi_async_destroy(env->napi, loop->context);
     if (loop->resource != nullptr) (void)!napi_delete_reference(env->napi, loop->resource);
-    while (loop->done != nullptr) {
-        Pending *pending = loop->done;
-        loop->done = pending->next;
-        pending_give(loop, pending);
-    }
-    while (loop->spare != nullptr) {
-        Pending *pending = loop->spare;
-        loop->spare = pending->next;
-        delete pending;
-    }
+    if (loop->results != nullptr) (void)!napi_delete_reference(env->napi, loop->results);
+    for (Pending **list : {&loop->done, &loop->held})
+        while (*list != nullptr) pending_give(take_first(list));
     if (loop->stage != nullptr) {
         loop->stage->loop = nullptr;
         stage_drop(loop->stage);
@@ -80,7 +80,12 @@ static void environment_ends(napi_async_cleanup_hook_handle, void *data)
     if (env->handles == 0) unhook(env);
 }
 
-static void env_free(napi_env, void *data, void *) { delete static_cast<Env *>(data); }
+static void env_free(napi_env, void *data, void *)
+{
+    Env *env = static_cast<Env *>(data);
+    while (env->spare != nullptr) delete take_first(&env->spare);
+    delete env;
+}
 
 Env *env_new(napi_env napi)
 {
@@ -116,6 +121,7 @@ int loop_for(Env *env, Stage *stage, Loop **out)
         }
         loop->env = env;
         loop->done_end = &loop->done;
+        loop->held_end = &loop->held;
         loop->next = env->loops;
         env->loops = loop;
         if (stage != nullptr) {
@@ -181,6 +187,46 @@ void loop_leave(Loop *loop)
     if (loop->stores == nullptr && loop->in_flight == 0) loop_dispose(loop);
 }
 
+// What JavaScript could not be told now it is told when the loop runs next, from an empty stack. False: it cannot be kept.
+static bool hold(Loop *loop, Pending *const given[], const napi_value at[], size_t count)
+{
+    napi_env   napi = loop->env->napi;
+    napi_value results = nullptr;
+    uint32_t   len = 0;
+    if (loop->results == nullptr) {
+        if (napi_create_array(napi, &results) != napi_ok || napi_create_reference(napi, results, 1, &loop->results) != napi_ok) return false;
+    } else if (napi_get_reference_value(napi, loop->results, &results) != napi_ok || napi_get_array_length(napi, results, &len) != napi_ok) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (napi_set_element(napi, results, len + i, at[2 * i + 1]) != napi_ok) return false;
+    for (size_t i = 0; i < count; i++) {
+        given[i]->next = nullptr;
+        *loop->held_end = given[i];
+        loop->held_end = &given[i]->next;
+        (void)!loop_began(loop);
+    }
+    (void)!cf_loop_wake(loop->loop);
+    return true;
+}
+
+static void take_back(Loop *loop)
+{
+    napi_env   napi = loop->env->napi;
+    napi_value results = nullptr;
+    if (loop->results == nullptr) return;
+    (void)!napi_get_reference_value(napi, loop->results, &results);
+    for (uint32_t i = 0; loop->held != nullptr; i++) {
+        Pending *pending = take_first(&loop->held);
+        if (results != nullptr && napi_get_element(napi, results, i, &pending->result) == napi_ok) pending_done(loop, pending);
+        else pending_give(pending);
+        loop_ended(loop);
+    }
+    loop->held_end = &loop->held;
+    (void)!napi_delete_reference(napi, loop->results);
+    loop->results = nullptr;
+}
+
 static void readable(uv_poll_s *handle, int, int)
 {
     Loop *loop = static_cast<Loop *>(uv_handle_get_data(reinterpret_cast<uv_handle_s *>(handle)));
@@ -197,6 +243,7 @@ static void readable(uv_poll_s *handle, int, int)
     if (napi_get_reference_value(napi, loop->resource, &resource) == napi_ok && resource != nullptr &&
         napi_open_callback_scope(napi, resource, loop->context, &callback) == napi_ok) {
         loop_enter(loop);
+        take_back(loop);
         (void)!cf_loop_run(loop->loop, 0);
         loop_deliver(loop);
         loop_leave(loop); // may free the loop
@@ -261,17 +308,18 @@ void loop_ended(Loop *loop)
 
 Pending *pending_take(Loop *loop)
 {
-    Pending *pending = loop->spare;
-    if (pending != nullptr) loop->spare = pending->next;
-    else if ((pending = new (std::nothrow) Pending()) != nullptr) pending->slot = loop->env->slots++;
+    Env     *env = loop->env;
+    Pending *pending = env->spare != nullptr ? take_first(&env->spare) : new (std::nothrow) Pending();
+    if (pending != nullptr && pending->loop == nullptr) pending->slot = env->slots++; // a new one
     if (pending != nullptr) pending->loop = loop;
     return pending;
 }
 
-void pending_give(Loop *loop, Pending *pending)
+void pending_give(Pending *pending)
 {
-    pending->next = loop->spare;
-    loop->spare = pending;
+    Env *env = pending->loop->env;
+    pending->next = env->spare;
+    env->spare = pending;
 }
 
 void pending_done(Loop *loop, Pending *pending)
@@ -295,20 +343,21 @@ void loop_deliver(Loop *loop)
         size_t     count = 0;
         bool       waiting = false;
         while (loop->done != nullptr && count < TOGETHER) {
-            Pending *pending = loop->done;
-            loop->done = pending->next;
+            Pending *pending = given[count] = take_first(&loop->done);
             if (loop->done == nullptr) loop->done_end = &loop->done;
-            given[count] = pending;
             (void)!napi_create_int32(napi, pending->good ? pending->slot : ~pending->slot, &at[2 * count]);
             at[2 * count + 1] = pending->result;
             count++;
         }
         if (napi_get_reference_value(napi, env->deliver, &deliver) != napi_ok || deliver == nullptr || (self = undefined(napi)) == nullptr ||
             napi_call_function(napi, self, deliver, 2 * count, at, &result) != napi_ok) {
-            if (napi_is_exception_pending(napi, &waiting) == napi_ok && waiting) (void)!napi_get_and_clear_last_exception(napi, &result);
+            // close() where the stack ends, most likely. What was settled before that is settled again without effect.
+            if (napi_is_exception_pending(napi, &waiting) == napi_ok && waiting && napi_get_and_clear_last_exception(napi, &result) == napi_ok &&
+                hold(loop, given, at, count))
+                continue;
         }
         // Not earlier: a slot that is used anew must not be settled by an old answer.
-        for (size_t i = 0; i < count; i++) pending_give(loop, given[i]);
+        for (size_t i = 0; i < count; i++) pending_give(given[i]);
     }
 }
 

@@ -64,7 +64,7 @@ static void on_done(cf_op *op, void *user)
     pending->result = env->leaving ? nullptr : outcome(env, op, pending->form, &pending->good);
     cf_op_free(op);
     if (pending->result != nullptr) pending_done(loop, pending);
-    else pending_give(loop, pending); // going away
+    else pending_give(pending); // going away
     store_ended(env, store);
     loop_ended(loop);
 }
@@ -79,16 +79,17 @@ static napi_value submitted(Env *env, Store *store, Pending *pending, cf_op *op,
         if (loop_began(loop)) {
             store_began(env, store);
             if (napi_get_null(env->napi, &result) == napi_ok) {
-                *env->slot = pending->slot;
+                int32_t slot = pending->slot;
                 loop->unsent++;
                 loop_leave(loop);
+                *env->slot = slot; // last: what is called from inside that (async_hooks) may submit as well
                 return result;
             }
             store_ended(env, store);
             loop_ended(loop);
         }
         cf_op_free(op);
-        pending_give(loop, pending);
+        pending_give(pending);
         cf_error_set(&failure, CF_EUNAVAILABLE, CF_UNKNOWN, "the event loop cannot watch for the answer");
         throw_error(env, &failure);
         loop_leave(loop);
@@ -104,7 +105,7 @@ static napi_value submitted(Env *env, Store *store, Pending *pending, cf_op *op,
         if (thrown != nullptr) (void)!napi_throw(env->napi, thrown);
     }
     cf_op_free(op);
-    pending_give(loop, pending);
+    pending_give(pending);
     loop_leave(loop);
     return result;
 }
@@ -188,7 +189,11 @@ template <size_t N> static bool take_receipt(const Call<N> &call, size_t at, Rec
 {
     if (is_undefined(call.env->napi, call.at[at])) return true;
     switch (take_string(call.env->napi, call.at[at], holder->room, sizeof holder->room, &holder->heap, CF_RECEIPT_LEN, &holder->slice)) {
-    case TAKE_OK: request->receipt = holder->slice; return true;
+    case TAKE_OK:
+        request->receipt = holder->slice;
+        if (holder->slice.len > 0) return true; // to the core, empty is not given
+        throw_status(call.env, CF_EINVAL, "the receipt is none that a failed call gave");
+        return false;
     case TAKE_NO_MEMORY: throw_status(call.env, CF_ENOMEM, "out of memory"); return false;
     default: throw_status(call.env, CF_EINVAL, "receipt must be a string, that of an error"); return false;
     }

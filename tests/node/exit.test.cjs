@@ -55,6 +55,25 @@ ends('called where the stack ends',
   `let n = 0; const stores = [open('memory:'), hanging({ timeout: 0.01 }), open({ get: async () => 'x', set() {}, delete() {} }), open({ get: () => 'x', set() {}, delete() {} })];
    function deep() { try { deep(); } catch { if (n++ < 400) stores[n % 4].get('a').then(() => {}, () => {}); } }
    deep(); setTimeout(() => Promise.all([stores[0], stores[2], stores[3]].map((store) => store.get('a'))).then((all) => console.log(all.join())), 50);`, 0, ',x,x\n');
+ends('closed where the stack ends, every call has its end nevertheless',
+  `const store = hanging({ timeout: 3600 }); let settled = 0, closed;
+   const count = () => { settled++; };
+   for (let i = 0; i < 200; i++) store.get('a').then(count, count);
+   function deep() { try { deep(); } catch (error) { if (closed === undefined) { closed = store.close(); closed.catch(() => {}); } } }
+   for (let i = 0; closed === undefined && i < 1000; i++) try { deep(); } catch {}
+   process.on('exit', () => console.log(settled));`, 0, '200\n');
+ends('stores that come and go leave nothing behind',
+  `(async () => {
+     let before;
+     for (let i = 0; i < 300; i++) {
+       const store = hanging(), waiting = Array.from({ length: 1000 }, () => store.get('a').catch(() => {}));
+       await store.close();
+       await Promise.all(waiting);
+       if (i === 50) { gc(); before = process.memoryUsage().heapUsed; }
+     }
+     gc();
+     console.log(process.memoryUsage().heapUsed - before < 2e6);
+   })();`, 0, 'true\n', ['--expose-gc']);
 
 test('a process that is told to stop, stops', async () => {
   const child = spawn(process.execPath, ['-e', `${prelude} hanging({ timeout: 3600 }).get('a'); console.log('up');`], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
