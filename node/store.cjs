@@ -3,7 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { types, inspect } = require('node:util');
 
-const { native, promised } = require('./native.cjs');
+const { native, promised, nextTick } = require('./native.cjs');
 const { invalid, CounterfoilError } = require('./errors.cjs');
 const { openBackend } = require('./host.cjs');
 const { nativeOf } = require('./stage.cjs');
@@ -12,6 +12,8 @@ const FLAGS = { ifAbsent: native.IF_ABSENT, ifPresent: native.IF_PRESENT, keepTt
 const RECEIPT = ['receipt'];
 const INCR_OPTIONS = ['ttl', 'receipt'];
 const DEFAULT_TIMEOUT = 5;
+/** Reads of one getMany under way at once: enough to fill a connection, and few beside what may wait for one (maxPending). */
+const TOGETHER = 1000;
 const ours = Symbol('open'); // only open() makes stores
 /** The native half's numbers of events are places in this list. */
 const EVENTS = ['connect', 'disconnect', 'error', 'warning'];
@@ -104,8 +106,10 @@ class Store extends EventEmitter {
 
   async getMany(keys) {
     if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be an iterable of strings');
-    const wanted = [...new Set(keys)];
-    const values = await Promise.all(wanted.map((key) => this.get(key)));
+    const wanted = [...new Set(keys)], values = [];
+    for (let i = 0; i < wanted.length; i += TOGETHER) {
+      values.push(...(await Promise.all(wanted.slice(i, i + TOGETHER).map((key) => this.get(key)))));
+    }
     return new Map(wanted.map((key, i) => [key, values[i]]));
   }
 
@@ -128,7 +132,7 @@ class Store extends EventEmitter {
   close() {
     if (this.#closing === undefined) {
       this.#closing = this.#close();
-      const closed = () => process.nextTick(() => this.emit('close'));
+      const closed = () => nextTick(() => this.emit('close'));
       this.#closing.then(closed, closed);
     }
     return this.#closing;
@@ -255,7 +259,7 @@ function open(urlOrBackend, options = {}) {
   if (stage !== undefined && staged === undefined) throw invalid('stage must be a Stage of counterfoil/testing');
   if (typeof urlOrBackend === 'string') {
     // At the end of the tick: what a listener throws is then nobody's but the process's, and the others are told nevertheless.
-    const listener = (event, what) => process.nextTick(tell, store, event, what);
+    const listener = (event, what) => nextTick(tell, store, event, what);
     const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged, listener);
     const store = new Store(ours, handle, undefined, timeout);
     return store;

@@ -153,6 +153,12 @@ test('a lost answer: the error has a receipt, and the call with it gives the ans
     await assert.rejects(wrong(error.receipt), { code: 'INVALID', outcome: 'not_applied' }, name);
   }
   assert.equal(await other.get('n'), '5');
+  for (const receipt of ['', 'x'.repeat(32), '0'.repeat(31), null, 5]) {
+    for (const call of [() => store.pop('n', { receipt }), () => store.incr('n', 1, { receipt }), () => store.set('n', '1', { ifAbsent: true, receipt })]) {
+      await assert.rejects(call(), { code: 'INVALID', outcome: 'not_applied' }, String(receipt));
+    }
+  }
+  assert.equal(await other.get('n'), '5');
   const reading = await losing(store, () => store.get('k'));
   assert.deepEqual([reading.outcome, reading.receipt], ['not_applied', undefined]);
   const writing = await losing(store, () => store.set('k', 'v'));
@@ -228,6 +234,48 @@ test('closing gives everything back', async () => {
   const waiting = store.get('a');
   await store.close();
   await assert.rejects(waiting, { code: 'CLOSED' });
+});
+
+test('an answer is its caller\'s also where a hook calls the store while a promise or a tick is made', async () => {
+  for (const type of ['PROMISE', 'TickObject']) {
+    const script = `const { createHook } = require('node:async_hooks');
+      (async () => {
+        const store = open(process.argv[1], { prefix: process.argv[2], timeout: 2 });
+        await store.set('a', 'of a');
+        await store.set('b', 'of b');
+        let armed = false, inner;
+        const hook = createHook({ init(id, type) { if (armed && type === '${type}') { armed = false; inner = store.get('b'); } } }).enable();
+        armed = true;
+        const outer = store.get('a');
+        armed = false;
+        hook.disable();
+        const late = new Promise((resolve) => setTimeout(resolve, 3000, 'never').unref());
+        console.log(await Promise.race([outer, late]), await Promise.race([inner, late]));
+        await store.clear();
+        await store.close();
+      })();`;
+    const { out, err } = await run(script, url, ownPrefix());
+    assert.deepEqual([out, err], ['of a of b\n', ''], type);
+  }
+});
+
+test('fake timers do not stop what is sent', async () => {
+  const script = `process.nextTick = () => {};
+    const store = open(process.argv[1]);
+    store.on('connect', () => console.log('connect'));
+    store.get('a').then((value) => { console.log(value); store.on('close', () => console.log('close')); return store.close(); }, (error) => console.log(error.code));`;
+  const { out } = await run(script, url);
+  assert.deepEqual(out.split('\n').sort(), ['', 'close', 'connect', 'undefined']);
+});
+
+test('getMany of more keys than may wait at once', async () => {
+  const store = open(url, { prefix: ownPrefix() }), keys = Array.from({ length: 12000 }, (_, i) => `k${i}`);
+  await store.set('k11999', 'last');
+  const found = await store.getMany(keys);
+  assert.deepEqual([[...found.keys()], found.get('k0'), found.get('k11999')], [keys, undefined, 'last']);
+  assert.equal((await store.stats()).busy, 0);
+  await store.clear();
+  await store.close();
 });
 
 test('a server that is killed and comes back', async () => {
