@@ -528,7 +528,7 @@ void cfpy_checkin(cfpy_loop *self)
     loop_end(self);
     if (store->notify != NULL) {
         notify_closed(store);
-    } else if (store->thrown != NULL) { /* closed from inside: close() has returned, nobody is left to tell */
+    } else if (store->thrown != NULL) { /* close() has returned: it was called from inside, or has waited in vain */
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
         PyObject *thrown = store->thrown;

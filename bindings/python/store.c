@@ -498,12 +498,15 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
     Py_RETURN_NONE;
 }
 
-/* close() in store.py and aio.py: False when calls of other threads are still running, of which the last will call `notify`. */
+/* close() in store.py and aio.py: False when calls of other threads are still running, of which the last will call `notify`.
+ * The second time: nobody waits for that any more. */
 static PyObject *store_close(PyObject *object, PyObject *notify)
 {
     SELF(object);
-    if (!self->open)
+    if (!self->open) {
+        Py_CLEAR(self->notify);
         Py_RETURN_TRUE;
+    }
     if (cfpy_close(self) == 0)
         Py_RETURN_TRUE;
     Py_INCREF(notify);
@@ -744,7 +747,8 @@ PyDoc_STRVAR(stats_doc, "stats($self)\n--\n\n"
 PyDoc_STRVAR(page_doc, "_page($self, prefix, cursor)\n--\n\nOne page of a scan: keys, and the cursor of the next page or None.");
 PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link,\n    connections)\n--\n\nOpens. For store.py and aio.py.");
 PyDoc_STRVAR(close_doc, "_close($self, notify, /)\n--\n\n"
-                        "Closes what is idle. False when calls of other threads still run: the last of them calls notify().");
+                        "Closes what is idle. False when calls of other threads still run: the last of them calls notify().\n"
+                        "The second time: nobody waits for that any more, and what Backend.close throws goes to sys.unraisablehook.");
 PyDoc_STRVAR(closing_doc, "_closing($self)\n--\n\nRaises what Backend.close threw, or gives the awaitable that it returned, or None.");
 PyDoc_STRVAR(storage_get_doc, "_storage_get($self, id)\n--\n\nStorage.get: the state's JSON text, or None.");
 PyDoc_STRVAR(storage_set_doc, "_storage_set($self, id, state)\n--\n\nStorage.set: state is JSON text, or None to delete.");

@@ -209,15 +209,18 @@ class Store(_native.Store):
         """Closes the store; again is allowed.
 
         Calls that other threads are making end first, for which this waits up to the store's timeout. A backend of
-        yours is closed when the last store over it is; what its close raises arrives here, and the store is closed
-        nevertheless.
+        yours is closed when the last store over it is; what its close raises arrives here (or, where this has waited
+        in vain, at sys.unraisablehook), and the store is closed nevertheless.
         """
         if self.closed:
             return
         done = threading.Event()
         try:
             if not self._close(done.set):
-                done.wait(self._timeout)
+                try:
+                    done.wait(self._timeout)
+                finally:
+                    self._close(done.set)
             self._closing()
         finally:
             self._listeners.closed()

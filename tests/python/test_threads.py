@@ -171,6 +171,30 @@ def test_close_does_not_wait_longer_than_the_timeout() -> None:
     assert backend.closed == 1  # when its last call has ended
 
 
+def test_what_close_throws_after_the_wait_for_it_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, leave = threading.Event(), threading.Event()
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(unraisable.exc_value))
+
+    class Slow(Full):
+        def get(self, key: str) -> Any:
+            inside.set()
+            leave.wait(HANG)
+
+        def close(self) -> None:
+            raise LookupError("close")
+
+    store = counterfoil.open(Slow(), timeout=0.05)
+    caller = threading.Thread(target=store.get, args=("a",))
+    caller.start()
+    inside.wait(HANG)
+    store.close()
+    assert seen == []
+    leave.set()
+    caller.join(HANG)
+    assert [type(error) for error in seen] == [LookupError]
+
+
 def test_what_close_throws_arrives_at_the_thread_that_closes() -> None:
     inside, leave = threading.Event(), threading.Event()
 
