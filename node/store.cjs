@@ -18,6 +18,9 @@ const ours = Symbol('open'); // only open() makes stores
 /** The native half's numbers of events are places in this list. */
 const EVENTS = ['connect', 'disconnect', 'error', 'warning'];
 
+/** Warnings that nobody listened to: the process is told each of them once, however many stores it has. */
+const warned = new Set();
+
 /** The native half of a Store, for the interfaces; INVALID for anything else. */
 let handleOf;
 /** Something happened to a store's connection. */
@@ -28,7 +31,6 @@ class Store extends EventEmitter {
   #closed; // a promise of the backend's own close(), when it is written in JavaScript
   #timeout;
   #closing;
-  #warned; // warnings that nobody listened to, each of which the process is told once
 
   static {
     tell = (store, event, what) => store.#tell(EVENTS[event], what);
@@ -156,9 +158,8 @@ class Store extends EventEmitter {
   #tell(event, what) {
     if (event === 'error' && this.listenerCount('error') === 0) return; // the next attempt follows by itself: no reason to end the process
     if (event === 'warning' && this.listenerCount('warning') === 0) {
-      this.#warned ??= new Set();
-      if (this.#warned.has(what)) return;
-      this.#warned.add(what);
+      if (warned.has(what)) return;
+      warned.add(what);
       process.emitWarning(what, 'CounterfoilWarning');
       return;
     }
@@ -241,6 +242,7 @@ function withUrlOptions(url, options) {
       throw invalid(`option ${name} must be a string, a number or a boolean (a file is given by its path)`);
     }
     const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : value;
+    if (name.startsWith('tls') && /-----BEGIN /.test(text)) throw invalid(`option ${name} must be the path of a PEM file, not what is in it`);
     const snake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     try {
       result += `${separator}${encodeURIComponent(snake)}=${encodeURIComponent(text)}`;

@@ -12,6 +12,7 @@ const { nextTick } = process; // not what fake timers put in its place: callback
 const DAY = 86400;
 const LONGEST = 3650 * DAY; // the core's limit for a ttl; a cookie may claim to live longer
 const MINUTE = 60000;
+const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
 const OPEN_OPTIONS = ['timeout', 'stage'];
 const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', ...OPEN_OPTIONS];
@@ -231,9 +232,11 @@ class CounterfoilStore extends Base {
 
   async #all() {
     const sessions = [];
-    for (const sid of await this.#ids()) {
-      const session = await this.#get(sid);
-      if (session !== null) sessions.push(Object.assign(session, { id: sid }));
+    const ids = await this.#ids();
+    for (let i = 0; i < ids.length; i += TOGETHER) {
+      const some = ids.slice(i, i + TOGETHER);
+      const found = await Promise.all(some.map((sid) => this.#get(sid)));
+      found.forEach((session, n) => { if (session !== null) sessions.push(Object.assign(session, { id: some[n] })); });
     }
     return sessions;
   }
@@ -243,11 +246,11 @@ class CounterfoilStore extends Base {
   }
 
   async #ids() {
-    const ids = [];
+    const ids = new Set(); // Redis may give a key twice, while its table grows
     for await (const key of this.#store.scan(this.#prefix)) {
-      if (key.length > this.#prefix.length) ids.push(key.slice(this.#prefix.length));
+      if (key.length > this.#prefix.length) ids.add(key.slice(this.#prefix.length));
     }
-    return ids;
+    return [...ids];
   }
 
   length(callback) {

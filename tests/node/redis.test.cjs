@@ -111,6 +111,11 @@ test('a warning goes to who listens, else to the process, once', async () => {
     assert.match(out, /^(CounterfoilWarning true\n)+$/);
     const told = err.split('\n').filter((line) => /CounterfoilWarning/.test(line)).map((line) => line.replace(/^\(node:\d+\) /, ''));
     assert.equal(new Set(told).size, told.length, 'a warning came twice');
+    // Many stores on one server are one server.
+    const several = await run(`process.on('warning', (warning) => console.log(warning.message));
+      Promise.all(Array.from({ length: 5 }, (_, i) => open(process.argv[1], { prefix: String(i) })).map((store) => store.get('a').then(() => new Promise((resolve) => setTimeout(resolve, 200)))));`, await server.url());
+    const messages = several.out.trim().split('\n');
+    assert.deepEqual([messages.length > 0, new Set(messages).size], [true, messages.length], several.out);
   } finally {
     await server.stop();
   }
@@ -393,6 +398,20 @@ test('an answer reaches nobody but its caller, whatever deadlines pass and conne
 });
 
 // ------------------------------------------------------------------------------------------------------- beside others --
+
+test('all() asks for its sessions together, and an id comes once', async () => {
+  const prefix = ownPrefix(), inner = open(url), store = new CounterfoilStore({ store: inner, prefix });
+  await Promise.all(Array.from({ length: 1500 }, (_, i) => store.set(`s${i}`, { cookie: {}, n: i })));
+  const before = (await inner.stats()).roundTrips;
+  assert.equal((await store.all()).reduce((sum, session) => sum + session.n, 0), (1500 * 1499) / 2);
+  const trips = (await inner.stats()).roundTrips - before;
+  assert(trips < 500, `${trips} round trips for 1500 sessions`);
+  await store.clear();
+  await inner.close();
+  const twice = new CounterfoilStore({ backend: { get: () => '{}', set() {}, delete() {}, scan: (at, cursor) => (cursor === undefined ? { keys: ['sess:a', 'sess:b'], cursor: 1 } : ['sess:b']) } });
+  assert.deepEqual(await twice.ids(), ['a', 'b']);
+  assert.deepEqual((await twice.all()).map(({ id }) => id), ['a', 'b']);
+});
 
 test('connect-redis reads our sessions and we read its', async () => {
   const { RedisStore } = require('connect-redis');

@@ -28,6 +28,16 @@ function checkRefusal(url, vector, error) {
   hidesSecrets(`${error.message} ${inspect(error, { showHidden: true })} ${JSON.stringify(error)}`, url);
 }
 
+test('the text of a certificate or key in place of its file is told, and not shown', () => {
+  const text = '-----BEGIN PRIVATE KEY-----\nabcdefgh\n-----END PRIVATE KEY-----\n';
+  for (const name of ['tlsCa', 'tlsCert', 'tlsKey']) {
+    assert.throws(() => open('rediss://localhost', { [name]: text }), (error) => {
+      hidesSecrets(inspect(error, { showHidden: true }), name);
+      return error.code === 'INVALID' && error.message.includes(`${name} must be the path of a PEM file`) && !error.message.includes('abcdefgh');
+    });
+  }
+});
+
 test('every URL is opened or refused as it should', async () => {
   let opened = 0, refused = 0;
   for (const vector of urls) {
