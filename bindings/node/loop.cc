@@ -195,9 +195,10 @@ static bool hold(Loop *loop, Pending *const given[], const napi_value at[], size
     uint32_t   len = 0;
     if (loop->results == nullptr) {
         if (napi_create_array(napi, &results) != napi_ok || napi_create_reference(napi, results, 1, &loop->results) != napi_ok) return false;
-    } else if (napi_get_reference_value(napi, loop->results, &results) != napi_ok || napi_get_array_length(napi, results, &len) != napi_ok) {
+    } else if (napi_get_reference_value(napi, loop->results, &results) != napi_ok) {
         return false;
     }
+    for (const Pending *one = loop->held; one != nullptr; one = one->next) len++; // not the array's length: what was not kept whole may be in it
     for (uint32_t i = 0; i < count; i++)
         if (napi_set_element(napi, results, len + i, at[2 * i + 1]) != napi_ok) return false;
     for (size_t i = 0; i < count; i++) {
