@@ -109,7 +109,7 @@ enum { SCENES = sizeof scenes / sizeof *scenes };
 static server        redis;
 static faults_proxy *proxy;
 static const char   *greeting_options = "";
-static uint64_t      faults, recovered, unknown, not_applied, after_receipt, wrong_ones;
+static uint64_t      faults, recovered, unknown, not_applied, after_receipt, repeated, wrong_ones;
 static int64_t       slowest, latest; /* ms; and how much later than its deadline a call has ended */
 
 typedef struct call {
@@ -264,11 +264,10 @@ static void get_ready(worker *w, manner how)
         own = options;
     }
     eval(w->prefix, w->of->setup);
-    uint64_t before = faults_figure(proxy, "accepted");
     open_store(w, own, w->of->ttl_ms);
     for (int i = 0; i < 2; i++)
         if (warm(w).status != CF_OK) wrong(w->of, how, "warm-up", w, "no connection");
-    w->link = before + 1;
+    w->link = faults_figure(proxy, "accepted"); /* on a slow machine a first one may have been too silent */
     if (w->of->fresh) server_says(&redis, "SCRIPT FLUSH");
 }
 
@@ -423,16 +422,27 @@ static size_t stride_of(const scene *of, size_t bytes, size_t stride)
     return bytes > 4000 ? stride * 331 : of->fresh ? stride * 13 : bytes <= WORKERS ? (stride + 3) / 4 : stride;
 }
 
-/* A fault that has not happened has tested nothing. */
-static void expect_fired(const char *name, manner how, uint64_t fired, uint64_t done)
+/* A fault that has not happened has tested nothing: on a machine that was busy with others the store has given its connection up
+ * before. Then once more. */
+static bool have_fired(const char *name, manner how, uint64_t fired, uint64_t done, int tries)
 {
     fired = faults_figure(proxy, "fired") - fired;
     done = faults - done;
-    if (fired == done) return;
+    if (fired == done) return true;
+    if (tries < 3) return false;
     printf("WRONG: %s, %s: %llu faults were armed, %llu have happened\n", name, manners[how], (unsigned long long)done,
            (unsigned long long)fired);
     wrong_ones++;
+    return true;
 }
+
+#define UNTIL_FIRED(name, how, ...)                                              \
+    for (int tries = 1;; tries++) {                                              \
+        uint64_t fired = faults_figure(proxy, "fired"), done = faults;           \
+        __VA_ARGS__;                                                             \
+        if (have_fired((name), (how), fired, done, tries)) break;                \
+        repeated++;                                                              \
+    }
 
 static void sweep(const scene *of, size_t stride, rng *random)
 {
@@ -444,10 +454,8 @@ static void sweep(const scene *of, size_t stride, rng *random)
             /* Of a request also the place behind its last byte: it is executed, and the answer never comes. */
             size_t end = length[d] + (d == 0), step = stride_of(of, end, stride),
                    from = step > 1 ? (size_t)rng_below(random, step) : 0;
-            uint64_t fired = faults_figure(proxy, "fired"), done = faults;
             for (size_t at = from; at < end; at += WORKERS_OF(of) * step)
-                batch(of, how, d ? "reply" : "request", length[0], at, end, step);
-            expect_fired(of->name, how, fired, done);
+                UNTIL_FIRED(of->name, how, batch(of, how, d ? "reply" : "request", length[0], at, end, step))
         }
 }
 
@@ -498,7 +506,7 @@ static void sweep_greeting(size_t stride, rng *random)
 {
     server_says(&redis, "SELECT 2");
     server_says(&redis, "CONFIG SET requirepass a@b:c/d");
-    greeting_options = "2?password=a%40b%3Ac%2Fd&connect_timeout=0.15&silence=0.15";
+    greeting_options = "2?password=a%40b%3Ac%2Fd&connect_timeout=0.2&silence=0.2";
     worker *w = &workers[0];
     w->of = &greeted;
     eval(w->prefix, greeted.setup);
@@ -519,10 +527,8 @@ static void sweep_greeting(size_t stride, rng *random)
         for (int d = 0; d < 2; d++) {
             size_t step = d == 1 && stride > 1 ? stride * 7 : stride; /* the reply of INFO has some thousands of bytes */
             size_t from = step > 1 ? (size_t)rng_below(random, step) : 0;
-            uint64_t fired = faults_figure(proxy, "fired"), done = faults;
             for (size_t at = from; at < whole[d]; at += WORKERS * step)
-                greet_batch(how, d ? "reply" : "request", at, (size_t)whole[d], step);
-            expect_fired("greeting", how, fired, done);
+                UNTIL_FIRED("greeting", how, greet_batch(how, d ? "reply" : "request", at, (size_t)whole[d], step))
         }
     }
     server_says(&redis, "CONFIG SET requirepass \"\"");
@@ -550,11 +556,12 @@ int main(void)
     sweep_greeting(stride, &random);
     printf("%d calls x every %zu. byte: %llu faults in calls, %llu in greetings, %lld s: %llu succeeded, %llu unknown, %llu not "
            "applied, %llu asked again by receipt; "
-           "the slowest that was not stalled took %lld ms, the latest was %lld ms over its deadline; %llu wrong\n",
+           "the slowest that was not stalled took %lld ms, the latest was %lld ms over its deadline; "
+           "%llu batches repeated, %llu wrong\n",
            SCENES, stride, (unsigned long long)in_calls, (unsigned long long)(faults - in_calls),
            (long long)(now_ms() - started) / 1000, (unsigned long long)recovered, (unsigned long long)unknown,
            (unsigned long long)not_applied, (unsigned long long)after_receipt, (long long)slowest, (long long)latest,
-           (unsigned long long)wrong_ones);
+           (unsigned long long)repeated, (unsigned long long)wrong_ones);
     cf_loop_free(loop);
     faults_proxy_stop(proxy);
     server_stop(&redis);
