@@ -181,7 +181,8 @@ static cfpy_loop *loop_make(cfpy_store *store)
     if (rc != CF_OK) {
         PyMem_Free(self);
         cfpy_raise(store->state, rc, CF_NOT_APPLIED,
-                   rc == CF_ENOMEM ? "no memory for a loop" : "the system gives no descriptors for a loop");
+                   rc == CF_ENOMEM ? "no memory for a loop"
+                                   : "the system gives no descriptors for a connection (too many open files: see ulimit -n)");
         return NULL;
     }
 

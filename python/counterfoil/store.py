@@ -276,7 +276,8 @@ def open(
     max_connections: int = 64,
     **options: Option,
 ) -> Store:
-    """Opens a store.
+    """Opens a store. It does not wait for a server: the first call does, within its timeout, and what is wrong with the
+    server or the password is that call's error.
 
     url_or_backend: a URL or a backend object of yours (see `Backend`). URLs of this version:
         "memory:"      private to this store

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -246,6 +247,31 @@ def test_connections_that_nobody_uses_are_closed(paused: RedisServer, stage: Sta
         stage.advance(3600)
         store.get("a")  # the only one stays
         assert store.stats()["connects"] == 5
+
+
+def test_a_connection_that_cannot_be_made_costs_no_place(paused: RedisServer) -> None:
+    """Without descriptors a call fails at once and says why; afterwards there are as many connections as ever."""
+    with counterfoil.open(paused.url(), timeout=HANG, max_connections=2) as store:
+        store.get("a")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        paused.pause()
+        first = threading.Thread(target=store.get, args=("a",))
+        first.start()
+        until(lambda: store.stats()["in_flight"] == 1, "the call did not begin")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
+        try:
+            for _ in range(3):
+                with pytest.raises(counterfoil.UnavailableError, match="ulimit"):
+                    store.get("a")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert store.stats()["connections"] == 1
+        second = threading.Thread(target=store.get, args=("a",))
+        second.start()
+        until(lambda: store.stats()["connections"] == 2, "the place is lost")
+        paused.resume()
+        first.join(HANG)
+        second.join(HANG)
 
 
 @pytest.mark.parametrize("number", [0, -1, 1001, 2**70, 2.0, True, "5", None])
