@@ -138,7 +138,9 @@ def test_a_bad_peer_is_refused(attempts: dict[str, Attempt], name: str) -> None:
     assert PASSWORD not in attempt.said()
     assert USER not in attempt.said()
     if BAD[name].ends == "refused" and codes(name) == {"AUTH"}:
-        assert attempt.accepted == 1, "who is not trusted is not asked again at once"
+        # One loop opens them all: on a busy machine an attempt can run out of its time, and is repeated.
+        slow = sum("did not answer in time" in event for event in attempt.events)
+        assert attempt.accepted == 1 + slow, "who is not trusted is not asked again at once"
     assert attempt.seconds < 2 * TIMEOUT + 5
 
 
