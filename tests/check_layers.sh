@@ -61,12 +61,13 @@ rule 'only platform.c makes system calls' \
     $(others $src platform.c worker.c) $src/backends
 rule 'only worker.c names pthread' 'pthread|<threads\.h>' $(others $src worker.c) $src/backends
 rule 'only reply.c knows hiredis' 'hiredis/|redis(Reader|Context|Command)[A-Z(]' $(others $src/backends/redis reply.c) $(others $src)
+rule 'only the SQLite backend knows SQLite' 'sqlite3' $(others $src) $src/backends/redis $src/backends/memory.c
 rule 'only tls.c knows OpenSSL' 'openssl/|SSL_[a-zA-Z]+\(|X509_[a-zA-Z]+\(' $(others $src/backends/redis tls.c) $(others $src)
 rule 'memory comes through the platform' '(^|[^A-Za-z_>.])(malloc|calloc|realloc|strdup|free)[[:space:]]*\(' \
     $(others $src platform.c stage.c) $src/backends
 rule 'clock and randomness come through the platform' \
     '(^|[^A-Za-z_>.])(clock_gettime|gettimeofday|time|rand|random|srand|getrandom|getentropy)[[:space:]]*\(' \
-    $(others $src platform.c stage.c) $src/backends
+    $(others $src platform.c stage.c worker.c) $src/backends
 rule 'nothing in core/ names Python.h, napi or uv' \
     '#[[:space:]]*include.*(Python\.h|napi|node_api|uv\.h)|napi_[a-z]|PyObject|Py_[A-Z]|uv_[a-z_]+[[:space:]]*\(' core
 rule 'util and status include nothing of ours but util.h and the public types' \

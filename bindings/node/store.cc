@@ -292,7 +292,7 @@ static napi_value method_scan(napi_env napi, napi_callback_info info)
 {
     Call<2>   call;
     KeyHolder prefix;
-    char      cursor[257];
+    char      cursor[CF_CURSOR_MAX + 2];
     if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix)) return nullptr;
     cf_request request = request_of(CF_OP_SCAN);
     request.key = prefix.slice;

@@ -175,7 +175,7 @@ static int accept_number(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *
 /* A cursor is whatever the backend likes among str, bytes and int: the first byte says which, so that it comes back as it was. */
 static int accept_cursor(cfpy_host *host, cf_op *op, PyObject *cursor)
 {
-    char        packed[256];
+    char        packed[CF_CURSOR_MAX + 1];
     const char *bytes = NULL;
     Py_ssize_t  length = 0;
     PyObject   *digits = NULL;

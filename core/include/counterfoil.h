@@ -78,6 +78,7 @@ static inline cf_slice cf_text(const char *text) { return cf_bytes(text, text ? 
 #define CF_NUMBER_MAX   INT64_C(9007199254740991) /* 2^53 - 1: counters stay exact in every host           */
 #define CF_SCAN_DEFAULT 100                    /* keys of one scan page when the request does not say      */
 #define CF_SCAN_MAX     1000                   /* and at most                                              */
+#define CF_CURSOR_MAX   (CF_PREFIX_MAX + CF_KEY_MAX) /* bytes of a scan's cursor                             */
 #define CF_DEPTH_MAX    16                     /* a backend calling its own store, calling its backend ... */
 
 /* ------------------------------------------------------------------------------------------------- status and outcome -- */
@@ -147,6 +148,10 @@ CF_API int cf_loop_flush(cf_loop *loop);
  * does not report false timeouts. Returns how many operations finished (0 and more) or a negative status: CF_EFORKED in a
  * child, CF_EINVAL when called from inside itself. EINTR is not an error: it returns early. */
 CF_API int cf_loop_run(cf_loop *loop, int timeout_ms);
+
+/* Says that the caller waits for what it submits (cf_op_wait) and does nothing else meanwhile. A backend may then work inside cf_submit and
+ * cf_op_wait, on the caller's thread, where it would otherwise keep a thread of its own busy so that the caller's event loop goes on. false at first. */
+CF_API void cf_loop_set_blocking(cf_loop *loop, bool blocking);
 
 /* Operations in flight on this loop. */
 CF_API size_t cf_loop_pending(const cf_loop *loop);

@@ -37,8 +37,7 @@ struct cf_op {
     cf_buffer   keep;   /* cf_op_keep                                                */
     cf_buffer   value;  /* the value, or the keys of a page, each behind its length */
     size_t      key_at; /* cf_op_next_key */
-    uint8_t     cursor_len;
-    char        cursor[255];
+    cf_buffer   cursor;
     cf_error    error;
     void       *attached;
     void (*release_attached)(void *);
@@ -103,6 +102,7 @@ struct cf_loop {
     int      poller, timer, waker;
     unsigned generation;
     bool     running, watching; /* watching: a watch's function is on the stack */
+    bool     blocking;          /* cf_loop_set_blocking */
     bool     interrupted, idle; /* how the last wait ended: woken or by a signal; or nothing came in its whole time, which a
                                    clock that stands still would not tell */
     unsigned depth; /* backend functions on the stack */
@@ -113,6 +113,7 @@ struct cf_loop {
     cf_link  stores, watches, dead_watches;
     cf_link  timers, dead_timers; /* few: one or two for each connection */
     cf_link  jobs;                /* CF_LOCK_JOBS */
+    cf_link  notices;
     size_t   watch_count;
     cf_link  ready;    /* finished, `done` not yet called           */
     cf_link  yielded;  /* composed operations that let others pass  */

@@ -1,4 +1,4 @@
-/* job.c: work that blocks, on a thread of its own, and its way back to the loop. */
+/* job.c: work that blocks, on a thread of its own, and the way back to the loop. */
 #include "core.h"
 
 typedef enum { JOB_RUNNING, JOB_RAN } job_state;
@@ -65,8 +65,55 @@ void cf_job_abandon(cf_job *job)
     if (ran) job_free(job);
 }
 
+/* ---------------------------------------------------------------------------------------------------------- notices -- */
+
+struct cf_notice {
+    cf_loop     *loop;
+    atomic_bool  given;
+    cf_notice_fn look;
+    void        *user;
+    cf_link      link; /* in loop->notices */
+};
+
+int cf_notice_new(cf_loop *loop, cf_notice_fn look, void *user, cf_notice **out)
+{
+    cf_notice *notice = *out = cf_zalloc(loop->platform, sizeof *notice);
+    if (!notice) return CF_ENOMEM;
+    notice->loop = loop;
+    notice->look = look;
+    notice->user = user;
+    cf_link_append(&loop->notices, &notice->link);
+    return CF_OK;
+}
+
+void cf_notice_give(cf_notice *notice)
+{
+    if (atomic_exchange(&notice->given, true)) return;
+    atomic_store(&notice->loop->has_jobs, true);
+    cf_loop_nudge(notice->loop);
+}
+
+void cf_notice_free(cf_notice *notice)
+{
+    if (!notice) return;
+    cf_link_remove(&notice->link);
+    cf_release(notice->loop->platform, notice);
+}
+
+static void look_at_notices(cf_loop *loop)
+{
+    for (cf_link *link = loop->notices.next; link != &loop->notices;) {
+        cf_notice *notice = CF_OF_LINK(link, cf_notice, link);
+        link = link->next;
+        if (!atomic_exchange(&notice->given, false)) continue;
+        notice->look(notice->user);
+        link = loop->notices.next; /* it may have freed any of them */
+    }
+}
+
 void cf_jobs_finish(cf_loop *loop)
 {
+    look_at_notices(loop);
     for (;;) {
         cf_job *job = NULL;
         cf_lock(CF_LOCK_JOBS);

@@ -92,6 +92,7 @@ int cf_loop_new(const cf_platform *platform, cf_loop **out)
     cf_link_init(&loop->timers);
     cf_link_init(&loop->dead_timers);
     cf_link_init(&loop->jobs);
+    cf_link_init(&loop->notices);
     cf_link_init(&loop->ready);
     cf_link_init(&loop->yielded);
     cf_link_init(&loop->granted);
@@ -148,6 +149,7 @@ void cf_loop_free(cf_loop *loop)
         cf_buffer_free(platform, &op->key);
         cf_buffer_free(platform, &op->value);
         cf_buffer_free(platform, &op->keep);
+        cf_buffer_free(platform, &op->cursor);
     }
     for (size_t i = 0; i < loop->op_count; i++) cf_release(platform, loop->ops[i]);
     cf_release(platform, loop->ops);
@@ -219,6 +221,9 @@ int cf_loop_wake(cf_loop *loop)
 }
 
 void cf_loop_nudge(cf_loop *loop) { wake(loop); }
+
+void cf_loop_set_blocking(cf_loop *loop, bool blocking) { loop->blocking = blocking; }
+bool cf_loop_blocking(const cf_loop *loop) { return loop->blocking; }
 
 void cf_loop_arm(cf_loop *loop)
 {

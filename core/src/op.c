@@ -48,8 +48,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->note = 0;
-    op->value.len = op->key.len = op->key_at = 0;
-    op->cursor_len = 0;
+    op->value.len = op->key.len = op->cursor.len = op->key_at = 0;
     op->error.status = CF_OK;
     op->error.outcome = CF_NOT_APPLIED;
     op->error.text[0] = 0;
@@ -103,8 +102,7 @@ void cf_op_pend(cf_op *op)
 void cf_op_bring_nothing(cf_op *op)
 {
     op->hit = false;
-    op->value.len = op->key_at = 0;
-    op->cursor_len = 0;
+    op->value.len = op->cursor.len = op->key_at = 0;
     if (op->in.kind < 0 || op->in.kind >= CF_OP_KINDS || !cf_op_writes(op)) op->error.outcome = CF_NOT_APPLIED;
 }
 
@@ -256,7 +254,7 @@ int cf_op_status(const cf_op *op)
 bool cf_op_hit(const cf_op *op) { return op->hit; }
 cf_slice cf_op_value(const cf_op *op) { return cf_bytes(op->value.ptr, op->value.len); }
 int64_t cf_op_number(const cf_op *op) { return op->number; }
-cf_slice cf_op_cursor(const cf_op *op) { return cf_bytes(op->cursor, op->cursor_len); }
+cf_slice cf_op_cursor(const cf_op *op) { return cf_bytes(op->cursor.ptr, op->cursor.len); }
 const cf_error *cf_op_error(const cf_op *op) { return &op->error; }
 void *cf_op_user(const cf_op *op) { return op->in.user; }
 cf_slice cf_op_receipt(const cf_op *op)
@@ -269,6 +267,7 @@ void *cf_op_attached(const cf_op *op) { return op->attached; }
 
 bool cf_op_next_key(cf_op *op, cf_slice *key)
 {
+    if (op->in.kind != CF_OP_SCAN && op->in.kind != CF_OP_CLEAR) return false; /* a clear has the page it is at */
     if (op->key_at >= op->value.len) return false;
     uint32_t len;
     memcpy(&len, op->value.ptr + op->key_at, sizeof len);
@@ -444,12 +443,12 @@ int cf_op_add_key(cf_op *op, cf_slice key)
 
 int cf_op_set_cursor(cf_op *op, cf_slice cursor)
 {
-    if (cursor.len > sizeof op->cursor)
-        return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the backend gave a cursor of %zu bytes; at most %zu are allowed",
-                          cursor.len, sizeof op->cursor);
-    if (cursor.len) memcpy(op->cursor, cursor.ptr, cursor.len);
-    op->cursor_len = (uint8_t)cursor.len;
-    return CF_OK;
+    if (cursor.len > CF_CURSOR_MAX)
+        return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the backend gave a cursor of %zu bytes; at most %d are allowed",
+                          cursor.len, CF_CURSOR_MAX);
+    op->cursor.len = 0;
+    if (cf_buffer_append(op->loop->platform, &op->cursor, cursor) == CF_OK) return CF_OK;
+    return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a cursor");
 }
 
 int cf_op_fail(cf_op *op, int status, int outcome, const char *format, ...)

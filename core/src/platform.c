@@ -1,6 +1,7 @@
 /* platform.c: the real machine, as one table of functions. The only file with system calls. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -9,6 +10,8 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <time.h>
@@ -199,6 +202,54 @@ static int real_thread(void *self, void (*run)(void *data), void *data)
     return cf_thread_start(run, data);
 }
 
+/* ------------------------------------------------------------------------------------------------------------- files -- */
+
+static int real_file_create(void *self, const char *path, int64_t size)
+{
+    (void)self;
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) return -1;
+    int rc = size > 0 ? posix_fallocate(fd, 0, (off_t)size) : 0;
+    close(fd);
+    if (rc == 0) return 0;
+    unlink(path);
+    errno = rc;
+    return -1;
+}
+
+static bool is_remote(const char *path)
+{
+    struct statfs system;
+    if (statfs(path, &system) != 0) return false;
+    switch ((unsigned long)system.f_type & 0xffffffffUL) {
+    case 0x6969:     /* NFS */
+    case 0x517b:     /* SMB */
+    case 0xff534d42: /* CIFS */
+    case 0xfe534d42: /* SMB2 */
+    case 0x01021997: /* 9P */
+    case 0x00c36400: /* Ceph */
+    case 0x47504653: /* GPFS */
+    case 0x0bd00bd0: /* Lustre */ return true;
+    default: return false;
+    }
+}
+
+static int real_file_look(void *self, const char *path, cf_file *out)
+{
+    (void)self;
+    struct stat is;
+    if (lstat(path, &is) != 0) return -1;
+    *out = (cf_file){.device = (uint64_t)is.st_dev, .node = (uint64_t)is.st_ino, .size = (int64_t)is.st_size, .regular = S_ISREG(is.st_mode),
+                     .others = (is.st_mode & 077) != 0, .remote = is_remote(path)};
+    return 0;
+}
+
+static int real_file_remove(void *self, const char *path)
+{
+    (void)self;
+    return unlink(path);
+}
+
 int cf_resolve(const char *host, const char *port, cf_address *out, int max)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
@@ -266,6 +317,9 @@ const cf_platform *cf_platform_real(void)
         .connected = real_connected,
         .send = real_send,
         .thread = real_thread,
+        .file_create = real_file_create,
+        .file_look = real_file_look,
+        .file_remove = real_file_remove,
     };
     return &real;
 }

@@ -220,6 +220,18 @@ static int stage_thread(void *self, void (*run)(void *data), void *data)
     return syscall_fails(self) ? -1 : real()->thread(real()->self, run, data);
 }
 
+static int stage_file_create(void *self, const char *path, int64_t size)
+{
+    return syscall_fails(self) ? -1 : real()->file_create(real()->self, path, size);
+}
+
+static int stage_file_look(void *self, const char *path, cf_file *out)
+{
+    return syscall_fails(self) ? -1 : real()->file_look(real()->self, path, out);
+}
+
+static int stage_file_remove(void *self, const char *path) { return syscall_fails(self) ? -1 : real()->file_remove(real()->self, path); }
+
 static int stage_close(void *self, int fd)
 {
     cf_stage *stage = self;
@@ -271,6 +283,9 @@ cf_stage *cf_stage_new(void)
         .connected = stage_connected,
         .send = stage_send,
         .thread = stage_thread,
+        .file_create = stage_file_create,
+        .file_look = stage_file_look,
+        .file_remove = stage_file_remove,
     };
     return stage;
 }

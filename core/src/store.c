@@ -101,7 +101,7 @@ int cf_open(cf_loop *loop, cf_slice text, const cf_open_options *options, cf_sto
     for (size_t i = 0; i < sizeof builtins / sizeof *builtins; i++)
         if (cf_slice_equal(parsed.url.scheme, cf_text(builtins[i]->name))) table = builtins[i];
     if (!table) {
-        rc = refuse(error, "no backend of this version has that URL scheme; known: memory:, redis:, rediss:, redis+unix:");
+        rc = refuse(error, "no backend of this version has that URL scheme; known: memory:, sqlite:, redis:, rediss:, redis+unix:");
     } else {
         cf_backend *self = NULL;
         rc = table->open(loop, &parsed.url, &self, error);
@@ -347,7 +347,7 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
     case CF_OP_SCAN:
         if (in->limit > CF_SCAN_MAX) return invalid(op, "a page of a scan holds at most 1000 keys");
         if (in->limit == 0) in->limit = CF_SCAN_DEFAULT;
-        if (in->cursor.len > sizeof op->cursor) return invalid(op, "the cursor is none that a scan gave");
+        if (in->cursor.len > CF_CURSOR_MAX) return invalid(op, "the cursor is none that a scan gave");
         break;
     case CF_OP_CLEAR:
         if (store->prefix_len + in->key.len == 0 && !(in->flags & CF_FORCE))
@@ -426,9 +426,16 @@ static int next_page(cf_op *op, bool first)
 {
     cf_op *child = cf_child(op, CF_OP_SCAN, op->in.key);
     if (!child) return CF_ENOMEM;
-    child->in.cursor = cf_bytes(op->cursor, op->cursor_len);
+    child->in.cursor = cf_bytes(op->cursor.ptr, op->cursor.len);
     child->in.limit = PAGE;
     return first ? STEP_CHILD : STEP_YIELD;
+}
+
+static void take_cursor(cf_op *op, cf_op *child)
+{
+    cf_buffer cursor = child->cursor;
+    child->cursor = op->cursor;
+    op->cursor = cursor;
 }
 
 static int count_step(cf_op *op, cf_op *child)
@@ -437,8 +444,8 @@ static int count_step(cf_op *op, cf_op *child)
     if (child->error.status != CF_OK) return cf_adopt(op, child);
     cf_slice key;
     while (cf_op_next_key(child, &key)) op->number++;
-    memcpy(op->cursor, child->cursor, op->cursor_len = child->cursor_len);
-    if (op->cursor_len) return next_page(op, false);
+    take_cursor(op, child);
+    if (op->cursor.len) return next_page(op, false);
     op->hit = true;
     return CF_OK;
 }
@@ -463,7 +470,7 @@ static int clear_step(cf_op *op, cf_op *child)
         child->value = op->value;
         op->value = page;
         op->key_at = 0;
-        memcpy(op->cursor, child->cursor, op->cursor_len = child->cursor_len);
+        take_cursor(op, child);
         op->phase = CLEAR_KEY;
     } else {
         op->number += child->hit;
@@ -477,7 +484,7 @@ static int clear_step(cf_op *op, cf_op *child)
         op->child->locks = cf_derive_applies(op->store, CF_OP_DELETE, 0);
         return STEP_CHILD;
     }
-    if (op->cursor_len) {
+    if (op->cursor.len) {
         op->phase = CLEAR_PAGE;
         return next_page(op, false);
     }

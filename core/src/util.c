@@ -142,15 +142,19 @@ size_t cf_format_int(int64_t number, char text[CF_INT_TEXT])
     return len;
 }
 
-bool cf_counter_add(cf_op *op, int64_t *number)
+bool cf_counter_sum(int64_t *number, int64_t by)
 {
     int64_t sum;
-    if (__builtin_add_overflow(*number, cf_op_in(op)->by, &sum) || sum > CF_NUMBER_MAX || sum < -CF_NUMBER_MAX) {
-        cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the counter would pass 2^53 - 1");
-        return false;
-    }
+    if (__builtin_add_overflow(*number, by, &sum) || sum > CF_NUMBER_MAX || sum < -CF_NUMBER_MAX) return false;
     *number = sum;
     return true;
+}
+
+bool cf_counter_add(cf_op *op, int64_t *number)
+{
+    if (cf_counter_sum(number, cf_op_in(op)->by)) return true;
+    cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, CF_COUNTER_FULL);
+    return false;
 }
 
 static inline uint64_t rotate(uint64_t x, unsigned bits) { return (x << bits) | (x >> (64 - bits)); }

@@ -76,6 +76,8 @@ size_t cf_format_int(int64_t number, char text[CF_INT_TEXT]);
 
 /* Adds the `by` of an INCR to a number; false, with the error written, when the result is not exact in every host. */
 bool cf_counter_add(cf_op *op, int64_t *number);
+bool cf_counter_sum(int64_t *number, int64_t by); /* for those who have no operation at hand */
+#define CF_COUNTER_FULL "the counter would pass 2^53 - 1"
 
 /* ---- keyed hash: SipHash-1-3 (Aumasson and Bernstein, 2012) ---- */
 typedef struct cf_hash_key {
@@ -90,8 +92,11 @@ cf_mutex *cf_mutex_new(const cf_platform *platform); /* NULL: no memory */
 void      cf_mutex_free(const cf_platform *platform, cf_mutex *mutex);
 void      cf_mutex_lock(cf_mutex *mutex);
 void      cf_mutex_unlock(cf_mutex *mutex);
+/* With the lock held, which is let go of meanwhile: until somebody tells, at most `ms`, or for no reason. False: the time is over. */
+bool cf_mutex_wait(cf_mutex *mutex, int64_t ms);
+void cf_mutex_tell(cf_mutex *mutex); /* all who wait */
 /* Locks of the process, for the few registries that are shared by design. */
-typedef enum { CF_LOCK_MEMORY, CF_LOCK_DERIVE, CF_LOCK_JOBS, CF_LOCKS } cf_process_lock;
+typedef enum { CF_LOCK_MEMORY, CF_LOCK_DERIVE, CF_LOCK_JOBS, CF_LOCK_SQLITE, CF_LOCKS } cf_process_lock;
 void cf_lock(cf_process_lock which);
 void cf_unlock(cf_process_lock which);
 /* What cf_platform.thread does on the real machine. */

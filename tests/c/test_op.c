@@ -424,7 +424,7 @@ static void malformed_requests_are_refused(void **state)
     assert_int_equal(t.log.sets + t.log.gets + t.log.incrs + t.log.touches + t.log.scans, 0);
     char cursor[300] = {0};
     cf_op *op;
-    assert_int_equal(cf_submit(t.store, CF_REQUEST(CF_OP_SCAN, .cursor = cf_bytes(cursor, 256)), &op), CF_EINVAL);
+    assert_int_equal(cf_submit(t.store, CF_REQUEST(CF_OP_SCAN, .cursor = cf_bytes(cursor, CF_CURSOR_MAX + 1)), &op), CF_EINVAL);
     cf_op_free(op);
     cf_request longest = good;
     longest.timeout_ms = CF_TIMEOUT_MAX;
@@ -638,7 +638,7 @@ static int odd_page(tb *self, cf_op *op, void *user)
     char longest[300];
     memset(longest, 'c', sizeof longest);
     if (user) {
-        int status = cf_op_set_cursor(op, cf_bytes(longest, 256));
+        int status = cf_op_set_cursor(op, cf_bytes(longest, CF_CURSOR_MAX + 1));
         return status ? status : cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "The cursor was taken.");
     }
     static char too_long[CF_KEY_MAX + 3] = "p:";
@@ -649,7 +649,7 @@ static int odd_page(tb *self, cf_op *op, void *user)
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (cf_op_add_key(op, keys[i])) return CF_ENOMEM;
     }
-    if (cf_op_set_cursor(op, cf_bytes(longest, 255))) return CF_ECORRUPT;
+    if (cf_op_set_cursor(op, cf_bytes(longest, CF_CURSOR_MAX))) return CF_ECORRUPT;
     cf_op_set_hit(op, true);
     return CF_EHOST; /* stands for: stop here, the answer is written */
 }
@@ -684,7 +684,7 @@ static void keys_that_were_not_asked_for_are_passed_over(void **state)
     assert_int_equal(key.len, 1);
     assert_memory_equal(key.ptr, "a", 1);
     assert_false(cf_op_next_key(op, &key));
-    assert_int_equal(cf_op_cursor(op).len, 255);
+    assert_int_equal(cf_op_cursor(op).len, CF_CURSOR_MAX);
     cf_op_free(op);
 
     static stand t;

@@ -35,7 +35,7 @@ static void urls_that_are_refused(void **state)
     world *w = *state;
     static const char *const urls[] = {
         "", "memory", ":", ":memory", "//memory:", " memory:", "memory :", "MEMORY:", "Memory:name", "1memory:", "me_mory:",
-        "memori:", "memoryx:", "rediz://user:hunter22@host/", "sqlite:/x", "file:///etc/passwd", "memory://name", "memory:///name",
+        "memori:", "memoryx:", "rediz://user:hunter22@host/", "sqlite:", "sqlite://x", "sqlite::x:", "sqlite:x?synchronous=off", "sqlite:x?mode=ro", "sqlite:/nowhere/x", "file:///etc/passwd", "memory://name", "memory:///name",
         "memory://hunter22@x", "memory:%", "memory:%4", "memory:%zz", "memory:%00", "memory:a%0ab", "memory:a%0Db", "memory:\n", "memory:a\r",
         "memory:%ff", "memory:\xff", "memory:%c0%80", "memory:%ed%a0%80", "memory:a#fragment", "memory:?", "memory:?max_entries",
         "memory:?=1", "memory:?max_entries=", "memory:?max_entries=0", "memory:?max_entries=-1", "memory:?max_entries=01",

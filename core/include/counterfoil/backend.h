@@ -27,7 +27,8 @@ extern "C" {
 
 /* ---------------------------------------------------------------------------------------------------------- platform --
  * All memory, time, randomness and system calls of the core come from here, so that a test can stage every failure
- * (counterfoil/testing.h). Each function gets `self`. System calls return -1 and set errno, as the real ones do. */
+ * (counterfoil/testing.h). Each function gets `self`. `wall_ms` and the
+ * clocks may be asked from any thread. System calls return -1 and set errno, as the real ones do. */
 enum { CF_READABLE = 1, CF_WRITABLE = 2 };
 typedef struct cf_poll_event {
     void    *data;
@@ -42,6 +43,15 @@ typedef struct cf_address {
         uint64_t      align;
     } is;
 } cf_address;
+
+/* What is at a path. */
+typedef struct cf_file {
+    uint64_t device, node; /* together: which file it is */
+    int64_t  size;
+    bool     regular;      /* a file: not a link, folder, device ... */
+    bool     others;       /* others than its owner may read or write it */
+    bool     remote;       /* on a network file system */
+} cf_file;
 
 struct cf_platform {
     size_t size; /* sizeof(cf_platform) */
@@ -71,6 +81,11 @@ struct cf_platform {
     int (*connected)(void *self, int fd); /* how it has ended: 0, or -1 and errno (EINPROGRESS: it has not) */
     int64_t (*send)(void *self, int fd, const void *bytes, size_t count); /* never blocks, never a SIGPIPE */
     int (*thread)(void *self, void (*run)(void *data), void *data); /* runs it on a detached thread that takes no signals: 0 or -1 */
+
+    /* Files; `path` is terminated. A new one has mode 0600 and `size` bytes that the file system has set aside; EEXIST where anything is, be it a link to nothing. */
+    int (*file_create)(void *self, const char *path, int64_t size);
+    int (*file_look)(void *self, const char *path, cf_file *out); /* does not follow a link at the end of the path */
+    int (*file_remove)(void *self, const char *path);
 };
 
 /* The addresses of a name and a port, in the order to try them. BLOCKS, for as long as the system's resolver likes: call it in a job (below). How many were
@@ -162,6 +177,9 @@ CF_API int cf_op_keep(cf_op *op);
 
 CF_API cf_loop *cf_op_loop(const cf_op *op);
 
+/* Whether the caller only waits (cf_loop_set_blocking): a slot and `flush` may then take their time. */
+CF_API bool cf_loop_blocking(const cf_loop *loop);
+
 /* A number that names this operation and is never used again on this loop. Never 0. */
 CF_API uint64_t cf_op_ticket(const cf_op *op);
 /* A number of the backend's own, 0 at first: where it keeps what belongs to this operation. */
@@ -178,7 +196,7 @@ CF_API char *cf_op_value_buffer(cf_op *op, size_t len);
 /* SCAN: one key, with its prefix. Keys that do not start with what was asked, or that this library could not have written, are
  * passed over. Copies. CF_OK or CF_ENOMEM. */
 CF_API int cf_op_add_key(cf_op *op, cf_slice key);
-/* SCAN: where the next page starts; at most 255 bytes; not called: this was the last page. Copies. CF_OK, CF_ENOMEM, or CF_ECORRUPT when too long. */
+/* SCAN: where the next page starts; at most CF_CURSOR_MAX bytes; not called: this was the last page. Copies. CF_OK, CF_ENOMEM, or CF_ECORRUPT when too long. */
 CF_API int cf_op_set_cursor(cf_op *op, cf_slice cursor);
 
 /* Copies what cf_op_receipt gives to the caller if this operation fails with outcome unknown: CF_RECEIPT_LEN characters. */
@@ -227,6 +245,16 @@ typedef void (*cf_job_fn)(void *data);
 /* CF_OK; CF_ENOMEM or CF_EUNAVAILABLE (no thread): then drop is not called. */
 CF_API int  cf_job_start(cf_loop *loop, cf_job_fn run, cf_job_fn done, cf_job_fn drop, void *data, cf_job **out);
 CF_API void cf_job_abandon(cf_job *job); /* NULL is allowed; not after `done` was called */
+
+/* ------------------------------------------------------------------------------------------------------------ notices --
+ * How a thread of a backend's own tells a loop that there is something to look at. */
+typedef struct cf_notice cf_notice;
+typedef void (*cf_notice_fn)(void *user);
+/* `look(user)` is called from inside cf_loop_run, once for any number of cf_notice_give since. CF_OK or CF_ENOMEM. */
+CF_API int  cf_notice_new(cf_loop *loop, cf_notice_fn look, void *user, cf_notice **out);
+/* From any thread, also with locks held. That it has not been freed is for the caller to know. */
+CF_API void cf_notice_give(cf_notice *notice);
+CF_API void cf_notice_free(cf_notice *notice); /* NULL is allowed; also from inside its own function */
 
 /* ------------------------------------------------------------------------------------------------------------- events -- */
 

@@ -1,0 +1,343 @@
+/* file.c: a database file in this process. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "sqlite.h"
+
+enum { OPENING_MS = 1000, RUNNING_MS = 5, RESERVE = 1024 * 1024, LOOK_MS = 1000, FILL_MS = 10000, REFILL_MS = 500 };
+
+static cf_link files = {&files, &files}; /* CF_LOCK_SQLITE */
+
+static const cf_platform *real(void) { return cf_platform_real(); }
+
+/* ------------------------------------------------------------------------------------------------------- connections -- */
+
+int sqlite_link_init(sqlite_file *file, sqlite_link *link)
+{
+    link->using = cf_mutex_new(real());
+    if (!link->using) return CF_ENOMEM;
+    cf_mutex_lock(file->lock);
+    cf_link_append(&file->links, &link->link);
+    cf_mutex_unlock(file->lock);
+    return CF_OK;
+}
+
+void sqlite_link_close(sqlite_link *link, bool tidily)
+{
+    if (!link->db) return;
+    for (int i = 0; i < SQL_STATEMENTS; i++) {
+        sqlite3_finalize(link->statements[i]);
+        link->statements[i] = NULL;
+    }
+    if (tidily) sqlite3_db_config(link->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    sqlite3_close_v2(link->db);
+    link->db = NULL;
+}
+
+void sqlite_link_free(sqlite_file *file, sqlite_link *link)
+{
+    if (!link->using) return;
+    cf_mutex_lock(file->lock);
+    cf_link_remove(&link->link);
+    cf_mutex_unlock(file->lock);
+    cf_mutex_lock(link->using);
+    sqlite_link_close(link, true);
+    cf_mutex_unlock(link->using);
+    cf_mutex_free(real(), link->using);
+    link->using = NULL;
+}
+
+static int run(sqlite3 *db, const char *sql) { return sqlite3_exec(db, sql, NULL, NULL, NULL); }
+
+static int ask(sqlite3 *db, const char *sql, int64_t *number)
+{
+    sqlite3_stmt *statement;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+    if (rc != SQLITE_OK) return rc;
+    rc = sqlite3_step(statement);
+    if (rc == SQLITE_ROW) *number = sqlite3_column_int64(statement, 0);
+    rc = sqlite3_finalize(statement);
+    return rc;
+}
+
+/* Three numbers that say whose database this is; SQLITE_AUTH when it is not ours, with the reason. */
+static int recognise(sqlite3 *db, bool *fresh, const char **why)
+{
+    int64_t application = 0, version = 0, tables = 0;
+    int rc = ask(db, "PRAGMA application_id", &application);
+    if (rc == SQLITE_OK) rc = ask(db, "PRAGMA user_version", &version);
+    if (rc == SQLITE_OK) rc = ask(db, "SELECT count(*) FROM sqlite_schema", &tables);
+    if ((rc & 0xff) == SQLITE_NOTADB) *why = "that file is not an SQLite database: give the name of one that does not exist yet";
+    if (rc != SQLITE_OK) return rc;
+    *fresh = application == 0 && version == 0 && tables == 0;
+    if (*fresh) return SQLITE_OK;
+    if (application != DB_APPLICATION) {
+        *why = "that database belongs to another application: Counterfoil keeps a file of its own, give the name of one that does not exist yet";
+        return SQLITE_AUTH;
+    }
+    if (version > DB_VERSION) {
+        *why = "that database was written by a newer version of Counterfoil";
+        return SQLITE_AUTH;
+    }
+    return SQLITE_OK;
+}
+
+static int found(sqlite3 *db)
+{
+    static const char format[] = "PRAGMA application_id=%d; PRAGMA user_version=%d;"
+                                 "CREATE TABLE entry(key TEXT NOT NULL PRIMARY KEY, expiry INTEGER, value BLOB NOT NULL) STRICT, WITHOUT ROWID";
+    char sql[sizeof format + 32];
+    snprintf(sql, sizeof sql, format, DB_APPLICATION, DB_VERSION);
+    int rc = run(db, "BEGIN IMMEDIATE");
+    if (rc != SQLITE_OK) return rc;
+    bool fresh; /* somebody else may have been quicker */
+    const char *ignored = NULL;
+    rc = recognise(db, &fresh, &ignored);
+    if (rc == SQLITE_OK && fresh) rc = run(db, sql);
+    if (rc == SQLITE_OK) rc = run(db, "COMMIT");
+    if (rc != SQLITE_OK) run(db, "ROLLBACK");
+    return rc;
+}
+
+static int set_up(sqlite_file *file, sqlite3 *db, const char **why)
+{
+    bool fresh, in_memory = !*file->path;
+    sqlite3_busy_timeout(db, OPENING_MS);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* in a child of a fork closing must not write */
+    int rc = run(db, "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
+                     "PRAGMA secure_delete=ON");
+    if (rc == SQLITE_OK) rc = recognise(db, &fresh, why);
+    if (rc == SQLITE_OK && fresh && !in_memory) rc = run(db, "PRAGMA journal_mode=WAL");
+    if (rc == SQLITE_OK) rc = run(db, file->options.normal ? "PRAGMA synchronous=NORMAL" : "PRAGMA synchronous=FULL");
+    if (rc == SQLITE_OK) rc = run(db, "PRAGMA journal_size_limit=16777216");
+    if (rc == SQLITE_OK && fresh) rc = found(db);
+    sqlite3_busy_timeout(db, RUNNING_MS);
+    return rc;
+}
+
+static int open_link(sqlite_file *file, sqlite_link *link, const char **why)
+{
+    *why = NULL;
+    if (link->db) return SQLITE_OK;
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_PRIVATECACHE;
+    int rc = sqlite3_open_v2(*file->path ? file->path : ":memory:", &link->db, flags, file->options.alone ? "unix-excl" : NULL);
+    if (rc == SQLITE_OK) rc = set_up(file, link->db, why);
+    if (rc != SQLITE_OK) sqlite_link_close(link, false);
+    return rc;
+}
+
+int sqlite_link_open(sqlite_file *file, sqlite_link *link)
+{
+    const char *ignored;
+    return open_link(file, link, &ignored);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- files -- */
+
+static void file_free(sqlite_file *file)
+{
+    sqlite_link_free(file, &file->writer);
+    cf_buffer_free(real(), &file->swept_to);
+    cf_mutex_free(real(), file->lock);
+    cf_release(real(), file->path);
+    cf_release(real(), file->reserve);
+    cf_release(real(), file);
+}
+
+static char *joined(const char *a, size_t len, const char *b)
+{
+    size_t more = strlen(b);
+    char  *text = cf_alloc(real(), len + more + 1);
+    if (!text) return NULL;
+    memcpy(text, a, len);
+    memcpy(text + len, b, more + 1);
+    return text;
+}
+
+/* No lock may be held: it makes locks. */
+static sqlite_file *file_new(cf_slice path, const sqlite_options *options)
+{
+    sqlite_file *file = cf_zalloc(real(), sizeof *file);
+    if (!file) return NULL;
+    file->options = *options;
+    file->users = 1;
+    file->generation = cf_fork_generation();
+    cf_link_init(&file->link);
+    cf_link_init(&file->links);
+    cf_link_init(&file->queue);
+    cf_link_init(&file->group);
+    file->lock = cf_mutex_new(real());
+    file->path = joined(path.ptr, path.len, "");
+    file->reserve = joined(path.ptr, path.len, "-reserve");
+    if (file->lock && file->path && file->reserve && sqlite_link_init(file, &file->writer) == CF_OK) return file;
+    if (file->lock) cf_mutex_free(real(), file->lock);
+    cf_release(real(), file->path);
+    cf_release(real(), file->reserve);
+    cf_release(real(), file);
+    return NULL;
+}
+
+static int refuse(cf_error *error, int status, const char *text) { return cf_error_set(error, status, CF_NOT_APPLIED, "sqlite: %s", text); }
+
+static int blame_system(cf_error *error, const char *what)
+{
+    int why = errno;
+    if (why == ENOENT) return refuse(error, CF_EINVAL, "the folder of the database does not exist: make it, or name another");
+    if (why == EACCES || why == EPERM) return refuse(error, CF_EUNAVAILABLE, "this user may not make or read the database there");
+    if (why == EROFS) return refuse(error, CF_EUNAVAILABLE, "the file system of the database is read-only");
+    if (why == ENOTDIR) return refuse(error, CF_EINVAL, "a part of the path of the database is no folder");
+    if (why == ENOSPC || why == EDQUOT) return refuse(error, CF_EUNAVAILABLE, "the disk is full");
+    return cf_error_set(error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "sqlite: %s (errno %d)", what, why);
+}
+
+/* Makes the file where there is none, so that it is nobody else's from its first moment on. */
+static int secure(const cf_platform *platform, const char *path, const sqlite_options *options, cf_file *is, cf_error *error)
+{
+    if (platform->file_look(platform->self, path, is) != 0) {
+        if (errno != ENOENT) return blame_system(error, "the database file could not be looked at");
+        if (platform->file_create(platform->self, path, 0) != 0 && errno != EEXIST) return blame_system(error, "the database file could not be made");
+        if (platform->file_look(platform->self, path, is) != 0) return blame_system(error, "the database file could not be looked at");
+    }
+    if (!is->regular) return refuse(error, CF_EINVAL, "the database is not a regular file: links, folders and devices are not followed");
+    if (is->remote && !options->remote)
+        return refuse(error, CF_EINVAL, "the database is on a network file system, whose locks cannot be relied on: put it on a local disk, or insist with remote=on");
+    return CF_OK;
+}
+
+static sqlite_file *find(const cf_file *is)
+{
+    for (cf_link *link = files.next; link != &files; link = link->next) {
+        sqlite_file *file = CF_OF_LINK(link, sqlite_file, link);
+        if (file->device == is->device && file->node == is->node && !file->gone) return file;
+    }
+    return NULL;
+}
+
+static int blame(cf_error *error, int code, const char *why)
+{
+    const char *text;
+    int status = sqlite_status(code, &text);
+    if (why) return refuse(error, CF_EINVAL, why);
+    return refuse(error, status, text);
+}
+
+/* With CF_LOCK_SQLITE held. */
+static int open_first(cf_loop *loop, sqlite_file *file, cf_error *error)
+{
+    const char *why;
+    int rc = open_link(file, &file->writer, &why);
+    if (rc != SQLITE_OK) return blame(error, rc, why);
+    if (!*file->path) return CF_OK;
+    /* Links that are opened later must find the same file from any folder. */
+    const char *whole = sqlite3_db_filename(file->writer.db, "main");
+    if (whole && *whole && strcmp(whole, file->path) != 0) {
+        char *path = joined(whole, strlen(whole), ""), *reserve = joined(whole, strlen(whole), "-reserve");
+        if (!path || !reserve) {
+            cf_release(real(), path);
+            cf_release(real(), reserve);
+            return refuse(error, CF_ENOMEM, "no memory for a path");
+        }
+        cf_release(real(), file->path);
+        cf_release(real(), file->reserve);
+        file->path = path;
+        file->reserve = reserve;
+    }
+    sqlite_reserve_fill(file, cf_monotonic(cf_loop_platform(loop)));
+    return CF_OK;
+}
+
+int sqlite_file_open(cf_loop *loop, cf_slice path, const sqlite_options *options, sqlite_file **out, cf_error *error)
+{
+    const cf_platform *platform = cf_loop_platform(loop);
+    bool in_memory = cf_slice_equal(path, cf_text(":memory:"));
+    *out = NULL;
+    sqlite_file *fresh = file_new(in_memory ? cf_text("") : path, options), *file = fresh;
+    if (!fresh) return refuse(error, CF_ENOMEM, "no memory for a database");
+    int     rc = CF_OK;
+    cf_file is;
+    cf_lock(CF_LOCK_SQLITE);
+    if (!in_memory) {
+        rc = secure(platform, fresh->path, options, &is, error);
+        sqlite_file *there = rc == CF_OK ? find(&is) : NULL;
+        if (there) {
+            if (there->options.normal != options->normal || there->options.alone != options->alone)
+                rc = refuse(error, CF_EINVAL, "this process has that database open with other options");
+            else there->users++;
+            file = there;
+        }
+    }
+    if (rc == CF_OK && file == fresh) {
+        if (!in_memory) {
+            fresh->device = is.device;
+            fresh->node = is.node;
+        }
+        rc = open_first(loop, fresh, error);
+        if (rc == CF_OK && !in_memory) cf_link_append(&files, &fresh->link);
+    }
+    cf_unlock(CF_LOCK_SQLITE);
+    if (rc != CF_OK || file != fresh) file_free(fresh);
+    if (rc != CF_OK) return rc;
+    cf_mutex_lock(file->lock);
+    sqlite_file_forked(file); /* it may be its parent's, whose child nobody has told yet */
+    cf_mutex_unlock(file->lock);
+    *out = file;
+    return CF_OK;
+}
+
+void sqlite_file_close(sqlite_file *file)
+{
+    cf_lock(CF_LOCK_SQLITE);
+    bool last = --file->users == 0;
+    if (last) cf_link_remove(&file->link);
+    cf_unlock(CF_LOCK_SQLITE);
+    if (!last) return;
+    cf_mutex_lock(file->lock);
+    sqlite_file_forked(file);
+    file->ending = true;
+    cf_mutex_tell(file->lock);
+    while (file->worker) cf_mutex_wait(file->lock, LOOK_MS);
+    cf_mutex_unlock(file->lock);
+    file_free(file);
+}
+
+void sqlite_file_forked(sqlite_file *file)
+{
+    if (file->generation == cf_fork_generation()) return;
+    /* Nobody was inside SQLite when the process forked (link->using), and this process has one thread. Closing frees memory and descriptors; it
+     * takes no lock from the parent, and writes nothing. */
+    for (cf_link *link = file->links.next; link != &file->links; link = link->next) sqlite_link_close(CF_OF_LINK(link, sqlite_link, link), false);
+    while (!cf_link_alone(&file->queue)) cf_link_remove(file->queue.next); /* their owners have them in their own lists */
+    while (!cf_link_alone(&file->group)) cf_link_remove(file->group.next);
+    file->leading = file->worker = false;
+    file->generation = cf_fork_generation();
+}
+
+bool sqlite_file_there(sqlite_file *file, int64_t now)
+{
+    if (file->gone) return false;
+    if (!*file->path || now - file->looked_ms < LOOK_MS) return true;
+    file->looked_ms = now;
+    cf_file is;
+    if (real()->file_look(real()->self, file->path, &is) != 0 || is.device != file->device || is.node != file->node)
+        file->gone = "the database file was removed or replaced while it was open: close the store and open it again";
+    return !file->gone;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- reserve --
+ * Some space that is let go of when the disk is full, so that what removes can still be written down. */
+
+bool sqlite_reserve_release(sqlite_file *file, int64_t now)
+{
+    file->filled_ms = now;
+    if (!*file->path || real()->file_remove(real()->self, file->reserve) != 0) return false;
+    file->full = true;
+    return true;
+}
+
+void sqlite_reserve_fill(sqlite_file *file, int64_t now)
+{
+    if (!*file->path || (file->filled_ms && now - file->filled_ms < (file->full ? REFILL_MS : FILL_MS))) return;
+    file->filled_ms = now;
+    if (real()->file_create(real()->self, file->reserve, RESERVE) == 0 || errno == EEXIST) file->full = false;
+}

@@ -1,0 +1,283 @@
+/* group.c: the queue of a file, and the one who runs all of it in one transaction. */
+#include "sqlite.h"
+
+enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST = 4, SWEEP_MOST = 500 };
+
+#define EACH_JOB(job, list)                                                                                                         \
+    for (sqlite_job *job = CF_OF_LINK((list)->next, sqlite_job, turn), *next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn); &job->turn != (list); \
+         job = next_, next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn))
+
+/* What the leader decides for a job of its group: RAN, or again with the next group. */
+static void put_off(sqlite_job *job) { job->state = JOB_WAITS; }
+static void ran(sqlite_job *job) { job->state = job->more ? JOB_WAITS : JOB_RAN; }
+
+static int64_t now_of(const sqlite_job *job);
+
+/* What is left of a full disk is for what removes. */
+static bool no_room(const sqlite_file *file, sqlite_job *job)
+{
+    if (!file->full || !sqlite_writes(job) || sqlite_removes(job)) return false;
+    sqlite_blame(job, SQLITE_FULL, CF_NOT_APPLIED);
+    job->more = false;
+    return true;
+}
+
+/* One job in a transaction of its own: after a group was spoilt this tells who spoilt it. */
+static int run_alone(sqlite_file *file, sqlite_job *job)
+{
+    if (no_room(file, job)) return SQLITE_DONE;
+    sqlite_link *link = &file->writer;
+    bool writes = sqlite_writes(job), more = job->more;
+    int rc = sqlite_link_open(file, link);
+    if (rc == SQLITE_OK) rc = sqlite_plain(link, writes ? SQL_BEGIN_WRITE : SQL_BEGIN_READ);
+    bool unknown = false;
+    if (rc == SQLITE_OK) {
+        rc = sqlite_run(link, job, now_of(job));
+        if (rc == SQLITE_OK) {
+            rc = sqlite_plain(link, SQL_COMMIT);
+            unknown = writes && (rc & 0xff) == SQLITE_IOERR;
+        }
+        if (rc != SQLITE_OK && link->db && !sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_ROLLBACK);
+    }
+    if ((rc & 0xff) == SQLITE_BUSY) {
+        job->more = more;
+        put_off(job);
+        return rc;
+    }
+    if (rc != SQLITE_OK) {
+        job->more = false;
+        sqlite_blame(job, rc, unknown || job->number ? CF_UNKNOWN : CF_NOT_APPLIED);
+    }
+    return rc;
+}
+
+static bool spoils_the_link(int rc)
+{
+    int kind = rc & 0xff;
+    return kind == SQLITE_IOERR || kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB || kind == SQLITE_CANTOPEN || kind == SQLITE_PROTOCOL;
+}
+
+static bool run_each(sqlite_file *file, int64_t monotonic)
+{
+    bool blocked = false;
+    EACH_JOB(job, &file->group)
+    {
+        int rc = run_alone(file, job);
+        if ((rc & 0xff) == SQLITE_FULL && sqlite_removes(job) && sqlite_reserve_release(file, monotonic)) rc = run_alone(file, job);
+        if ((rc & 0xff) == SQLITE_BUSY) blocked = true;
+        else ran(job);
+        if (spoils_the_link(rc)) sqlite_link_close(&file->writer, false); /* what it has in memory may not be what is on the disk */
+    }
+    return blocked;
+}
+
+/* Another process has the lock: what only reads, and does not follow a write of its own caller, goes on. */
+static void run_readers(sqlite_file *file)
+{
+    sqlite_link *link = &file->writer;
+    bool open = sqlite_plain(link, SQL_BEGIN_READ) == SQLITE_OK;
+    EACH_JOB(job, &file->group)
+    {
+        bool behind = sqlite_writes(job) || !open;
+        for (cf_link *before = job->turn.prev; before != &file->group && !behind; before = before->prev) {
+            const sqlite_job *other = CF_OF_LINK(before, sqlite_job, turn);
+            behind = other->owner == job->owner && sqlite_writes(other);
+        }
+        if (behind || sqlite_run(link, job, now_of(job)) != SQLITE_OK) put_off(job);
+        else ran(job);
+    }
+    if (open) sqlite_plain(link, SQL_COMMIT);
+}
+
+static void blame_all(sqlite_file *file, int code, int outcome)
+{
+    EACH_JOB(job, &file->group)
+    {
+        sqlite_blame(job, code, sqlite_writes(job) && (outcome == CF_UNKNOWN || job->number) ? CF_UNKNOWN : CF_NOT_APPLIED);
+        job->more = false;
+        ran(job);
+    }
+}
+
+static void refuse_all(sqlite_file *file)
+{
+    EACH_JOB(job, &file->group)
+    {
+        job->status = CF_ECORRUPT;
+        job->outcome = CF_NOT_APPLIED;
+        job->text = file->gone;
+        job->more = false;
+        ran(job);
+    }
+}
+
+/* Inside SQLite: no lock of ours is taken here. True: another process has the lock. */
+static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
+{
+    sqlite_link *link = &file->writer;
+    if (!sqlite_file_there(file, monotonic)) {
+        refuse_all(file);
+        return false;
+    }
+    if (file->full) sqlite_reserve_fill(file, monotonic);
+    int rc = sqlite_link_open(file, link);
+    if (rc != SQLITE_OK) {
+        if ((rc & 0xff) == SQLITE_BUSY) {
+            EACH_JOB(job, &file->group) put_off(job);
+            return true;
+        }
+        blame_all(file, rc, CF_NOT_APPLIED);
+        return false;
+    }
+    rc = sqlite_plain(link, writes ? SQL_BEGIN_WRITE : SQL_BEGIN_READ);
+    if ((rc & 0xff) == SQLITE_BUSY) {
+        run_readers(file);
+        return true;
+    }
+    size_t jobs = 0;
+    if (rc == SQLITE_OK) {
+        EACH_JOB(job, &file->group)
+        {
+            jobs++;
+            if (no_room(file, job)) continue;
+            if ((rc = sqlite_run(link, job, now_of(job))) != SQLITE_OK) break;
+        }
+        int rows = writes * 2 < SWEEP_MOST ? (int)writes * 2 + SWEEP_LEAST : SWEEP_MOST;
+        int64_t now = now_of(CF_OF_LINK(file->group.next, sqlite_job, turn));
+        if (rc == SQLITE_OK && writes) rc = sqlite_sweep(link, &file->swept_to, rows, now, &file->news.swept);
+        if (rc == SQLITE_OK) {
+            rc = sqlite_plain(link, SQL_COMMIT);
+            if (writes && (rc & 0xff) == SQLITE_IOERR) { /* it may be on the disk, or not */
+                sqlite_link_close(link, false);
+                blame_all(file, rc, CF_UNKNOWN);
+                return false;
+            }
+        }
+    }
+    if (rc != SQLITE_OK) {
+        if (!sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_ROLLBACK);
+        if (spoils_the_link(rc)) sqlite_link_close(link, false);
+        return run_each(file, monotonic);
+    }
+    EACH_JOB(job, &file->group) ran(job);
+    file->news.grouped += (int64_t)jobs;
+    if (writes) {
+        file->news.commits++;
+        sqlite_reserve_fill(file, monotonic);
+    } else {
+        file->news.reads++;
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ leading -- */
+
+static int64_t now_of(const sqlite_job *job) { return job->in.expires_at_ms; }
+
+/* The group becomes results, or waits again. With file->lock held. True: some wait because of another process. */
+static void give_results(sqlite_file *file)
+{
+    cf_link again;
+    cf_link_init(&again);
+    while (!cf_link_alone(&file->group)) {
+        sqlite_job *job = CF_OF_LINK(file->group.next, sqlite_job, turn);
+        cf_link_remove(&job->turn);
+        if (job->state == JOB_RAN) {
+            sqlite_results_give(job->owner, job);
+        } else {
+            job->state = JOB_WAITS;
+            cf_link_append(&again, &job->turn);
+        }
+    }
+    /* Before what has come meanwhile: of one caller's operations none overtakes another. */
+    while (!cf_link_alone(&again)) {
+        cf_link *last = again.prev;
+        cf_link_remove(last);
+        cf_link_append(file->queue.next, last);
+    }
+}
+
+/* One group. With file->lock held, but not while it runs. True: blocked by another process. */
+static bool lead_once(sqlite_file *file)
+{
+    size_t writes = 0;
+    int64_t monotonic = 0;
+    for (cf_link *link = file->queue.next; link != &file->queue; link = link->next) {
+        sqlite_job *job = CF_OF_LINK(link, sqlite_job, turn);
+        const cf_platform *platform = cf_loop_platform(job->owner->loop);
+        job->state = JOB_RUNS;
+        job->in.expires_at_ms = cf_wall(platform); /* the request's own was resolved into its ttl: here it is the time that counts */
+        monotonic = cf_monotonic(platform);
+        writes += sqlite_writes(job);
+    }
+    file->group = file->queue;
+    file->group.next->prev = &file->group;
+    file->group.prev->next = &file->group;
+    cf_link_init(&file->queue);
+    cf_mutex_unlock(file->lock);
+    cf_mutex_lock(file->writer.using);
+    bool blocked = run_group(file, writes, monotonic);
+    cf_mutex_unlock(file->writer.using);
+    cf_mutex_lock(file->lock);
+    give_results(file);
+    sqlite_figures *figures = &file->figures, *news = &file->news;
+    *figures = (sqlite_figures){figures->commits + news->commits, figures->reads + news->reads, figures->grouped + news->grouped,
+                                figures->waits + blocked, figures->swept + news->swept};
+    *news = (sqlite_figures){0};
+    file->blocked_ms = blocked ? monotonic : 0;
+    cf_mutex_tell(file->lock); /* those who want to close */
+    return blocked;
+}
+
+static void work(void *given)
+{
+    sqlite_file *file = given;
+    int64_t pause = BLOCKED_FIRST_MS;
+    cf_mutex_lock(file->lock);
+    while (!file->ending) {
+        if (file->leading || cf_link_alone(&file->queue)) {
+            if (!cf_mutex_wait(file->lock, IDLE_MS) && cf_link_alone(&file->queue)) break;
+            continue;
+        }
+        file->leading = true;
+        bool blocked = lead_once(file);
+        file->leading = false;
+        if (!blocked) {
+            pause = BLOCKED_FIRST_MS;
+        } else if (!file->ending) {
+            cf_mutex_wait(file->lock, pause);
+            if (pause < BLOCKED_MOST_MS) pause *= 2;
+        }
+    }
+    file->worker = false;
+    cf_mutex_tell(file->lock);
+    cf_mutex_unlock(file->lock);
+}
+
+void sqlite_group_offer(cf_loop *loop, sqlite_file *file)
+{
+    if (!file->worker) {
+        const cf_platform *platform = cf_loop_platform(loop);
+        file->worker = true;
+        if (platform->thread(platform->self, work, file) == 0) return;
+        file->worker = false; /* no thread: the caller does it, at the price of its time */
+        while (!file->leading && !cf_link_alone(&file->queue)) {
+            file->leading = true;
+            bool blocked = lead_once(file);
+            file->leading = false;
+            if (blocked) return; /* the next flush tries again */
+        }
+        return;
+    }
+    if (!file->leading) cf_mutex_tell(file->lock);
+}
+
+void sqlite_group_lead(cf_loop *loop, sqlite_file *file)
+{
+    if (file->leading || cf_link_alone(&file->queue)) return;
+    file->leading = true;
+    lead_once(file);
+    file->leading = false;
+    /* Others go on with what has come meanwhile: a caller pays for its own group only. */
+    if (!cf_link_alone(&file->queue)) sqlite_group_offer(loop, file);
+}
