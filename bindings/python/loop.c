@@ -196,6 +196,7 @@ static cfpy_loop *loop_make(cfpy_store *store)
             PyMem_Free(self);
             return NULL;
         }
+        cf_loop_set_blocking(self->loop, !store->asynchronous);
         rc = cf_open(self->loop, url, &store->options, &self->store, &error);
     }
     if (rc != CF_OK) {

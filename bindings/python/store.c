@@ -447,6 +447,7 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
     int64_t         connections;
     long            flags = PyLong_AsLong(given[FLAGS]);
     cf_slice        url;
+    static const char private[] = "sqlite::memory:";
     if (flags == -1 && PyErr_Occurred())
         return NULL;
     if (cfpy_integer(state, given[CONNECTIONS], "max_connections", &connections) < 0)
@@ -467,6 +468,8 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
             return NULL;
         self->single = url.len >= 7 && memcmp(url.ptr, "memory:", 7) == 0;
         self->connections = self->single ? 0 : (unsigned)connections;
+        if (url.len >= sizeof private - 1 && memcmp(url.ptr, private, sizeof private - 1) == 0)
+            self->connections = 1; /* a second loop would have a second database */
         self->url = given[TARGET];
         Py_INCREF(self->url);
     } else {

@@ -1,7 +1,7 @@
 /* counterfoil.h: everything a caller may use.
  *
  * Counterfoil keeps the server's half of every session id, one-time code and token: text or bytes under a key, for a time,
- * with operations that have exactly one winner. A backend (memory, or one of your own: counterfoil/backend.h) keeps the
+ * with operations that have exactly one winner. A backend (memory, SQLite, Redis, or one of your own: counterfoil/backend.h) keeps the
  * bytes; this header is how they are asked for.
  *
  *     cf_loop *loop; cf_store *store; cf_op *op; cf_error error;
@@ -198,6 +198,15 @@ typedef struct cf_open_options {
  *     ?tls_server_name=NAME         (rediss) the name that the server's certificate must have, where it is not HOST
  *   Opening does not wait for the server: the first operations do, within their deadlines.
  *
+ *   sqlite:PATH        a database file of its own, made with mode 0600 where there is none: sqlite:app.db, sqlite:/var/lib/app.db
+ *   sqlite::memory:    the same, private to this store, and gone with it
+ *     ?synchronous=normal   the last commits may be lost in a power failure (never in a crash of the process): "full" is the default
+ *     ?single_process=on    no other process can open the file meanwhile; reads are quicker
+ *     ?remote=on            open it although it is on a network file system, whose locks often do not work
+ *     ?max_pending=N, ?max_pending_bytes=N   as for Redis
+ *   No other SQLite library may open the file in this process, only in others (core/DESIGN.md). Opening reads the file, and waits up to a second for
+ *   another process that is just making it.
+ *
  * An unknown scheme, an unknown or repeated option, or a value out of range is CF_EINVAL. `error` may be NULL; it is filled in
  * whenever the return is not CF_OK. *out is NULL on error. A URL is never repeated in an error: it may hold a password. */
 CF_API int cf_open(cf_loop *loop, cf_slice url, const cf_open_options *options, cf_store **out, cf_error *error);
@@ -222,7 +231,8 @@ typedef void (*cf_event_fn)(void *user, int event, const cf_error *what);
 CF_API void cf_store_on_event(cf_store *store, cf_event_fn fn, void *user);
 
 /* Calls `each` for every figure: names are static and lower case ("operations", "errors", "timeouts", "pending", and the
- * backend's own: for memory "entries", "bytes", "evicted", "expired"; for Redis "connected" (0 or 1), "connects", "disconnects", "queued" (commands not yet sent), "in_flight" (sent, not
+ * backend's own: for memory "entries", "bytes", "evicted", "expired"; for SQLite, counted once among all stores of the file in this process, "commits", "reads" (transactions without a
+ * write), "grouped" (operations that ran in both), "waits" (for other processes), "swept"; for Redis "connected" (0 or 1), "connects", "disconnects", "queued" (commands not yet sent), "in_flight" (sent, not
  * answered), "round_trips" (reads that brought answers), "bytes_sent", "bytes_received", "commands", "retries", "late" (answers that nobody waited for any more), "busy", and the
  * histogram of round trips "us_64", "us_128" ... "us_2097152": how many commands were answered within so many microseconds, but not within half as many; "us_more"). */
 typedef void (*cf_stat_fn)(void *user, const char *name, int64_t value);

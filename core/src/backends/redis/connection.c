@@ -247,6 +247,8 @@ static void broke(cf_backend *self)
 {
     cf_error why;
     if (self->tls && redis_tls_fault(self->tls, &why) != CF_OK) came_down(self, &why);
+    else if (!self->tls && self->link != LINK_READY && errno == ECONNRESET)
+        lost(self, "it was reset before the first answer (does it speak TLS on this port? then the URL begins with rediss:)");
     else lost(self, strerror(errno));
 }
 

@@ -67,6 +67,10 @@ redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error
                      self->options.endpoint);
         return ERROR_FINAL;
     }
+    if (cf_slice_starts(text, cf_text("ERR AUTH <password> called without")) || cf_slice_starts(text, cf_text("ERR Client sent AUTH, but no password"))) {
+        cf_error_set(error, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s has no password set: leave it out of the URL", self->options.endpoint);
+        return ERROR_FINAL;
+    }
     if (cf_slice_starts(text, cf_text("ERR max number of clients"))) {
         cf_error_set(error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s has as many clients as it allows", self->options.endpoint);
         return ERROR_POISON;

@@ -440,9 +440,12 @@ static int refuse_chain(redis_tls *tls, const char *reason)
     long               result = SSL_get_verify_result(tls->ssl);
     const char        *why = result == X509_V_OK ? reason : X509_verify_cert_error_string(result);
     bool named = result == X509_V_ERR_HOSTNAME_MISMATCH || result == X509_V_ERR_IP_ADDRESS_MISMATCH;
+    bool stranger = result == X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN || result == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT ||
+                    result == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY || result == X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE;
+    const char *hint = !stranger ? "" : c->options->tls_ca ? ": tls_ca does not have who issued it" : ": name the file of who issued it with tls_ca";
     c->doubted = true;
-    return cf_error_set(&tls->fault, CF_EAUTH, CF_NOT_APPLIED, "TLS: the server's certificate is refused: %s%s%.120s%s", why,
-                        named ? " (it must be for " : "", named ? c->name : "", named ? ")" : "");
+    return cf_error_set(&tls->fault, CF_EAUTH, CF_NOT_APPLIED, "TLS: the server's certificate is refused: %s%s%.120s%s%s", why,
+                        named ? " (it must be for " : "", named ? c->name : "", named ? ")" : "", hint);
 }
 
 static const char *socket_error(int code)

@@ -76,14 +76,11 @@ static void run_readers(sqlite_file *file)
 {
     sqlite_link *link = &file->writer;
     bool open = sqlite_plain(link, SQL_BEGIN_READ) == SQLITE_OK;
+    EACH_JOB(job, &file->group) job->owner->writes = false;
     EACH_JOB(job, &file->group)
     {
-        bool behind = sqlite_writes(job) || !open;
-        for (cf_link *before = job->turn.prev; before != &file->group && !behind; before = before->prev) {
-            const sqlite_job *other = CF_OF_LINK(before, sqlite_job, turn);
-            behind = other->owner == job->owner && sqlite_writes(other);
-        }
-        if (behind || sqlite_run(link, job, now_of(job)) != SQLITE_OK) put_off(job);
+        if (sqlite_writes(job)) job->owner->writes = true;
+        if (!open || job->owner->writes || sqlite_run(link, job, now_of(job)) != SQLITE_OK) put_off(job);
         else ran(job);
     }
     if (open) sqlite_plain(link, SQL_COMMIT);
@@ -174,6 +171,16 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
 
 static int64_t now_of(const sqlite_job *job) { return job->in.expires_at_ms; }
 
+void sqlite_figures_move(sqlite_figures *to, sqlite_figures *from)
+{
+    to->commits += from->commits;
+    to->reads += from->reads;
+    to->grouped += from->grouped;
+    to->waits += from->waits;
+    to->swept += from->swept;
+    *from = (sqlite_figures){0};
+}
+
 /* The group becomes results, or waits again. With file->lock held. True: some wait because of another process. */
 static void give_results(sqlite_file *file)
 {
@@ -220,10 +227,8 @@ static bool lead_once(sqlite_file *file)
     cf_mutex_unlock(file->writer.using);
     cf_mutex_lock(file->lock);
     give_results(file);
-    sqlite_figures *figures = &file->figures, *news = &file->news;
-    *figures = (sqlite_figures){figures->commits + news->commits, figures->reads + news->reads, figures->grouped + news->grouped,
-                                figures->waits + blocked, figures->swept + news->swept};
-    *news = (sqlite_figures){0};
+    file->news.waits += blocked;
+    sqlite_figures_move(&file->figures, &file->news);
     file->blocked_ms = blocked ? monotonic : 0;
     cf_mutex_tell(file->lock); /* those who want to close */
     return blocked;

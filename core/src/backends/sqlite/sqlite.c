@@ -16,9 +16,10 @@ static cf_slice copy(char **at, cf_slice bytes)
 static sqlite_job *job_new(cf_backend *self, const cf_op *op)
 {
     const cf_request *in = cf_op_in(op);
-    sqlite_job *job = cf_alloc(of(self), sizeof *job + in->key.len + in->value.len + in->expected.len + in->cursor.len);
+    size_t size = sizeof(sqlite_job) + in->key.len + in->value.len + in->expected.len + in->cursor.len;
+    sqlite_job *job = cf_alloc(of(self), size);
     if (!job) return NULL;
-    *job = (sqlite_job){.owner = self, .ticket = cf_op_ticket(op), .in = *in};
+    *job = (sqlite_job){.owner = self, .ticket = cf_op_ticket(op), .in = *in, .size = size};
     char *at = (char *)(job + 1);
     job->in.key = copy(&at, in->key);
     job->in.value = copy(&at, in->value);
@@ -27,6 +28,7 @@ static sqlite_job *job_new(cf_backend *self, const cf_op *op)
     cf_link_init(&job->turn);
     cf_link_append(&self->jobs, &job->mine);
     self->queued++;
+    self->bytes += size;
     return job;
 }
 
@@ -35,8 +37,9 @@ static void job_free(cf_backend *self, sqlite_job *job)
     cf_link_remove(&job->mine);
     cf_buffer_free(cf_platform_real(), &job->value);
     cf_buffer_free(cf_platform_real(), &job->cursor);
-    cf_release(of(self), job);
     self->queued--;
+    self->bytes -= job->size;
+    cf_release(of(self), job);
 }
 
 /* What came of a job becomes its operation's answer. */
@@ -121,6 +124,8 @@ static int submit(cf_backend *self, cf_op *op)
     bool done = false;
     int  rc = reads_at_once(self, op) ? read_at_once(self, op, &done) : CF_OK;
     if (done || rc < 0) return rc;
+    if ((int64_t)self->queued >= self->options.max_pending || (int64_t)self->bytes >= self->options.max_pending_bytes)
+        return cf_op_fail(op, CF_EBUSY, CF_NOT_APPLIED, "%lld operations wait for the database already: try later", (long long)self->queued);
     sqlite_job *job = job_new(self, op);
     if (!job) return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for an operation");
     cf_op_set_note(op, (uint64_t)(uintptr_t)job);
@@ -184,6 +189,12 @@ static int parse_switch(cf_slice value, bool *to, cf_error *error)
     return *to || cf_slice_equal(value, cf_text("off")) ? CF_OK : refuse(error, "single_process and remote are on or off");
 }
 
+static int parse_count(cf_slice value, int64_t *to, cf_error *error)
+{
+    if (cf_parse_int(value, to) && *to >= 1 && *to <= INT32_MAX) return CF_OK;
+    return refuse(error, "max_pending and max_pending_bytes are numbers from 1 to 2147483647");
+}
+
 static int parse_options(const cf_url *url, sqlite_options *options, cf_error *error)
 {
     for (size_t i = 0; i < url->option_count; i++) {
@@ -196,8 +207,12 @@ static int parse_options(const cf_url *url, sqlite_options *options, cf_error *e
             rc = parse_switch(value, &options->alone, error);
         } else if (cf_slice_equal(name, cf_text("remote"))) {
             rc = parse_switch(value, &options->remote, error);
+        } else if (cf_slice_equal(name, cf_text("max_pending"))) {
+            rc = parse_count(value, &options->max_pending, error);
+        } else if (cf_slice_equal(name, cf_text("max_pending_bytes"))) {
+            rc = parse_count(value, &options->max_pending_bytes, error);
         } else {
-            return refuse(error, "it knows no such option; known: synchronous, single_process, remote");
+            return refuse(error, "it knows no such option; known: synchronous, single_process, remote, max_pending, max_pending_bytes");
         }
         if (rc != CF_OK) return rc;
     }
@@ -216,7 +231,7 @@ static void free_self(cf_backend *self)
 
 static int open_url(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error *error)
 {
-    sqlite_options options = {0};
+    sqlite_options options = {.max_pending = 10000, .max_pending_bytes = 32 * 1024 * 1024};
     if (url->authority.ptr)
         return refuse(error, "write sqlite:PATH, without //: sqlite:data/app.db from the current folder, sqlite:/var/lib/app.db from the root");
     if (url->path.len == 0) return refuse(error, "the URL names no file: sqlite:PATH, or sqlite::memory:");
@@ -227,6 +242,7 @@ static int open_url(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error
     cf_backend *self = cf_zalloc(cf_loop_platform(loop), sizeof *self);
     if (!self) return cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
     self->loop = loop;
+    self->options = options;
     self->looked_ms = INT64_MIN / 2;
     cf_link_init(&self->jobs);
     cf_link_init(&self->batch);
@@ -278,17 +294,18 @@ static int close_self(cf_backend *self, cf_error *error)
     return CF_OK;
 }
 
+/* What happened in the file since somebody last asked: so that the sum over all who share it is right. */
 static void stats(cf_backend *self, cf_stat_fn each, void *user)
 {
     sqlite_file *file = self->file;
     cf_mutex_lock(file->lock);
-    sqlite_figures figures = file->figures;
+    sqlite_figures_move(&self->figures, &file->figures);
     cf_mutex_unlock(file->lock);
-    each(user, "commits", figures.commits);
-    each(user, "reads", figures.reads);
-    each(user, "grouped", figures.grouped);
-    each(user, "waits", figures.waits);
-    each(user, "swept", figures.swept);
+    each(user, "commits", self->figures.commits);
+    each(user, "reads", self->figures.reads);
+    each(user, "grouped", self->figures.grouped);
+    each(user, "waits", self->figures.waits);
+    each(user, "swept", self->figures.swept);
 }
 
 const cf_backend_table cf_sqlite_table = {

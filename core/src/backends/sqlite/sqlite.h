@@ -48,6 +48,7 @@ typedef struct sqlite_options {
     bool normal;    /* ?synchronous=normal */
     bool alone;     /* ?single_process=on  */
     bool remote;    /* ?remote=on          */
+    int64_t max_pending, max_pending_bytes; /* of one backend */
 } sqlite_options;
 
 typedef struct sqlite_figures {
@@ -67,6 +68,7 @@ typedef struct sqlite_job {
     /* What came of it. Real memory: another thread has allocated it. */
     int              status, outcome;
     bool             hit;
+    size_t           size;   /* with what is behind it */
     bool             more;   /* CLEAR: not yet at its end */
     int64_t          number;
     cf_buffer        value;  /* SCAN: keys, each behind its length */
@@ -90,7 +92,7 @@ typedef struct sqlite_file {
     sqlite_link    writer;     /* the leader's */
     /* The leader's. */
     int64_t        looked_ms;  /* when the path was last compared with the file */
-    const char    *gone;       /* why this file must not be used any more */
+    _Atomic(const char *) gone; /* why this file must not be used any more */
     int64_t        filled_ms;  /* when the reserve was last tried to set aside */
     bool           full;       /* it could not be: nothing but what removes may be written */
     cf_buffer      swept_to;
@@ -100,13 +102,17 @@ typedef struct sqlite_file {
 struct cf_backend {
     cf_loop     *loop;
     sqlite_file *file;
+    sqlite_options options;
     sqlite_link  reader;
     cf_notice   *notice;
     cf_link      jobs;    /* all of them */
     cf_link      batch;   /* of this tick: nobody else knows them yet */
     cf_link      results; /* file->lock */
     size_t       queued;
+    size_t       bytes;     /* of the jobs */
+    bool         writes;    /* the leader's: it has come to a write of this one */
     bool         leads;     /* inside flush: it looks for its results itself; file->lock */
+    sqlite_figures figures; /* as far as this one has told them */
     int64_t      looked_ms; /* when a read last went through the queue, where the path is looked at */
 };
 
@@ -128,6 +134,7 @@ void sqlite_reserve_fill(sqlite_file *file, int64_t now);
 /* ---- group.c ---- */
 void sqlite_group_lead(cf_loop *loop, sqlite_file *file); /* with file->lock held, and still held afterwards */
 void sqlite_group_offer(cf_loop *loop, sqlite_file *file); /* the same, to the worker */
+void sqlite_figures_move(sqlite_figures *to, sqlite_figures *from);
 void sqlite_results_give(cf_backend *self, sqlite_job *job); /* sqlite.c; with file->lock held */
 
 /* ---- statements.c ---- */
