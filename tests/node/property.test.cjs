@@ -10,6 +10,7 @@ const { open } = require('counterfoil');
 const { Stage } = require('counterfoil/testing');
 const { FullBackend, promised } = require('./support/backends.cjs');
 const { openApart, ServerStage } = require('./support/redis.cjs');
+const { openOnce } = require('./support/sqlite.cjs');
 const { MapBackend } = require('../../examples/js_backend.cjs');
 
 const seed = Number(process.env.COUNTERFOIL_SEED ?? Date.now() % 2 ** 31);
@@ -93,6 +94,8 @@ const BACKENDS = {
   'JavaScript, values': [150, (options) => open(new FullBackend(options.stage), options)],
   'JavaScript, promises': [60, (options) => open(promised(new FullBackend(options.stage)), options)],
   'JavaScript, derived': [150, (options) => open(new MapBackend(() => options.stage.now().getTime()), options)],
+  sqlite: [150, openOnce],
+  'sqlite, in memory': [150, (options) => open('sqlite::memory:', options)],
   redis: [60, (options) => openApart('CLOCK', options), () => new ServerStage(), commandsOnRedis],
 };
 

@@ -8,6 +8,7 @@
 const { open, Backend, CounterfoilError } = require('counterfoil');
 const { MapBackend } = require('../../../examples/js_backend.cjs');
 const { openApart, openBare, ServerStage, realStage } = require('./redis.cjs');
+const { openOnce } = require('./sqlite.cjs');
 
 const ALL = ['pop', 'touch', 'incr', 'conditions', 'keep_ttl', 'scan', 'binary', 'clock', 'one_millisecond'];
 
@@ -107,6 +108,12 @@ const backends = [
   { name: 'JavaScript, three methods', has: ['pop', 'touch', 'conditions', 'clock', 'one_millisecond'], open: (options) => open(minimal(options.stage), options) },
   { name: 'JavaScript, examples/js_backend.cjs', has: ALL, open: (options) => open(new MapBackend(() => options.stage.now().getTime()), options) },
 ];
+
+backends.push(
+  { name: 'sqlite', has: ALL, open: (options) => openOnce(options) },
+  { name: 'sqlite, alone', has: ALL, open: (options) => openOnce({ ...options, singleProcess: true, synchronous: 'normal' }) },
+  { name: 'sqlite, in memory', has: ALL, open: (options) => open('sqlite::memory:', options) },
+);
 
 const ON_REDIS = ALL.filter((one) => one !== 'one_millisecond');
 const redis = (name, which, has = ON_REDIS.filter((one) => one !== 'clock'), stage = realStage) => ({
