@@ -77,7 +77,16 @@ export interface UrlOptions {
   /** memory: evict the least recently used beyond so many bytes of keys, values and bookkeeping. */
   maxBytes?: number;
 
-  // redis:, rediss: and redis+unix:
+  // sqlite:
+
+  /** `normal`: the last commits may be lost in a power failure, never in a crash of the process. Default: `full`, which loses none. */
+  synchronous?: 'full' | 'normal';
+  /** `true`: no other process can open the file meanwhile, and reads are quicker. Threads of this process can. */
+  singleProcess?: boolean;
+  /** `true`: open the file although it is on a network file system, whose locks often do not work. */
+  remote?: boolean;
+
+  // redis:, rediss: and redis+unix: (maxPending and maxPendingBytes sqlite: too)
 
   /** The database, where the URL's path does not say it. */
   db?: number;
@@ -92,7 +101,7 @@ export interface UrlOptions {
   silence?: number;
   /** Operations that may wait for an answer at once; what is beyond rejects with `BUSY` at once. Default: 10000. */
   maxPending?: number;
-  /** The same for the bytes of their commands. Default: 33554432 (32 MiB). */
+  /** The same for their bytes. Default: 33554432 (32 MiB). */
   maxPendingBytes?: number;
   /** `false`: `pop`, `incr`, `ifAbsent` and `ifEqual` leave no receipt on the server, which is quicker, but a lost answer stays unknown. */
   receipts?: boolean;
@@ -141,6 +150,18 @@ export interface Stats {
   bytes?: number;
   evicted?: number;
   expired?: number;
+  /**
+   * sqlite: transactions that wrote, and those that only read. What happened in the file is counted once among all stores of this process that
+   * have it open: add up.
+   */
+  commits?: number;
+  reads?: number;
+  /** sqlite: operations that ran in both: `grouped / (commits + reads)` of them share a transaction. */
+  grouped?: number;
+  /** sqlite: transactions that had to wait for another process. */
+  waits?: number;
+  /** sqlite: expired values that were removed. */
+  swept?: number;
   /** redis, now: 0 or 1. */
   connected?: number;
   connects?: number;
@@ -171,10 +192,16 @@ export interface Stats {
  *
  * - `memory:` private to this store
  * - `memory:NAME` shared by all stores of that name in the process, in workers too
+ * - `sqlite:PATH` a database file: durable without a server, for any number of threads and processes of one machine. It is made, with mode 0600, where
+ *   there is none; the folder must be there. The path is from the current folder (`sqlite:data/app.db`) or from the root (`sqlite:/var/lib/app.db`); in
+ *   it `?`, `#` and `%` are written `%3F`, `%23` and `%25`. **The file is Counterfoil's own**: no other SQLite library (better-sqlite3, `node:sqlite`, a second
+ *   copy of this package) may have it open in the same process, since that would undo its locks. From other processes anybody may read it
+ * - `sqlite::memory:` the same, private to this store, and gone with it
  * - `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]`, by TLS `rediss://...`, by a unix socket `redis+unix://[USER[:PASSWORD]@]/PATH`. Opening does not
  *   wait for the server: the first operations do, within their deadlines. One connection, which is made anew by itself
  *
- * or over a backend of your own. Throws `CounterfoilError` with the code `INVALID` for an unknown scheme, option or value out of range.
+ * or over a backend of your own. Throws `CounterfoilError` with the code `INVALID` for an unknown scheme, option or value out of range, and for a file that
+ * is no database of Counterfoil's; `UNAVAILABLE` when a database cannot be opened.
  *
  * An open store never keeps the process alive; an operation that waits does, until its deadline.
  */

@@ -28,7 +28,9 @@ async function stores(): Promise<void> {
   await store.set('a', 'b', { ifAbsent: true, receipt });
   open('rediss://localhost', { user: 'u', password: 'p', db: 1, name: 'n', connectTimeout: 1, silence: 1, maxPending: 1, maxPendingBytes: 65536,
     receipts: false, tlsCa: 'a', tlsCert: 'b', tlsKey: 'c', tlsServerName: 'd' });
+  const { commits, reads, grouped, waits, swept }: counterfoil.Stats = await open('sqlite:a.db', { synchronous: 'normal', singleProcess: true, remote: false, maxPending: 5 }).stats();
   await store[Symbol.asyncDispose]();
+  void [commits, reads, grouped, waits, swept];
   void [text, bytes, stored, number, many, removed, figures, await store.pop('a'), await store.popBuffer('a'), await store.touch('a', 1), await store.delete('a')];
 
   // @ts-expect-error a key is text
@@ -47,6 +49,10 @@ async function stores(): Promise<void> {
   store.get('a', { receipt });
   // @ts-expect-error a certificate is given by the path of its file
   open('rediss://localhost', { tlsCa: Buffer.from('x') });
+  // @ts-expect-error full or normal
+  open('sqlite:a.db', { synchronous: 'off' });
+  // @ts-expect-error a switch is a boolean
+  open('sqlite:a.db', { singleProcess: 'on' });
   // @ts-expect-error touch needs a ttl
   store.touch('a');
   // @ts-expect-error stores are made by open
