@@ -168,11 +168,25 @@ CF_API bool cf_loop_forked(const cf_loop *loop);
 
 /* ------------------------------------------------------------------------------------------------------------- store -- */
 
+/* A key of a ring. The bytes must come from a source of randomness (openssl rand 32), not from a password. */
+typedef struct cf_key {
+    uint32_t      id;        /* not 0; stands beside each value, in the clear */
+    unsigned char bytes[32];
+} cf_key;
+
 typedef struct cf_open_options {
     size_t   size;       /* sizeof(cf_open_options)                                                                        */
     cf_slice prefix;     /* put before every key: UTF-8 without NUL, CR or LF, at most CF_PREFIX_MAX bytes                 */
     int64_t  ttl_ms;     /* for writes that name none; 0 = they live until deleted                                         */
     int64_t  timeout_ms; /* for operations that name none; 0 = 5000                                                        */
+    /* At rest, opt-in: what is in the backend is of no use to whoever reads it there. FORMAT.md 14 and 15 have the bytes; every program that uses the
+     * data must open it in the same way. */
+    const cf_key *keys;  /* seal_values: the ring. The first key seals; the others open what was sealed before. Lent; at most 64 */
+    size_t   key_count;
+    bool     seal_values; /* values are encrypted and authenticated, and bound to their key. What does not open is CF_ECORRUPT, never a value. INCR and
+                             CF_IF_EQUAL, which the backend would have to understand, are CF_ENOTSUP unless they are derived */
+    bool     hash_keys;   /* keys are kept as hashes (SHA-256): a stolen copy holds no session id that works. SCAN, and COUNT and CLEAR of a part, are
+                             CF_ENOTSUP. A key that can be guessed (an e-mail, six digits) can be guessed here too */
 } cf_open_options;
 
 /* Opens a store by URL; `options` may be NULL. Schemes of this version:

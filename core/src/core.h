@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 
-#include "util.h"
+#include "seal.h"
 
 /* ---------------------------------------------------------------------------------------------------------------- op -- */
 
@@ -26,6 +26,7 @@ struct cf_op {
     bool        hit, kept;
     bool        prepared; /* a child that waits for its turn after a yield        */
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
+    bool        secret;   /* its value was sealed: it is wiped */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
     uint64_t    ticket, note;
@@ -38,6 +39,7 @@ struct cf_op {
     cf_buffer   value;  /* the value, or the keys of a page, each behind its length */
     size_t      key_at; /* cf_op_next_key */
     cf_buffer   cursor;
+    cf_buffer   sealed;  /* the envelope of the value that goes in */
     cf_error    error;
     void       *attached;
     void (*release_attached)(void *);
@@ -150,6 +152,8 @@ struct cf_store {
     cf_link                 link;
     int64_t  ttl_ms, timeout_ms;
     size_t   prefix_len;
+    cf_seal *seal;     /* NULL: values are kept as they are */
+    bool     hash_keys;
     unsigned depth; /* its backend's functions on the stack */
     bool     closing;
     uint64_t operations, errors, timeouts, pending;
@@ -167,6 +171,8 @@ void cf_store_tell(cf_store *store);
 cf_request cf_asked(const cf_call *call, int kind, cf_slice key);
 int        cf_refuse(cf_store *store, const cf_request *request, cf_op **op, const char *text);
 
+/* The backend has answered CF_OK: what it gave is opened, where this store seals. CF_OK, or an error that is written into the operation. */
+int cf_store_unseal(cf_op *op);
 /* Calls the slot of an operation whose `in` is complete. CF_OK, CF_PENDING or an error that is written into the operation. */
 int  cf_store_call(cf_op *op);
 void cf_store_leave(cf_store *store); /* after a call: a close that waited for it happens now */

@@ -171,6 +171,7 @@ static void take_value(cf_op *op, cf_op *child)
     cf_buffer value = op->value;
     op->value = child->value;
     child->value = value;
+    op->secret = op->secret || child->secret;
 }
 
 static int after_get(cf_op *op, cf_op *got)

@@ -44,11 +44,11 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     }
     op->store = store;
     op->state = OP_SUBMITTING;
-    op->hit = op->kept = op->prepared = op->locks = op->orphan = false;
+    op->hit = op->kept = op->prepared = op->locks = op->orphan = op->secret = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->note = 0;
-    op->value.len = op->key.len = op->cursor.len = op->key_at = 0;
+    op->value.len = op->key.len = op->cursor.len = op->sealed.len = op->key_at = 0;
     op->error.status = CF_OK;
     op->error.outcome = CF_NOT_APPLIED;
     op->error.text[0] = 0;
@@ -78,9 +78,11 @@ void cf_op_recycle(cf_op *op)
     op->child = NULL;
     if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
     drop_attached(op);
+    if (op->secret) cf_wipe(op->value.ptr, op->value.cap);
     drop_buffer(op->loop->platform, &op->key);
     drop_buffer(op->loop->platform, &op->value);
     drop_buffer(op->loop->platform, &op->keep);
+    drop_buffer(op->loop->platform, &op->sealed);
     op->state = OP_FREE;
     op->store = NULL;
     op->parent = op->loop->free_ops;
@@ -472,6 +474,7 @@ void cf_op_finish(cf_op *op, int status)
     /* The backend that calls is on the stack: should the next slot of a composed operation close the store, the loop does it. */
     cf_loop  *loop = op->loop;
     cf_store *store = op->store;
+    if (status == CF_OK && store->seal) status = cf_store_unseal(op);
     store->depth++;
     cf_op_end(op, status, END_QUEUE);
     store->depth--;

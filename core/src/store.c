@@ -40,6 +40,9 @@ static int check_options(const cf_open_options *options, cf_error *error)
     if (options->ttl_ms < 0 || options->ttl_ms > CF_TTL_MAX) return refuse(error, "the store's ttl must be more than 0 and at most ten years");
     if (options->timeout_ms < 0 || options->timeout_ms > CF_TIMEOUT_MAX)
         return refuse(error, "the store's timeout must be more than 0 and at most a day");
+    if (options->seal_values && options->key_count == 0) return refuse(error, "to seal values the store needs keys");
+    if (!options->seal_values && options->key_count > 0) return refuse(error, "the store has keys, and nothing to seal with them: seal_values is missing");
+    if (options->hash_keys && !cf_seal_there()) return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot hash keys");
     return CF_OK;
 }
 
@@ -61,6 +64,14 @@ static int attach(cf_loop *loop, const cf_backend_table *table, cf_backend *self
     cf_link_init(&store->events);
     store->prefix_len = prefix;
     if (prefix) memcpy(store->prefix, options->prefix.ptr, prefix);
+    if (options && options->seal_values) {
+        int rc = cf_seal_new(loop->platform, options->keys, options->key_count, &store->seal, error);
+        if (rc != CF_OK) {
+            cf_release(loop->platform, store);
+            return rc;
+        }
+    }
+    store->hash_keys = options && options->hash_keys;
     store->ttl_ms = options ? options->ttl_ms : 0;
     store->timeout_ms = options && options->timeout_ms ? options->timeout_ms : TIMEOUT_DEFAULT;
     cf_link_append(&loop->stores, &store->link);
@@ -189,6 +200,7 @@ static int really_close(cf_store *store, cf_error *error)
     if (rc != CF_OK && answer.status == CF_OK)
         cf_error_set(&answer, rc, CF_APPLIED, "the %s backend failed to close", store->table->name);
     if (error) *error = answer;
+    cf_seal_free(store->seal);
     cf_release(loop->platform, store);
     return rc;
 }
@@ -359,10 +371,28 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
     return resolve_life(op, store);
 }
 
+/* The key becomes the name under which it is kept. */
+static int hash_key(cf_op *op, char out[CF_HASHED])
+{
+    cf_request *in = &op->in;
+    bool part = in->kind == CF_OP_SCAN || ((in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR) && in->key.len);
+    if (part) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "this store keeps hashes of its keys (hash_keys): they cannot be listed or told by a prefix");
+    if (in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR) return CF_OK;
+    if (cf_seal_name(in->key, out) != CF_OK) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, "OpenSSL could not hash a key");
+    in->key = cf_bytes(out, CF_HASHED);
+    return CF_OK;
+}
+
 static int put_prefix(cf_op *op, const cf_store *store)
 {
-    if (store->prefix_len == 0) return CF_OK;
     const cf_platform *platform = op->loop->platform;
+    char hashed[CF_HASHED];
+    if (store->hash_keys) {
+        int rc = hash_key(op, hashed);
+        if (rc != CF_OK) return rc;
+    } else if (store->prefix_len == 0 && !store->seal) { /* an envelope is opened under its key, maybe long after the call */
+        return CF_OK;
+    }
     if (cf_buffer_append(platform, &op->key, cf_bytes(store->prefix, store->prefix_len)) != CF_OK ||
         cf_buffer_append(platform, &op->key, op->in.key) != CF_OK)
         return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a key");
@@ -396,6 +426,31 @@ static const char *word_of(int kind)
     }
 }
 
+/* Here plain text ends: the backend gets an envelope. */
+static int seal_in(cf_op *op)
+{
+    cf_request *in = &op->in;
+    if (in->kind == CF_OP_INCR) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "this store seals its values, so its backend cannot count with them");
+    if (in->flags & CF_IF_EQUAL)
+        return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "this store seals its values, so its backend cannot compare them (if_equal)");
+    if (in->kind != CF_OP_SET || op->sealed.len) return CF_OK; /* a second try has the first one's */
+    int rc = cf_seal_close(op->store->seal, in->key, in->value, &op->sealed);
+    if (rc == CF_ENOMEM) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory to seal a value");
+    if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "a value could not be sealed: there is no randomness, or OpenSSL failed");
+    in->value = cf_bytes(op->sealed.ptr, op->sealed.len);
+    return CF_OK;
+}
+
+int cf_store_unseal(cf_op *op)
+{
+    int kind = op->in.kind;
+    if (!op->hit || (kind != CF_OP_GET && kind != CF_OP_POP)) return CF_OK;
+    const char *why;
+    op->secret = true;
+    int rc = cf_seal_open(op->store->seal, op->in.key, &op->value, &why);
+    return rc == CF_OK ? CF_OK : cf_op_fail(op, rc, kind == CF_OP_POP ? CF_APPLIED : CF_NOT_APPLIED, "%s", why);
+}
+
 int cf_store_call(cf_op *op)
 {
     cf_store *store = op->store;
@@ -409,11 +464,16 @@ int cf_store_call(cf_op *op)
         return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support keep_ttl", table->name);
     if (store->loop->depth >= CF_DEPTH_MAX)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
+    if (store->seal) {
+        int rc = seal_in(op);
+        if (rc != CF_OK) return rc;
+    }
     /* cf_op_add_key compares with the prefix, also when the page comes later. */
     if ((op->in.kind == CF_OP_SCAN || op->in.kind == CF_OP_CLEAR) && cf_op_keep(op) != CF_OK) return op->error.status;
     cf_store_enter(store);
     int rc = slot(store->self, op);
     cf_store_exit(store);
+    if (rc == CF_OK && store->seal) rc = cf_store_unseal(op);
     if (rc == CF_PENDING) {
         cf_op_pend(op);
     } else if (rc < 0 && op->error.status != rc) {

@@ -1,5 +1,11 @@
 #include "util.h"
 
+void cf_wipe(void *bytes, size_t count)
+{
+    volatile unsigned char *at = bytes;
+    while (count--) *at++ = 0;
+}
+
 void *cf_zalloc(const cf_platform *platform, size_t size)
 {
     void *block = cf_alloc(platform, size);

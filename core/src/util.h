@@ -15,6 +15,7 @@ static inline void  cf_release(const cf_platform *platform, void *block) { platf
 static inline int64_t cf_monotonic(const cf_platform *platform) { return platform->monotonic_ms(platform->self); }
 static inline int64_t cf_monotonic_us(const cf_platform *platform) { return platform->monotonic_us(platform->self); }
 static inline int64_t cf_wall(const cf_platform *platform) { return platform->wall_ms(platform->self); }
+void  cf_wipe(void *bytes, size_t count); /* which no compiler takes away */
 void *cf_zalloc(const cf_platform *platform, size_t size);
 
 /* Bytes that grow. Empty when all zero. Allocation failures leave it as it was and answer CF_ENOMEM. */

@@ -44,6 +44,8 @@ typedef struct backend {
     tb_slots    slots;
     unsigned    has;
     bool        file;  /* SQLite: a database of its own for each story, behind the URL */
+    bool        seals; /* seal_values */
+    bool        hides; /* hash_keys */
     bool        waits; /* its caller only waits: cf_loop_set_blocking */
     bool        pends; /* every key operation must pend: the manner is not lost on the way */
 } backend;
@@ -57,6 +59,8 @@ static const backend backends[] = {
     {.name = "derived", .manner = TB_NOW, .slots = TB_DERIVED, .has = HAS_CLOCK | HAS_KEYS},
     {.name = "derived-pipe", .manner = TB_PIPE, .slots = TB_DERIVED, .has = HAS_CLOCK | HAS_KEYS, .pends = true},
     {.name = "bare", .manner = TB_NOW, .slots = TB_BARE, .has = HAS_CLOCK | HAS_BINARY},
+    {.name = "memory-sealed", .url = "memory:", .seals = true, .has = HAS_CLOCK | HAS_POP | HAS_TOUCH | HAS_KEEP_TTL | HAS_BINARY | HAS_SCAN},
+    {.name = "derived-sealed", .manner = TB_PIPE, .slots = TB_DERIVED, .seals = true, .hides = true, .has = HAS_CLOCK | HAS_KEYS, .pends = true},
     {.name = "sqlite", .url = "sqlite:", .file = true, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "sqlite-blocking", .url = "sqlite:", .file = true, .waits = true, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN},
     {.name = "sqlite-memory", .url = "sqlite::memory:", .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
@@ -682,6 +686,13 @@ static fate open_story(story *s, cf_error *error)
     set_server_clock(s);
     bool alone = s->backend->variable && !wants_no_prefix(s->one) && own_prefix(&prefix);
     options.prefix = slice(prefix);
+    static const cf_key ring[] = {{2, "the one that seals"}, {1, "an older one"}};
+    if (s->backend->seals) {
+        options.keys = ring;
+        options.key_count = 2;
+        options.seal_values = true;
+    }
+    options.hash_keys = s->backend->hides;
     const json_t *ttl = json_object_get(open, "ttl"), *timeout = json_object_get(open, "timeout"),
                  *secondary = json_object_get(open, "secondary_ttl");
     if (ttl) cf_ttl_from_seconds(number_of(ttl, &skip), &options.ttl_ms, error);

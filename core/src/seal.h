@@ -1,0 +1,25 @@
+/* seal.h: values that only who has the key can read, and keys that nobody can read. Knows no store. */
+#ifndef CF_SEAL_H
+#define CF_SEAL_H
+
+#include "util.h"
+
+typedef struct cf_seal cf_seal;
+
+/* CF_EINVAL with the sentence for a ring that cannot be one; CF_ENOTSUP where the library was built without OpenSSL. */
+int  cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error);
+void cf_seal_free(cf_seal *seal); /* NULL is allowed; wipes */
+
+#define CF_SEAL_MORE 48 /* an envelope is so much longer than its value */
+
+/* Appends the envelope of a value that lies under `key`. CF_OK, CF_ENOMEM, or CF_EUNAVAILABLE (no randomness, or OpenSSL failed). */
+int cf_seal_close(cf_seal *seal, cf_slice key, cf_slice value, cf_buffer *out);
+/* Opens it in place: *value becomes a part of itself. CF_OK, or CF_ECORRUPT with what is wrong in `why`. */
+int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why);
+
+/* The name under which a key is kept: CF_HASHED characters of base64url. CF_OK or CF_EUNAVAILABLE. */
+#define CF_HASHED 43
+int cf_seal_name(cf_slice key, char out[CF_HASHED]);
+bool cf_seal_there(void); /* whether this library has OpenSSL */
+
+#endif
