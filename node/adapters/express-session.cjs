@@ -15,7 +15,8 @@ const MINUTE = 60000;
 const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
 const OPEN_OPTIONS = ['timeout', 'stage'];
-const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', ...OPEN_OPTIONS];
+const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', ...OPEN_OPTIONS];
+const SAVE_ENDED = ['ignore', 'error', 'create'];
 
 /**
  * The application's express-session: the class of this module extends its Store, so that `instanceof session.Store` holds and its
@@ -66,6 +67,17 @@ class LooseStore extends EventEmitter {
 }
 
 const Base = findExpressSession()?.Store ?? LooseStore;
+
+/**
+ * On a session object: the id under which it was loaded, or saved before. From then on a save only replaces what is there: a request that
+ * is slower than a logout must not bring the session back. A symbol, because it is seen through a Proxy; not enumerable, because it must
+ * not be stored, nor get into the next session where the data of this one is merged into it (Passport's keepSessionInfo).
+ */
+const KNOWN = Symbol('counterfoil.known');
+
+function know(session, sid) {
+  Object.defineProperty(session, KNOWN, { value: sid, configurable: true, writable: true, enumerable: false });
+}
 
 const invalid = (message) => new CounterfoilError(message, 'INVALID');
 
@@ -118,6 +130,8 @@ class CounterfoilStore extends Base {
   #disableTouch;
   #serializer;
   #custom;
+  #saveEnded;
+  #mayUpsert; // what has ended cannot be told from what is new: the backend has no conditions, and nobody insisted
 
   constructor(options = {}) {
     super();
@@ -125,7 +139,7 @@ class CounterfoilStore extends Base {
     for (const name of Object.keys(options)) {
       if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')}; those of a URL go into it)`);
     }
-    const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...rest } = options;
+    const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, saveEnded, ...rest } = options;
     if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
     // What open() would refuse as a prefix, too: or every request would find it out.
     if (typeof prefix !== 'string') throw invalid('prefix must be a string');
@@ -140,6 +154,7 @@ class CounterfoilStore extends Base {
     if (serializer !== undefined && (typeof serializer?.parse !== 'function' || typeof serializer?.stringify !== 'function')) {
       throw invalid('serializer must have the methods parse and stringify');
     }
+    if (saveEnded !== undefined && !SAVE_ENDED.includes(saveEnded)) throw invalid('saveEnded must be "ignore", "error" or "create"');
     if (store !== undefined) {
       if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
       if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout and stage belong to the store that is given');
@@ -152,6 +167,14 @@ class CounterfoilStore extends Base {
     this.#disableTouch = disableTouch;
     this.#serializer = serializer ?? JSON;
     this.#custom = serializer !== undefined;
+    this.#saveEnded = saveEnded;
+    this.#mayUpsert = saveEnded === 'create';
+  }
+
+  createSession(request, data) {
+    const session = super.createSession(request, data);
+    know(session, request.sessionID);
+    return session;
   }
 
   get(sid, callback) {
@@ -203,7 +226,27 @@ class CounterfoilStore extends Base {
     }
     let text = this.#serializer.stringify(session);
     if (typeof text?.then === 'function') text = await text; // but not otherwise: then the session is stored when set() returns
-    await this.#store.set(key, text, this.#disableTTL ? undefined : { ttl: Math.min(ttl, LONGEST) });
+    const life = this.#disableTTL ? undefined : { ttl: Math.min(ttl, LONGEST) };
+    if (session[KNOWN] === sid && !this.#mayUpsert) {
+      await this.#replace(key, text, life);
+    } else {
+      await this.#store.set(key, text, life);
+      // Not before it is there: a second save that overtook the first would find nothing. Only what the middleware made, which has its id.
+      if (session.id === sid && typeof session.save === 'function') know(session, sid);
+    }
+  }
+
+  async #replace(key, text, life) {
+    let stored;
+    try {
+      stored = await this.#store.set(key, text, { ...life, ifPresent: true });
+    } catch (error) {
+      if (this.#saveEnded !== undefined || !(error instanceof CounterfoilError && error.code === 'NOT_SUPPORTED')) throw error;
+      this.#mayUpsert = true;
+      await this.#store.set(key, text, life);
+      return;
+    }
+    if (!stored && this.#saveEnded === 'error') throw new CounterfoilError('the session has ended since it was loaded: nothing was saved', 'ENDED');
   }
 
   touch(sid, session, callback) {

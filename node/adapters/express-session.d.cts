@@ -31,6 +31,21 @@ export interface CounterfoilStoreOptions {
   disableTouch?: boolean;
   /** In place of JSON. */
   serializer?: Serializer;
+  /**
+   * What becomes of the save of a session that has ended since this request loaded it (or saved it before): another request logged out,
+   * regenerated the id, or the session expired meanwhile. A store that saves it brings it back: whoever has the old cookie is logged in
+   * again.
+   *
+   * - `ignore`, the default: nothing is stored, and the save succeeds. The user has left; the slower request may finish its answer
+   * - `error`: nothing is stored, and the save fails with a `CounterfoilError` whose code is `ENDED`, for a request that must know. Call
+   *   `request.session.save(callback)` then: what fails after the answer is sent reaches only the application's error handler
+   * - `create`: it is stored as if it were new, as other stores do
+   *
+   * A session that a cap of `memory:` (`max_entries`, `max_bytes`) has evicted while the request ran has ended, too. On a backend of your own
+   * this needs conditions (`setIf`, or `singleProcess: true`). Without them sessions are saved as with `create`, unless you set this
+   * option: then saves reject with `NOT_SUPPORTED`.
+   */
+  saveEnded?: 'ignore' | 'error' | 'create';
   /** Seconds that an operation may take; for `open`, not together with `store`. */
   timeout?: number;
   /** A stage for tests; for `open`, not together with `store`. */
@@ -50,6 +65,10 @@ export interface CounterfoilStoreOptions {
  * (the stored text, and the `cookie.expires` within it, stay as they are, so a touch can never undo a concurrent save) and does not
  * bring a missing session back. Where the stored `cookie.expires` has passed, or does within a minute, `get` counts it anew from
  * `cookie.originalMaxAge`. A backend that lacks `touch`, `scan` and so on rejects what needs them with `NOT_SUPPORTED`.
+ *
+ * A session that has ended stays so (`saveEnded`): one that the middleware or `load` got from the store, and one that was saved before, is
+ * saved only where it still is, in the same one step. That holds for session objects (`request.session`). A plain object given to `set` is stored in
+ * any case, and so are the sessions of frameworks that make their own objects from what `get` gives (@fastify/session).
  */
 export class CounterfoilStore extends session.Store {
   constructor(options?: CounterfoilStoreOptions);
@@ -58,7 +77,10 @@ export class CounterfoilStore extends session.Store {
   get(sid: string): Promise<session.SessionData | null>;
   get(sid: string, callback: (error: any, session?: session.SessionData | null) => void): void;
 
-  /** Stores a copy. Destroys when `cookie.expires` has passed or is no date. */
+  /**
+   * Stores a copy; for a session object that the store knows only where it still is (`saveEnded`). Destroys when `cookie.expires` has passed or is
+   * no date.
+   */
   set(sid: string, session: session.SessionData): Promise<void>;
   set(sid: string, session: session.SessionData, callback?: (error?: any) => void): void;
 
