@@ -68,6 +68,22 @@ export interface OpenOptions {
   timeout?: number;
   /** A stage of `counterfoil/testing`. */
   stage?: testing.Stage;
+
+  // At rest: every program that uses the data must open it in the same way.
+
+  /**
+   * Values are encrypted (XAES-256-GCM) with the first of `keys`, and bound to their key; the others open what was sealed before, so a key is
+   * changed by putting a new one in front. What does not open rejects with `CORRUPT`, plain values too: use a new prefix to begin. `incr` and
+   * `ifEqual` reject with `NOT_SUPPORTED`, unless they are derived. A backend of yours needs `binary = true`.
+   */
+  sealValues?: boolean;
+  /** The ring for `sealValues`: pairs of an id (an integer from 1 to 2^32 - 1) and 32 random bytes, for example `[[1, randomBytes(32)]]`; at most 64. */
+  keys?: Iterable<readonly [id: number, key: Uint8Array]>;
+  /**
+   * Keys are kept as their SHA-256, so that a copy of the data holds no session id that works. `scan`, and `count` and `clear` with a prefix, reject
+   * with `NOT_SUPPORTED`. What can be guessed (an e-mail, six digits) can be guessed from its hash.
+   */
+  hashKeys?: boolean;
 }
 
 /** Options of the URL, as `?max_entries=3` says them too. What there is depends on the scheme; an unknown one is refused. */

@@ -6,6 +6,7 @@ const { types, inspect } = require('node:util');
 const { native, promised, nextTick } = require('./native.cjs');
 const { invalid, CounterfoilError } = require('./errors.cjs');
 const { openBackend } = require('./host.cjs');
+const { atRest } = require('./at_rest.cjs');
 const { nativeOf } = require('./stage.cjs');
 
 const FLAGS = { ifAbsent: native.IF_ABSENT, ifPresent: native.IF_PRESENT, keepTtl: native.KEEP_TTL };
@@ -256,21 +257,30 @@ function withUrlOptions(url, options) {
 
 function open(urlOrBackend, options = {}) {
   if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
-  const { prefix, ttl, timeout, stage, ...rest } = options;
+  const { prefix, ttl, timeout, stage, keys, sealValues, hashKeys, ...rest } = options;
   const staged = stage === undefined ? undefined : nativeOf(stage);
   if (stage !== undefined && staged === undefined) throw invalid('stage must be a Stage of counterfoil/testing');
+  const { ring, flags } = atRest(keys, sealValues, hashKeys);
+  try {
+    return openAs(urlOrBackend, prefix, ttl, timeout, staged, rest, ring, flags);
+  } finally {
+    ring?.fill(0);
+  }
+}
+
+function openAs(urlOrBackend, prefix, ttl, timeout, staged, rest, ring, flags) {
   if (typeof urlOrBackend === 'string') {
     // At the end of the tick: what a listener throws is then nobody's but the process's, and the others are told nevertheless.
     const listener = (event, what) => nextTick(tell, store, event, what);
-    const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged, listener);
+    const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged, listener, ring, flags);
     const store = new Store(ours, handle, undefined, timeout);
     return store;
   }
   if (typeof urlOrBackend === 'function') throw invalid('open() takes a backend object: an instance of this class, not the class');
   if (typeof urlOrBackend !== 'object' || urlOrBackend === null) throw invalid('open() takes a URL or a backend object');
   if (urlOrBackend instanceof URL) throw invalid('open() takes the URL as a string: its href');
-  for (const name of Object.keys(rest)) throw invalid(`unknown option: ${name} (with a backend object: prefix, ttl, timeout, stage)`);
-  const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged);
+  for (const name of Object.keys(rest)) throw invalid(`unknown option: ${name} (with a backend object: prefix, ttl, timeout, stage, keys, sealValues, hashKeys)`);
+  const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged, ring, flags);
   return new Store(ours, handle, closed, timeout ?? DEFAULT_TIMEOUT);
 }
 

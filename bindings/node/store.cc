@@ -498,15 +498,43 @@ static void on_event(void *user, int event, const cf_error *what)
     (void)!napi_close_handle_scope(napi, handles);
 }
 
+// A ring of keys, which does not stay on the stack.
+struct Keys {
+    cf_key ring[64];
+    size_t count = 0;
+
+    bool take(cf_slice records)
+    {
+        const size_t record = 4 + sizeof ring[0].bytes;
+        for (; records.len >= record; records = cf_bytes(records.ptr + record, records.len - record)) {
+            if (count == sizeof ring / sizeof *ring) return false;
+            const unsigned char *at = reinterpret_cast<const unsigned char *>(records.ptr);
+            cf_key              &key = ring[count++];
+            key.id = static_cast<uint32_t>(at[0]) << 24 | static_cast<uint32_t>(at[1]) << 16 | static_cast<uint32_t>(at[2]) << 8 | at[3];
+            memcpy(key.bytes, at + 4, sizeof key.bytes);
+        }
+        return true;
+    }
+
+    ~Keys()
+    {
+        volatile unsigned char *at = reinterpret_cast<volatile unsigned char *>(ring);
+        for (size_t i = 0; i < sizeof ring; i++) at[i] = 0;
+    }
+};
+
+
 // new Handle(url, undefined, undefined, prefix, ttl, timeout, stage, listener) or new Handle(dispatch, shape, identity, prefix, ttl, timeout, stage)
 static napi_value construct(napi_env napi, napi_callback_info info)
 {
-    size_t          count = 8;
-    napi_value      at[8], self = nullptr;
+    size_t          count = 10;
+    napi_value      at[10], self = nullptr;
     void           *data = nullptr, *identity = nullptr;
     napi_valuetype  type;
     KeyHolder       prefix;
-    ValueHolder     url;
+    ValueHolder     url, ring;
+    Keys            keys;
+    uint32_t        at_rest = 0;
     cf_open_options options;
     cf_error        error;
     Stage          *stage = nullptr;
@@ -532,6 +560,19 @@ static napi_value construct(napi_env napi, napi_callback_info info)
             return nullptr;
         }
     }
+    // Checked in at_rest.cjs: records of an id in four bytes and a key.
+    if (!is_undefined(napi, at[9]) && napi_get_value_uint32(napi, at[9], &at_rest) != napi_ok) return nullptr;
+    if (!is_undefined(napi, at[8])) {
+        if (!take_value(env, at[8], "keys", &ring)) return nullptr;
+        if (!keys.take(ring.slice)) {
+            throw_status(env, CF_EINVAL, "a ring has at most 64 keys");
+            return nullptr;
+        }
+        options.keys = keys.ring;
+        options.key_count = keys.count;
+    }
+    options.seal_values = (at_rest & 1) != 0;
+    options.hash_keys = (at_rest & 2) != 0;
     Store *store = new (std::nothrow) Store();
     if (store == nullptr) {
         throw_status(env, CF_ENOMEM, "out of memory");

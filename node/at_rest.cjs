@@ -1,0 +1,39 @@
+'use strict';
+
+// How a store keeps its data at rest, for the native half: a ring in one buffer, and two flags.
+
+const { invalid } = require('./errors.cjs');
+
+const SEAL_VALUES = 1;
+const HASH_KEYS = 2;
+const KEY = 32;
+const RECORD = 4 + KEY;
+
+function flag(value, name) {
+  if (value === undefined || typeof value === 'boolean') return value === true;
+  throw invalid(`${name} must be true or false`);
+}
+
+/** The pairs of `keys`, each as its id in four bytes and its key. Errors never show a key. */
+function ringOf(keys) {
+  if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be pairs [id, 32 bytes], for example [[1, key]]');
+  const pairs = [...keys];
+  const ring = Buffer.alloc(pairs.length * RECORD);
+  pairs.forEach((pair, i) => {
+    if (!Array.isArray(pair) || pair.length !== 2) throw invalid('keys must be pairs [id, 32 bytes], for example [[1, key]]');
+    const [id, key] = pair;
+    if (!Number.isInteger(id) || id < 1 || id > 0xffffffff) throw invalid("a key's id must be an integer from 1 to 4294967295");
+    if (!(key instanceof Uint8Array) || key.length !== KEY) throw invalid('a key must be a Buffer or Uint8Array of 32 bytes');
+    ring.writeUInt32BE(id, i * RECORD);
+    ring.set(key, i * RECORD + 4);
+  });
+  return ring;
+}
+
+/** What the native half gets: the ring, or undefined, and the flags. The ring is to be wiped after the call. */
+function atRest(keys, sealValues, hashKeys) {
+  const flags = (flag(sealValues, 'sealValues') ? SEAL_VALUES : 0) | (flag(hashKeys, 'hashKeys') ? HASH_KEYS : 0);
+  return { ring: keys === undefined ? undefined : ringOf(keys), flags };
+}
+
+module.exports = { atRest };
