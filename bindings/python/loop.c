@@ -197,7 +197,13 @@ static cfpy_loop *loop_make(cfpy_store *store)
             return NULL;
         }
         cf_loop_set_blocking(self->loop, !store->asynchronous);
-        rc = cf_open(self->loop, url, &store->options, &self->store, &error);
+        if (store->open) {
+            rc = cf_open(self->loop, url, &store->options, &self->store, &error);
+        } else { /* the first: nobody knows the store yet, and another process may have a database locked */
+            Py_BEGIN_ALLOW_THREADS
+            rc = cf_open(self->loop, url, &store->options, &self->store, &error);
+            Py_END_ALLOW_THREADS
+        }
     }
     if (rc != CF_OK) {
         cf_loop_free(self->loop);

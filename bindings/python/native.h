@@ -30,7 +30,7 @@
     X(force) X(get) X(id) X(if_absent) X(if_equal) X(if_present) X(incr) X(keep_ttl) X(key) X(limit) X(notify) X(nth)       \
     X(outcome) X(pending) X(pop) X(prefix) X(scan) X(seconds) X(send) X(set) X(set_if) X(spawn) X(stage) X(state) X(stop)   \
     X(target) X(throw_, "throw") X(ticket) X(timeout) X(timestamp) X(touch) X(ttl) X(utcoffset) X(value) X(wait) X(error)   \
-    X(link) X(call_soon) X(connections) X(context) X(loop) X(receipt) X(run) X(soon) X(told, "_told") X(watch)
+    X(at_rest) X(link) X(call_soon) X(connections) X(context) X(loop) X(receipt) X(run) X(soon) X(told, "_told") X(watch)
 
 #define CFPY_NAME_FIELD_1(name)         PyObject *name;
 #define CFPY_NAME_FIELD_2(name, text)   PyObject *name;
@@ -161,6 +161,7 @@ struct cfpy_store {
     PyObject       *stage; /* or NULL */
     PyObject       *prefix;
     cf_open_options options;
+    cf_key         *keys; /* of options: its loops are opened one by one */
 
     PyObject *link;    /* async: how to wait in this event loop (aio.py) */
     PyObject *tasks;   /* async: ticket -> the task that will settle it */

@@ -4,6 +4,8 @@
  * store.py and aio.py subclass these types and add what need not be fast. */
 #include "native.h"
 
+#include <stdlib.h>
+
 /* ------------------------------------------------------------------------------------------------- submit and result -- */
 
 int cfpy_submit(cf_store *store, const cfpy_call *call, int64_t timeout_ms, cf_done_fn done, void *user, cf_op **op)
@@ -423,6 +425,71 @@ static PyObject *store_secondary_pop(FASTCALL)
 
 /* ------------------------------------------------------------------------------------------------------------- life -- */
 
+/* Whether a URL is sqlite::memory:, also with % and two digits in place of a character. */
+static bool is_private(cf_slice url)
+{
+    static const char name[] = "sqlite::memory:";
+    size_t            at = 0;
+    for (size_t i = 0; i < sizeof name - 1; i++, at++) {
+        char digits[3] = {0};
+        if (at >= url.len)
+            return false;
+        if (url.ptr[at] == name[i])
+            continue;
+        if (url.ptr[at] != '%' || url.len - at < 3)
+            return false;
+        memcpy(digits, url.ptr + at + 1, 2);
+        if (strtol(digits, NULL, 16) != name[i])
+            return false;
+        at += 2;
+    }
+    return true;
+}
+
+static void drop_keys(cfpy_store *self)
+{
+    volatile unsigned char *at = (volatile unsigned char *)self->keys;
+    for (size_t i = 0; i < self->options.key_count * sizeof *self->keys; i++)
+        at[i] = 0;
+    PyMem_Free(self->keys);
+    self->keys = NULL;
+    self->options.key_count = 0;
+}
+
+/* What at_rest.py has put together: a byte of flags, then records of an id in four bytes and a key. */
+static int take_keys(cfpy_store *self, cfpy_state *state, PyObject *packed, cf_open_options *options)
+{
+    enum { RECORD = 4 + sizeof self->keys->bytes };
+    char      *start;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(packed, &start, &length) < 0)
+        return -1;
+    const unsigned char *at = (const unsigned char *)start;
+    size_t               count = length > 0 ? (size_t)(length - 1) / RECORD : 0;
+    if (length < 1 || (size_t)(length - 1) != count * RECORD) {
+        cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "the store's keys are not as at_rest.py makes them");
+        return -1;
+    }
+    options->seal_values = *at & 1;
+    options->hash_keys = *at & 2;
+    drop_keys(self); /* of an opening that failed */
+    if (count == 0)
+        return 0;
+    self->keys = PyMem_Malloc(count * sizeof *self->keys);
+    if (self->keys == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    at++;
+    for (size_t i = 0; i < count; i++, at += RECORD) {
+        self->keys[i].id = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+        memcpy(self->keys[i].bytes, at + 4, sizeof self->keys[i].bytes);
+    }
+    self->options.key_count = options->key_count = count;
+    options->keys = self->keys;
+    return 0;
+}
+
 static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     cfpy_store *self = (cfpy_store *)object;
@@ -433,11 +500,11 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
     if (self->state != NULL)
         return cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "this store has been opened already");
 
-    enum { TARGET, FLAGS, PREFIX, TTL, TIMEOUT, STAGE, LINK, CONNECTIONS, COUNT };
+    enum { TARGET, FLAGS, PREFIX, TTL, TIMEOUT, STAGE, LINK, CONNECTIONS, AT_REST, COUNT };
     cfpy_names     *names = &state->names;
     PyObject       *given[COUNT];
     PyObject *const wanted[] = {names->target,  names->flags, names->prefix, names->ttl,
-                                names->timeout, names->stage, names->link,   names->connections};
+                                names->timeout, names->stage, names->link,   names->connections, names->at_rest};
     if (cfpy_arguments("_open", args, nargs, kwnames, wanted, COUNT, COUNT, COUNT, given) < 0)
         return NULL;
 
@@ -447,7 +514,6 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
     int64_t         connections;
     long            flags = PyLong_AsLong(given[FLAGS]);
     cf_slice        url;
-    static const char private[] = "sqlite::memory:";
     if (flags == -1 && PyErr_Occurred())
         return NULL;
     if (cfpy_integer(state, given[CONNECTIONS], "max_connections", &connections) < 0)
@@ -463,12 +529,14 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
     if (given[STAGE] != Py_None && !PyObject_TypeCheck(given[STAGE], state->stage_type))
         return cfpy_raise_type(state, "stage", "a Stage", given[STAGE]);
 
+    if (take_keys(self, state, given[AT_REST], &options) < 0)
+        return NULL;
     if (PyUnicode_Check(given[TARGET])) {
         if (cfpy_text(state, given[TARGET], "the URL", &url) < 0)
             return NULL;
         self->single = url.len >= 7 && memcmp(url.ptr, "memory:", 7) == 0;
         self->connections = self->single ? 0 : (unsigned)connections;
-        if (url.len >= sizeof private - 1 && memcmp(url.ptr, private, sizeof private - 1) == 0)
+        if (is_private(url))
             self->connections = 1; /* a second loop would have a second database */
         self->url = given[TARGET];
         Py_INCREF(self->url);
@@ -710,6 +778,7 @@ static void store_dealloc(PyObject *object)
     Py_CLEAR(self->url);
     Py_CLEAR(self->prefix);
     Py_CLEAR(self->module);
+    drop_keys(self);
     freefunc release = (freefunc)(uintptr_t)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);

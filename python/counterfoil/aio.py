@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
 from . import _native
+from .at_rest import Keys, at_rest
 from .backend import describe
 from .errors import CanceledError, Error, InvalidError
 from .interfaces.secondary import AsyncSecondaryStorage as SecondaryStorage
@@ -305,9 +306,12 @@ class AsyncStore(_native.AsyncStore):
         ttl: float | None = None,
         timeout: float = 5.0,
         stage: _native.Stage | None = None,
+        keys: Keys | None = None,
+        seal_values: bool = False,
+        hash_keys: bool = False,
         **options: Option,
     ) -> None:
-        self._begin(target, prefix, ttl, timeout, stage, options)
+        self._begin(target, prefix, ttl, timeout, stage, at_rest(keys, seal_values, hash_keys), options)
 
     def _begin(
         self,
@@ -316,6 +320,7 @@ class AsyncStore(_native.AsyncStore):
         ttl: float | None,
         timeout: float,
         stage: _native.Stage | None,
+        rest: bytes,
         options: dict[str, Option],
     ) -> None:
         if "max_connections" in options:
@@ -326,7 +331,7 @@ class AsyncStore(_native.AsyncStore):
         self._link = _link()
         self._link.attach(self)
         flags = 0 if isinstance(target, str) else describe(target, blocking=False)
-        self._open(target, flags, prefix, ttl, timeout, stage, self._link, 1)
+        self._open(target, flags, prefix, ttl, timeout, stage, self._link, 1, rest)
         if isinstance(target, str) and self._name != "memory":
             # A connection lives also while nobody awaits anything: it is made and made again, and events are told.
             self._link.watch(self._run())
@@ -426,6 +431,9 @@ async def open(
     ttl: float | None = None,
     timeout: float = 5.0,
     stage: _native.Stage | None = None,
+    keys: Keys | None = None,
+    seal_values: bool = False,
+    hash_keys: bool = False,
     **options: Option,
 ) -> AsyncStore:
     """Opens a store in this event loop. The arguments are those of `counterfoil.open`, without max_connections:
@@ -433,7 +441,7 @@ async def open(
     functions."""
     store = AsyncStore.__new__(AsyncStore)
     try:
-        store._begin(url_or_backend, prefix, ttl, timeout, stage, options)
+        store._begin(url_or_backend, prefix, ttl, timeout, stage, at_rest(keys, seal_values, hash_keys), options)
     except BaseException:
         # A backend that reached the core is closed also when opening failed, and its close may be a coroutine function.
         closing = store._closing()

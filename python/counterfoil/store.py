@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, overload
 from urllib.parse import quote
 
 from . import _native
+from .at_rest import Keys, at_rest
 from .backend import describe
 from .errors import Error, InvalidError, InvalidTypeError
 
@@ -172,13 +173,17 @@ class Store(_native.Store):
         timeout: float = 5.0,
         stage: _native.Stage | None = None,
         max_connections: int = 64,
+        keys: Keys | None = None,
+        seal_values: bool = False,
+        hash_keys: bool = False,
         **options: Option,
     ) -> None:
         target = with_options(target, options)
         self._name = backend_name(target)
         self._listeners = Listeners()
         flags = 0 if isinstance(target, str) else describe(target, blocking=True)
-        self._open(target, flags, prefix, ttl, timeout, stage, None, max_connections)
+        rest = at_rest(keys, seal_values, hash_keys)
+        self._open(target, flags, prefix, ttl, timeout, stage, None, max_connections, rest)
         self._timeout = float(timeout)
 
     def __repr__(self) -> str:
@@ -274,6 +279,9 @@ def open(
     timeout: float = 5.0,
     stage: _native.Stage | None = None,
     max_connections: int = 64,
+    keys: Keys | None = None,
+    seal_values: bool = False,
+    hash_keys: bool = False,
     **options: Option,
 ) -> Store:
     """Opens a store. It does not wait for a server: the first call does, within its timeout, and what is wrong with the
@@ -292,6 +300,14 @@ def open(
     max_connections: so many calls may be in flight at once over a URL that needs connections, each with one of its own;
         beyond that they wait for one within their timeout, and then it is BusyError. One that nobody has used for a
         minute is closed when another call ends.
+    seal_values: values are encrypted (XAES-256-GCM) with the first of `keys` and bound to their key; the others open
+        what was sealed before, so a key is changed by putting a new one in front. What does not open is CorruptError,
+        plain values too: use a new prefix to begin. incr and if_equal are NotSupportedError, unless they are derived.
+        A backend of yours needs `binary = True`.
+    keys: the ring for seal_values: {id: 32 random bytes}, or pairs, the first one first; ids from 1 to 2**32 - 1.
+    hash_keys: keys are kept as their SHA-256, so that a copy of the data holds no session id that works. scan, and
+        count and clear with a prefix, are NotSupportedError. What can be guessed (an e-mail, six digits) can be guessed
+        from its hash. Every program that uses the data must open it with the same of these three.
     options: appended to the URL. None is as if it were not given, True and False are "on" and "off".
         For memory: max_entries, max_bytes (beyond, the least recently used go).
         For Redis:
@@ -309,5 +325,14 @@ def open(
         tls_server_name   (rediss) the name that the server's certificate must have, where it is not HOST
     """
     return Store(
-        url_or_backend, prefix=prefix, ttl=ttl, timeout=timeout, stage=stage, max_connections=max_connections, **options
+        url_or_backend,
+        prefix=prefix,
+        ttl=ttl,
+        timeout=timeout,
+        stage=stage,
+        max_connections=max_connections,
+        keys=keys,
+        seal_values=seal_values,
+        hash_keys=hash_keys,
+        **options,
     )

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import counterfoil
+from counterfoil.at_rest import Keys
 from counterfoil.store import Option
 
 __all__ = ["SecondaryStorage"]
@@ -42,6 +43,9 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
         ttl: float = 600,
         timeout: float = 5.0,
         max_connections: int = 64,
+        keys: Keys | None = None,
+        seal_values: bool = False,
+        hash_keys: bool = False,
         **options: Option,
     ) -> Self:
         """Opens a store of its own. The arguments are those of `counterfoil.open`, except that ttl is that of this
@@ -53,6 +57,9 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
             timeout=timeout,
             stage=None,
             max_connections=max_connections,
+            keys=keys,
+            seal_values=seal_values,
+            hash_keys=hash_keys,
             **options,
         )
         try:

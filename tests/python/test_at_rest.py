@@ -1,0 +1,180 @@
+"""Sealed values and hashed keys (core/FORMAT.md 14 and 15): their options, and that nothing beneath sees plain text."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import counterfoil
+import counterfoil.aio
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RING = {7: bytes(range(32))}
+GOLDEN = "4366010100000007000102030405060708090a0b0c0d0e0f1011121314151617e2bd293ab2f62c90785f1253638be47987"
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def url() -> str:
+    return f"memory:at-rest-{next(NUMBERS)}"
+
+
+def test_values_are_envelopes_where_they_lie(url: str) -> None:
+    with counterfoil.open(url, prefix="p:", keys=RING, seal_values=True) as store, counterfoil.open(url) as raw:
+        store.set("k", "the secret")
+        lies = raw.get_bytes("p:k")
+        assert lies is not None
+        assert len(lies) == len("the secret") + 48
+        assert lies[:8].hex() == "4366010100000007"
+        assert b"secret" not in lies
+        assert store.get("k") == "the secret"
+        raw.set("p:other", lies)
+        with pytest.raises(counterfoil.CorruptError):
+            store.get("other")
+        raw.set("p:plain", "x" * 100)
+        with pytest.raises(counterfoil.CorruptError) as caught:
+            store.pop("plain")
+        assert caught.value.outcome == "applied"
+        assert store.pop_bytes("k") == b"the secret"
+
+
+def test_an_envelope_that_another_implementation_made_opens(url: str) -> None:
+    with counterfoil.open(url, prefix="p:", keys=RING, seal_values=True) as store, counterfoil.open(url) as raw:
+        raw.set("p:k", bytes.fromhex(GOLDEN))
+        assert store.get("k") == "v"
+    assert GOLDEN in (ROOT / "core/FORMAT.md").read_text(encoding="utf-8")
+
+
+def test_a_key_is_changed_by_putting_a_new_one_in_front(url: str) -> None:
+    one, two = b"1" * 32, b"2" * 32
+    with (
+        counterfoil.open(url, keys={1: one}, seal_values=True) as old,
+        counterfoil.open(url, keys=[(2, two), (1, bytearray(one))], seal_values=True) as now,
+        counterfoil.open(url, keys=((2, memoryview(two)),), seal_values=True) as later,
+    ):
+        old.set("k", "v")
+        assert now.get("k") == "v"
+        with pytest.raises(counterfoil.CorruptError):
+            later.get("k")
+        now.set("k", "w")
+        assert later.get("k") == "w"
+        with pytest.raises(counterfoil.CorruptError):
+            old.get("k")
+
+
+def test_keys_are_kept_as_hashes(url: str) -> None:
+    with counterfoil.open(url, prefix="p:", hash_keys=True) as store, counterfoil.open(url) as raw:
+        store.set("k", "v", ttl=60)
+        assert raw.get("p:gecWsmcUr004JfJlVBqEc6bOoYxowX6lxIzDcel3hzU") == "v"
+        assert store.count() == 1
+        for refused in (lambda: store.count("k"), lambda: store.clear("k"), lambda: list(store.scan())):
+            with pytest.raises(counterfoil.NotSupportedError):
+                refused()
+        assert store.touch("k", 10)
+        assert store.clear() == 1
+
+
+def test_every_loop_of_a_pool_and_every_awaited_call_has_the_ring(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'sealed.db'}"
+    with counterfoil.open(url, keys=RING, seal_values=True, hash_keys=True) as store:
+
+        def write(number: int) -> None:
+            for i in range(20):
+                store.set(f"key-{number}-{i}", f"canary {number} {i}")
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        async def read() -> list[str | None]:
+            async with await counterfoil.aio.open(url, keys=RING, seal_values=True, hash_keys=True) as awaited:
+                return list(await asyncio.gather(*(awaited.get(f"key-{number}-7") for number in range(8))))
+
+        assert asyncio.run(read()) == [f"canary {number} 7" for number in range(8)]
+    for file in tmp_path.iterdir():
+        assert b"canary" not in file.read_bytes()
+        assert b"key-" not in file.read_bytes()
+
+
+def test_a_backend_of_python_gets_envelopes_and_hashes() -> None:
+    class Kept(counterfoil.Backend):
+        single_process = True
+        keeps_ttl = True
+        binary = True
+
+        def __init__(self) -> None:
+            self.data: dict[str, bytes] = {}
+
+        def get(self, key: str) -> bytes | None:
+            return self.data.get(key)
+
+        def set(self, key: str, value: bytes, ttl: object) -> None:
+            self.data[key] = value
+
+        def delete(self, key: str) -> bool:
+            return self.data.pop(key, None) is not None
+
+    backend = Kept()
+    with counterfoil.open(backend, keys=RING, seal_values=True, hash_keys=True) as store:
+        store.set("sid", "payload")
+        assert store.set("sid", "changed", if_equal="payload")
+        assert store.incr("n", 2) == 2
+        assert store.incr("n", 2) == 4
+        for key, value in backend.data.items():
+            assert re.fullmatch(r"[\w-]{43}", key)
+            assert value.startswith(b"Cf\x01")
+            assert b"changed" not in value
+        assert store.pop("sid") == "changed"
+
+
+def test_what_a_backend_would_have_to_understand_is_refused() -> None:
+    with counterfoil.open("memory:", keys=RING, seal_values=True) as store:
+        with pytest.raises(counterfoil.NotSupportedError):
+            store.incr("n")
+        with pytest.raises(counterfoil.NotSupportedError):
+            store.set("n", "a", if_equal="b")
+
+
+SHOWN = b"a key that must never be shown!!"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keys": RING},
+        {"seal_values": True},
+        {"keys": {}, "seal_values": True},
+        {"keys": "text", "seal_values": True},
+        {"keys": 3, "seal_values": True},
+        {"keys": [SHOWN], "seal_values": True},
+        {"keys": {1: SHOWN[1:]}, "seal_values": True},
+        {"keys": {1: SHOWN.decode()}, "seal_values": True},
+        {"keys": {0: SHOWN}, "seal_values": True},
+        {"keys": {2**32: SHOWN}, "seal_values": True},
+        {"keys": {"1": SHOWN}, "seal_values": True},
+        {"keys": {True: SHOWN}, "seal_values": True},
+        {"keys": [(1, SHOWN), (1, SHOWN)], "seal_values": True},
+        {"keys": [(1, SHOWN, 2)], "seal_values": True},
+        {"keys": {number: SHOWN for number in range(1, 66)}, "seal_values": True},
+        {"seal_values": 1},
+        {"hash_keys": "yes"},
+        {"keys": RING, "seal_values": None},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_are_refused_and_no_key_is_shown(options: dict[str, Any]) -> None:
+    for opening in (lambda: counterfoil.open("memory:", **options), lambda: asyncio.run(_opened(options))):
+        with pytest.raises(counterfoil.InvalidError) as caught:
+            opening()
+        assert "never be shown" not in repr(caught.value) + str(caught.value)
+
+
+async def _opened(options: dict[str, Any]) -> None:
+    await counterfoil.aio.open("memory:", **options)
