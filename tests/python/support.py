@@ -8,12 +8,15 @@ import asyncio
 import importlib.util
 import inspect
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -176,17 +179,42 @@ def example_target(stage: Stage) -> Any:
     return backend
 
 
+class Sqlite:
+    """Database files, a new one for each store; where there is a file system in memory, there: what is told of a disk is
+    told to a real one elsewhere."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._folders: dict[int, tempfile.TemporaryDirectory[str]] = {}
+
+    @property
+    def folder(self) -> Path:
+        mine = self._folders.get(os.getpid())
+        if mine is None:
+            fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+            mine = self._folders[os.getpid()] = tempfile.TemporaryDirectory(prefix="cf-sqlite-", dir=fast)
+        return Path(mine.name)
+
+    def new(self) -> str:
+        return f"sqlite:{self.folder}/{next(self._numbers)}.db"
+
+    def forget(self) -> None:
+        """The files of stores that were closed."""
+        for path in self.folder.iterdir():
+            path.unlink()
+
+
 EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary"})
 CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move; exact also for the shortest life
 
 
 @dataclass(frozen=True)
 class BackendLine:
-    """What to open: a URL, one of the Redis servers, a class of backends whose methods may become coroutines, or a
+    """What to open: a URL, one of the Redis servers, a new database file, a class of backends whose methods may become coroutines, or a
     function that makes a backend."""
 
     name: str
-    target: str | Redis | type[Clocked] | Callable[[Stage], Any]
+    target: str | Redis | Sqlite | type[Clocked] | Callable[[Stage], Any]
     can: frozenset[str]
     modes: frozenset[str] | None = None  # None: all that fit
 
@@ -198,6 +226,8 @@ BACKENDS = [
     BackendLine("bare", Bare, CLOCK | {"pop", "touch", "conditions", "binary"}),
     BackendLine("example", example_target, EVERYTHING | CLOCK),
     BackendLine("bare-keeping", BareKeeping, EVERYTHING - {"scan"} | CLOCK),
+    BackendLine("sqlite", Sqlite(), EVERYTHING | CLOCK, frozenset({"blocking", "asyncio"})),
+    BackendLine("sqlite-memory", "sqlite::memory:", EVERYTHING | CLOCK, frozenset({"blocking", "asyncio"})),
     # The one whose clock can be moved plays everything; the others play all that asks for no clock.
     BackendLine("redis-clock", Redis("CLOCK"), EVERYTHING | {"clock"}),
     BackendLine("redis", Redis(""), EVERYTHING, frozenset({"blocking", "asyncio"})),
@@ -264,6 +294,8 @@ def target_of(backend: BackendLine, mode: Mode, stage: Stage, query: str = "") -
         if isinstance(stage, ServerStage):
             stage.leads = backend.target.which == "CLOCK"
         return backend.target.url
+    if isinstance(backend.target, Sqlite):
+        return backend.target.new()
     if isinstance(backend.target, str):
         return backend.target + ("?" + query if query else "")
     if isinstance(backend.target, type) and mode.checkpoint is not None:
@@ -431,6 +463,8 @@ async def play(case: Case, backend: BackendLine, mode: Mode, stage: Stage) -> No
             await player.step(step)
     finally:
         await finish(store.close())
+        if isinstance(backend.target, Sqlite):
+            backend.target.forget()
 
 
 async def play_on_server(case: Case, server: Redis, mode: Mode, stage: Stage) -> None:

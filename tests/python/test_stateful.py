@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from redis_servers import Redis, ServerStage, own_prefix
-from support import BareKeeping, Full
+from support import BareKeeping, Full, Sqlite
 
 KEYS = st.sampled_from(["a", "b", "ab", "abc", "é", "z" * 100])
 VALUES = st.one_of(st.sampled_from(["", "1", "41", "-7", "x"]), st.text(max_size=20), st.binary(max_size=20))
@@ -33,6 +33,8 @@ class Machine(RuleBasedStateMachine):
             self.stage.leads = True
             target: Any = self.target.url
             prefix = own_prefix() + prefix
+        elif isinstance(self.target, Sqlite):
+            target = self.target.new()
         else:
             target = self.target if isinstance(self.target, str) else self.target(self.stage)
         self.store = counterfoil.open(target, ttl=ttl, prefix=prefix, stage=self.stage)
@@ -45,6 +47,8 @@ class Machine(RuleBasedStateMachine):
             if isinstance(self.target, Redis):
                 self.store.clear()
             self.store.close()
+            if isinstance(self.target, Sqlite):
+                self.target.forget()
             assert self.stage.blocks == 0
 
     def live(self) -> dict[str, tuple[bytes, int | None]]:
@@ -146,16 +150,15 @@ class Machine(RuleBasedStateMachine):
             assert self.store.get_bytes(key) == (live[key][0] if key in live else None)
 
 
-@pytest.mark.parametrize("kind", ["memory", "full", "bare-keeping", "redis"])
+TARGETS = {
+    "memory": "memory:", "full": Full, "bare-keeping": BareKeeping, "redis": Redis("CLOCK"), "sqlite": Sqlite(),
+    "sqlite-memory": "sqlite::memory:",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TARGETS)
 def test_against_a_model(kind: str) -> None:
-    machine = type(
-        f"Machine_{kind}",
-        (Machine,),
-        {
-            "target": {"memory": "memory:", "full": Full, "bare-keeping": BareKeeping, "redis": Redis("CLOCK")}[kind],
-            "scans": kind != "bare-keeping",
-        },
-    )
+    machine = type(f"Machine_{kind}", (Machine,), {"target": TARGETS[kind], "scans": kind != "bare-keeping"})
     run_state_machine_as_test(
         machine,
         settings=settings(
