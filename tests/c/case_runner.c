@@ -1022,7 +1022,8 @@ static unsigned long long play_chaos(const backend *b, const json_t *one)
     uint64_t          *before = json_object_get(one, "steps") ? rehearse(b, one) : NULL;
     unsigned long long runs = 0;
     if (b->variable) empty_database(b);
-    const int          stride = env_number("CF_CHAOS_FEWER", 0) || b->variable || (b->url && !(b->has & HAS_MEMORY)) ? 2 : 1; /* without the second manner */
+    bool      opens_slowly = b->url && !(b->has & HAS_MEMORY);
+    const int stride = opens_slowly ? 3 : env_number("CF_CHAOS_FEWER", 0) || b->variable ? 2 : 1; /* the first manner; without the second; all */
     for (int how = ONCE; how <= FOR_GOOD_THEN_LEAVE && !case_failed; how += stride) {
         now_mode = names[how];
         for (uint64_t nth = 1; !case_failed; nth = after(b, nth)) {
