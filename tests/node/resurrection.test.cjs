@@ -29,7 +29,6 @@ function tests() {
   const { test, describe, before, after } = require('node:test');
   const assert = require('node:assert/strict');
   const fs = require('node:fs');
-  const http = require('node:http');
   const os = require('node:os');
   const path = require('node:path');
   const { once } = require('node:events');
@@ -42,6 +41,7 @@ function tests() {
   const { open, CounterfoilError } = require('counterfoil');
   const { Stage } = require('counterfoil/testing');
   const { redisVariable, ownPrefix } = require('./support/redis.cjs');
+  const { load, save, withSessions, generated, browse } = require('./support/sessions.cjs');
 
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cf-resurrection-'));
   after(() => fs.rmSync(folder, { recursive: true, force: true }));
@@ -51,22 +51,6 @@ function tests() {
     sqlite: () => `sqlite:${path.join(folder, 'sessions.db')}`,
     redis: () => redisVariable(''),
   };
-
-  /** What an express-session store is asked, as a promise. */
-  const load = (store, sid) => new Promise((resolve, reject) => store.load(sid, (error, found) => (error ? reject(error) : resolve(found))));
-  const save = (one) => new Promise((resolve, reject) => one.save((error) => (error ? reject(error) : resolve())));
-  /** A store that makes sessions without an application, as the middleware would. */
-  function withSessions(options) {
-    const store = new CounterfoilStore(options);
-    session({ store, secret: 'x', resave: false, saveUninitialized: false }); // puts generate() on the store
-    return store;
-  }
-  function generated(store, cookie = {}) {
-    const request = { sessionStore: store, headers: {}, connection: {} };
-    store.generate(request);
-    Object.assign(request.session.cookie, cookie);
-    return request.session;
-  }
 
   // --------------------------------------------------------------------------------------------------- two requests --
 
@@ -122,26 +106,6 @@ function tests() {
     });
     app.use((error, request, response, next) => { void next; response.status(500).json({ message: error.message, code: error.code, outcome: error.outcome }); });
     return app;
-  }
-
-  /** A browser with one cookie that it keeps, whatever it is sent, until told otherwise. */
-  async function browse(app, visit) {
-    const server = http.createServer(app);
-    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const browser = { cookie: undefined };
-    const go = async (where, { keep = false, form } = {}) => {
-      const body = form && new URLSearchParams(form);
-      const response = await fetch(`http://127.0.0.1:${server.address().port}${where}`, { method: body ? 'POST' : 'GET', body, headers: browser.cookie ? { cookie: browser.cookie } : {} });
-      const set = response.headers.getSetCookie().find((one) => one.startsWith('connect.sid='));
-      if (keep && set) browser.cookie = set.split(';')[0];
-      return { status: response.status, ...(await response.json()) };
-    };
-    try {
-      await visit(go, browser);
-    } finally {
-      server.close();
-      server.closeAllConnections();
-    }
   }
 
   /** One request stops in the middle, the session ends, the request goes on. Gives its answer, the id, and the session's text afterwards. */
@@ -381,6 +345,34 @@ function tests() {
       assert.equal((await store.get(fresh.id)) === null, saveEnded !== 'create');
       await store.close();
     }
+  });
+
+  test('a save of what is there gives it the life that its cookie says', async () => {
+    const stage = new Stage();
+    const store = withSessions({ stage });
+    const fresh = generated(store, { maxAge: 5000 });
+    await save(fresh);
+    const loaded = await load(store, fresh.id);
+    loaded.cookie.maxAge = 10000;
+    await save(loaded);
+    stage.advance(9);
+    assert.notEqual(await store.get(fresh.id), null);
+    stage.advance(1);
+    assert.equal(await store.get(fresh.id), null);
+  });
+
+  test('sealed values and hashed keys', async () => {
+    const inner = open('memory:', { prefix: 'app:', keys: [[1, Buffer.alloc(32, 7)]], sealValues: true, hashKeys: true });
+    const store = withSessions({ store: inner });
+    const fresh = generated(store);
+    await save(fresh);
+    const loaded = await load(store, fresh.id);
+    loaded.n = 1;
+    await save(loaded);
+    assert.equal((await store.get(fresh.id)).n, 1);
+    await store.destroy(fresh.id);
+    await save(loaded);
+    assert.equal(await store.get(fresh.id), null);
   });
 
   test('disableTTL keeps its meaning', async () => {
