@@ -3,14 +3,22 @@
 import html
 import http.client
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from threading import Barrier
+from typing import Protocol
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 CROWD = 20
 HANG_SECONDS = 60  # only so that a check never hangs
+
+
+class Started(Protocol):
+    """An application, and where it listens now."""
+
+    url: str
 
 
 @dataclass
@@ -207,11 +215,43 @@ def tally(statuses: list[int]) -> str:
     return f"{statuses.count(303)} signed in, {statuses.count(400)} refused"
 
 
-def check(express_url: str, fastapi_url: str) -> int:
+def restarted(express: Started, fastapi: Started, restart: Callable[[], None], report: Report) -> None:
+    one, two = Browser(express.url), Browser(fastapi.url)
+    one.post("/login", username="ada", password="engine")
+    counted = one.get("/").shows("visits")
+    two.follow(start(two))
+    gone = two.copy()
+    gone.follow(start(gone))
+    ended = gone.copy()
+    gone.post("/logout")
+    pending = start(Browser(fastapi.url))
+    restart()
+    visits = Browser(express.url, one.cookies).get("/").shows("visits")
+    report.saw("Express: a session outlives the process", (counted, visits) == ("1", "2"), f"visit {visits}")
+    who = Browser(fastapi.url, two.cookies).get("/").shows("who")
+    report.saw("FastAPI: so does a session here", who == "Grace Hopper", f"hello, {who}")
+    who = Browser(fastapi.url, ended.cookies).get("/").shows("who")
+    report.saw("FastAPI: one that was ended stays dead", who is None, "not signed in")
+    code = parse_qs(urlsplit(pending.location).query)["code"][0]
+    browser = Browser(fastapi.url)
+    state = parse_qs(urlsplit(browser.get("/login").location).query)["state"][0]
+    statuses = [browser.copy().get("/callback?" + urlencode({"code": code, "state": state})).status for _ in range(2)]
+    report.saw("FastAPI: a code from before is good, once", statuses == [303, 400], tally(statuses))
+
+
+def check(express_app: Started, fastapi_app: Started, restart: Callable[[], None] | None) -> int:
+    """`restart`, where the store outlives a process."""
     report = Report()
-    for name, drive, url in (("Express", express, express_url), ("FastAPI", fastapi, fastapi_url)):
+    parts: list[tuple[str, Callable[[], None]]] = [
+        ("Express", lambda: express(express_app.url, report)),
+        ("FastAPI", lambda: fastapi(fastapi_app.url, report)),
+    ]
+    if restart is not None:
+        anew = restart
+        parts.append(("Both, started anew", lambda: restarted(express_app, fastapi_app, anew, report)))
+    for name, drive in parts:
         try:
-            drive(url, report)
+            drive()
         except Exception as error:  # one application's fault must not hide what the other one does
             report.saw(f"{name}: answered every request", False, f"{type(error).__name__}: {error}")
     print(f"{report.passed} passed, {report.failed} failed")

@@ -1,18 +1,26 @@
-"""Starts both demo applications; with --check, drives them with real requests and says what it saw: `./run demo`."""
+"""Starts both demo applications; with --check, drives them with real requests and says what it saw: `./run demo`.
+
+Unless COUNTERFOIL_URL names another store it is an SQLite file, build/demo/demo.db, so that sessions outlive a start.
+"""
 
 import ctypes
 import os
 import queue
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+from urllib.parse import quote
 
 HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent / "build"
 START_SECONDS = 60
 STOP_SECONDS = 10
 MARK = "listening on "
@@ -21,15 +29,21 @@ MARK = "listening on "
 class App:
     """One child process, known by the line with which it says where it listens."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         self.name = name
         self.url = ""
+        self._command = command
+        self._environment = environment
+        self.start()
+
+    def start(self) -> None:
         self._said: queue.Queue[str] = queue.Queue()
         self._announced = False
         # A session of its own: Ctrl-C reaches only this program, which then stops the children in order.
         self._process = subprocess.Popen(
-            command,
+            self._command,
             cwd=HERE.parent,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,6 +86,40 @@ class App:
             self._process.wait()
 
 
+def end_and_start(apps: list[App]) -> None:
+    """As a machine that is started anew would do; they listen elsewhere then."""
+    for app in apps:
+        app.stop()
+    for app in apps:
+        app.start()
+    for app in apps:
+        app.read()
+    for app in apps:
+        app.wait_for_url()
+
+
+def own_folder(stack: ExitStack, checking: bool) -> Path:
+    """Where the demo keeps its database: one that stays, or for a check one that goes with it. Nobody else may look."""
+    BUILD.mkdir(exist_ok=True)
+    if checking:
+        folder = Path(tempfile.mkdtemp(prefix="demo-", dir=BUILD))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+    folder = BUILD / "demo"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def secret_of(folder: Path) -> str:
+    """What signs the cookies of Express. Sessions outlive a start only if it does."""
+    file = folder / "session-secret"
+    with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as kept:
+        secret = kept.read() or secrets.token_urlsafe(32)
+        kept.seek(0)
+        kept.write(secret)
+    return secret
+
+
 def die_with_parent() -> None:
     """Has the kernel end the child when this program is killed so hard that it cannot do it itself."""
     if sys.platform == "linux":
@@ -89,15 +137,17 @@ def main() -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-    shown = "the backend of COUNTERFOIL_URL" if "COUNTERFOIL_URL" in os.environ else "memory:demo"
-
     with ExitStack() as stack:
-        apps = []
+        folder = own_folder(stack, checking=bool(arguments))
+        url = os.environ.get("COUNTERFOIL_URL") or f"sqlite:{quote(str(folder / 'demo.db'))}"
+        shown = "the backend of COUNTERFOIL_URL" if os.environ.get("COUNTERFOIL_URL") else str(folder / "demo.db")
+        environment = {"DEMO_SESSION_SECRET": secret_of(folder), **os.environ, "COUNTERFOIL_URL": url}
+        apps: list[App] = []
         for name, command in (
             ("express", ["node", str(HERE / "express" / "app.cjs")]),
             ("fastapi", [sys.executable, str(HERE / "fastapi" / "app.py")]),
         ):
-            app = App(name, command)
+            app = App(name, command, environment)
             stack.callback(app.stop)
             apps.append(app)
         for app in apps:
@@ -108,12 +158,14 @@ def main() -> int:
         if arguments:
             from check import check
 
-            return check(apps[0].url, apps[1].url)
+            restart = None if url.startswith("memory:") else lambda: end_and_start(apps)
+            return check(apps[0], apps[1], restart)
 
         print(f"\n  Both applications keep their sessions and codes in Counterfoil ({shown}).\n")
         print(f"    Express: sessions and Passport     {apps[0].url}")
         print(f"    FastAPI: an OAuth-style login      {apps[1].url}")
-        print("\n  Ctrl-C stops both.\n", flush=True)
+        stays = "" if url.startswith("memory:") else " Who is logged in still is after the next start."
+        print(f"\n  Ctrl-C stops both.{stays}\n", flush=True)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: stop.set())

@@ -9,7 +9,8 @@ const { Strategy: LocalStrategy } = require('passport-local')
 const { open } = require('counterfoil')
 const { CounterfoilStore } = require('counterfoil/express-session')
 
-const url = process.env.COUNTERFOIL_URL || 'memory:demo'
+const url = process.env.COUNTERFOIL_URL || 'sqlite:demo.db' // `./run demo` names one in build/demo
+const place = url.startsWith('sqlite:') ? 'a file that Counterfoil keeps' : 'Counterfoil'
 const host = process.env.DEMO_HOST || '127.0.0.1'
 const port = Number(process.env.DEMO_EXPRESS_PORT || 0)
 
@@ -42,7 +43,7 @@ app.use(
   session({
     store: new CounterfoilStore({ store }),
     name: 'demo.express',
-    // A new secret at every start ends all sessions; give one to keep them (and a backend that outlives the process).
+    // A new secret at every start ends all sessions, also those that the store still has; `./run demo` keeps one.
     secret: process.env.DEMO_SESSION_SECRET || randomBytes(32).toString('base64url'),
     resave: false,
     saveUninitialized: false,
@@ -114,7 +115,8 @@ function homePage (user, { visits, note }) {
       <button>Keep it</button>
     </form>
     <form method="post" action="/logout"><button class="quiet">Log out</button></form>
-    <p class="hint">Your browser holds an id. The counter, the note and who you are stay here, in Counterfoil.</p>`
+    <p class="hint">Your browser holds a signed id, and nothing else. The counter, the note and who you are stay here,
+    in ${place}, under <code>demo:express:</code> and that id.</p>`
   )
 }
 

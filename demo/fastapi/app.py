@@ -26,7 +26,8 @@ from counterfoil import SecondaryStorage, Storage
 from fastapi import Cookie, FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-URL = os.environ.get("COUNTERFOIL_URL", "memory:demo")
+URL = os.environ.get("COUNTERFOIL_URL") or "sqlite:demo.db"  # `./run demo` names one in build/demo
+PLACE = "a file that Counterfoil keeps" if URL.startswith("sqlite:") else "Counterfoil"
 CLIENT_ID = "demo-client"
 STATE_SECONDS = 600
 CODE_SECONDS = 60
@@ -73,7 +74,9 @@ def home(demo_fastapi: Annotated[str | None, Cookie()] = None) -> Response:
         f'<p>The provider says that you are <strong id="who">{html.escape(session["name"])}</strong>.</p>'
         '<form method="post" action="/logout"><button class="quiet">Sign out</button></form>'
         '<p class="hint">Go back in your history to the callback address: it is refused, because its state and '
-        "its code were good for one use.</p>",
+        "its code were good for one use.</p>"
+        f'<p class="hint">Your browser holds an id. Your name is here, in {PLACE}, under '
+        "<code>demo:fastapi:session:</code> and that id; states and codes were under <code>demo:fastapi:once:</code></p>",
     )
 
 
