@@ -75,8 +75,9 @@ def home(demo_fastapi: Annotated[str | None, Cookie()] = None) -> Response:
         '<form method="post" action="/logout"><button class="quiet">Sign out</button></form>'
         '<p class="hint">Go back in your history to the callback address: it is refused, because its state and '
         "its code were good for one use.</p>"
-        f'<p class="hint">Your browser holds an id. Your name is here, in {PLACE}, under <code>demo:fastapi:session:</code>'
-        " and that id; states and codes were under <code>demo:fastapi:once:</code>.</p>",
+        f'<p class="hint">Your browser holds an id. Your name is here, in {PLACE}, under '
+        "<code>demo:fastapi:session:</code> and that id; states and codes were under "
+        "<code>demo:fastapi:once:</code>.</p>",
     )
 
 
