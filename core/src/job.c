@@ -130,6 +130,8 @@ void cf_jobs_finish(cf_loop *loop)
 void cf_jobs_abandon(cf_loop *loop)
 {
     bool forked = cf_loop_forked(loop);
+    /* What was given in the parent wakes nobody here, and would keep the next from waking. */
+    for (cf_link *link = loop->notices.next; link != &loop->notices; link = link->next) atomic_store(&CF_OF_LINK(link, cf_notice, link)->given, false);
     while (!cf_link_alone(&loop->jobs)) {
         cf_job *job = CF_OF_LINK(loop->jobs.next, cf_job, link);
         /* The child has no such thread, so nobody else will ever free it. */

@@ -4,7 +4,7 @@
 
 #include "sqlite.h"
 
-enum { OPENING_MS = 1000, RUNNING_MS = 5, RESERVE = 1024 * 1024, LOOK_MS = 1000, FILL_MS = 10000, REFILL_MS = 500 };
+enum { OPENING_MS = 1000, RUNNING_MS = 5, NAP_MS = 5, RESERVE = 1024 * 1024, LOOK_MS = 1000, FILL_MS = 10000, REFILL_MS = 500 };
 
 static cf_link files = {&files, &files}; /* CF_LOCK_SQLITE */
 
@@ -37,12 +37,13 @@ void sqlite_link_close(sqlite_link *link, bool tidily)
 void sqlite_link_free(sqlite_file *file, sqlite_link *link)
 {
     if (!link->using) return;
-    cf_mutex_lock(file->lock);
-    cf_link_remove(&link->link);
-    cf_mutex_unlock(file->lock);
+    /* In this order: the child of a fork in between finds what it has inherited. */
     cf_mutex_lock(link->using);
     sqlite_link_close(link, true);
     cf_mutex_unlock(link->using);
+    cf_mutex_lock(file->lock);
+    cf_link_remove(&link->link);
+    cf_mutex_unlock(file->lock);
     cf_mutex_free(real(), link->using);
     link->using = NULL;
 }
@@ -99,6 +100,15 @@ static int found(sqlite3 *db)
     return rc;
 }
 
+/* In one transaction: another process may just be making it. */
+static int look(sqlite3 *db, bool *fresh, const char **why)
+{
+    int rc = run(db, "BEGIN");
+    if (rc == SQLITE_OK) rc = recognise(db, fresh, why);
+    if (!sqlite3_get_autocommit(db)) run(db, "COMMIT");
+    return rc;
+}
+
 static int set_up(sqlite_file *file, sqlite3 *db, bool writes, const char **why)
 {
     bool fresh, in_memory = !*file->path;
@@ -107,8 +117,12 @@ static int set_up(sqlite_file *file, sqlite3 *db, bool writes, const char **why)
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* in a child of a fork closing must not write */
     int rc = run(db, "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
                      "PRAGMA secure_delete=ON");
-    if (rc == SQLITE_OK) rc = recognise(db, &fresh, why);
-    if (rc == SQLITE_OK && fresh && !in_memory) rc = run(db, "PRAGMA journal_mode=WAL");
+    if (rc == SQLITE_OK) rc = look(db, &fresh, why);
+    /* Of several that make it at once SQLite sends all but one away without waiting. */
+    for (int tries = 0; rc == SQLITE_OK && fresh && !in_memory && (rc = run(db, "PRAGMA journal_mode=WAL")) == SQLITE_BUSY && tries < OPENING_MS / NAP_MS; tries++) {
+        sqlite3_sleep(NAP_MS);
+        rc = look(db, &fresh, why);
+    }
     if (rc == SQLITE_OK) rc = run(db, file->options.normal ? "PRAGMA synchronous=NORMAL" : "PRAGMA synchronous=FULL");
     /* A page that changes often is carried from the WAL to the file once for many changes. */
     if (rc == SQLITE_OK) rc = run(db, "PRAGMA journal_size_limit=33554432; PRAGMA wal_autocheckpoint=4000");
@@ -118,12 +132,22 @@ static int set_up(sqlite_file *file, sqlite3 *db, bool writes, const char **why)
     return rc;
 }
 
+/* Whether the path leads to the file that was opened first. */
+static bool same(sqlite_file *file)
+{
+    cf_file is;
+    if (real()->file_look(real()->self, file->path, &is) == 0 && is.device == file->device && is.node == file->node) return true;
+    file->gone = CF_SQLITE_GONE;
+    return false;
+}
+
 static int open_link(sqlite_file *file, sqlite_link *link, const char **why)
 {
     *why = NULL;
     if (link->db) return SQLITE_OK;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_PRIVATECACHE;
     int rc = sqlite3_open_v2(*file->path ? file->path : ":memory:", &link->db, flags, file->options.alone ? "unix-excl" : NULL);
+    if (rc == SQLITE_OK && *file->path && !same(file)) rc = SQLITE_READONLY_DBMOVED; /* before anything is written into another's */
     if (rc == SQLITE_OK) rc = set_up(file, link->db, link == &file->writer, why);
     if (rc != SQLITE_OK) sqlite_link_close(link, false);
     return rc;
@@ -140,6 +164,9 @@ int sqlite_link_open(sqlite_file *file, sqlite_link *link)
 static void file_free(sqlite_file *file)
 {
     sqlite_link_free(file, &file->writer);
+    cf_lock(CF_LOCK_SQLITE);
+    cf_link_remove(&file->link);
+    cf_unlock(CF_LOCK_SQLITE);
     cf_buffer_free(real(), &file->swept_to);
     cf_mutex_free(real(), file->lock);
     cf_release(real(), file->path);
@@ -147,13 +174,11 @@ static void file_free(sqlite_file *file)
     cf_release(real(), file);
 }
 
-static char *joined(const char *a, size_t len, const char *b)
+static char *joined(const char *a, cf_slice b, const char *c)
 {
-    size_t more = strlen(b);
-    char  *text = cf_alloc(real(), len + more + 1);
-    if (!text) return NULL;
-    memcpy(text, a, len);
-    memcpy(text + len, b, more + 1);
+    size_t size = strlen(a) + b.len + strlen(c) + 1;
+    char  *text = cf_alloc(real(), size);
+    if (text) snprintf(text, size, "%s%.*s%s", a, (int)b.len, b.ptr ? b.ptr : "", c);
     return text;
 }
 
@@ -170,8 +195,10 @@ static sqlite_file *file_new(cf_slice path, const sqlite_options *options)
     cf_link_init(&file->queue);
     cf_link_init(&file->group);
     file->lock = cf_mutex_new(real());
-    file->path = joined(path.ptr, path.len, "");
-    file->reserve = joined(path.ptr, path.len, "-reserve");
+    /* A name must not look like a URI to SQLite. */
+    const char *here = path.len && path.ptr[0] != '/' ? "./" : "";
+    file->path = joined(here, path, "");
+    file->reserve = joined(here, path, "-reserve");
     if (file->lock && file->path && file->reserve && sqlite_link_init(file, &file->writer) == CF_OK) return file;
     if (file->lock) cf_mutex_free(real(), file->lock);
     cf_release(real(), file->path);
@@ -211,7 +238,7 @@ static sqlite_file *find(const cf_file *is)
 {
     for (cf_link *link = files.next; link != &files; link = link->next) {
         sqlite_file *file = CF_OF_LINK(link, sqlite_file, link);
-        if (file->device == is->device && file->node == is->node && !file->gone) return file;
+        if (file->device == is->device && file->node == is->node && file->users && !file->gone) return file;
     }
     return NULL;
 }
@@ -234,7 +261,7 @@ static int open_first(cf_loop *loop, sqlite_file *file, cf_error *error)
     /* Links that are opened later must find the same file from any folder. */
     const char *whole = sqlite3_db_filename(file->writer.db, "main");
     if (whole && *whole && strcmp(whole, file->path) != 0) {
-        char *path = joined(whole, strlen(whole), ""), *reserve = joined(whole, strlen(whole), "-reserve");
+        char *path = joined("", cf_text(whole), ""), *reserve = joined("", cf_text(whole), "-reserve");
         if (!path || !reserve) {
             cf_release(real(), path);
             cf_release(real(), reserve);
@@ -258,6 +285,7 @@ int sqlite_file_open(cf_loop *loop, cf_slice path, const sqlite_options *options
     if (!fresh) return refuse(error, CF_ENOMEM, "no memory for a database");
     int     rc = CF_OK;
     cf_file is;
+    sqlite_file_forked(fresh);
     cf_lock(CF_LOCK_SQLITE);
     if (!in_memory) {
         rc = secure(platform, fresh->path, options, &is, error);
@@ -280,9 +308,6 @@ int sqlite_file_open(cf_loop *loop, cf_slice path, const sqlite_options *options
     cf_unlock(CF_LOCK_SQLITE);
     if (rc != CF_OK || file != fresh) file_free(fresh);
     if (rc != CF_OK) return rc;
-    cf_mutex_lock(file->lock);
-    sqlite_file_forked(file); /* it may be its parent's, whose child nobody has told yet */
-    cf_mutex_unlock(file->lock);
     *out = file;
     return CF_OK;
 }
@@ -291,11 +316,10 @@ void sqlite_file_close(sqlite_file *file)
 {
     cf_lock(CF_LOCK_SQLITE);
     bool last = --file->users == 0;
-    if (last) cf_link_remove(&file->link);
     cf_unlock(CF_LOCK_SQLITE);
     if (!last) return;
-    cf_mutex_lock(file->lock);
     sqlite_file_forked(file);
+    cf_mutex_lock(file->lock);
     file->ending = true;
     cf_mutex_tell(file->lock);
     while (file->worker) cf_mutex_wait(file->lock, LOOK_MS);
@@ -303,16 +327,35 @@ void sqlite_file_close(sqlite_file *file)
     file_free(file);
 }
 
-void sqlite_file_forked(sqlite_file *file)
+/* With file->lock held. */
+static void forget_parent(sqlite_file *file)
 {
     if (file->generation == cf_fork_generation()) return;
-    /* Nobody was inside SQLite when the process forked (link->using), and this process has one thread. Closing frees memory and descriptors; it
-     * takes no lock from the parent, and writes nothing. */
-    for (cf_link *link = file->links.next; link != &file->links; link = link->next) sqlite_link_close(CF_OF_LINK(link, sqlite_link, link), false);
+    /* Nobody was inside SQLite when the process forked (link->using), and nobody here uses what was inherited. Closing frees memory and descriptors; it
+     * takes no lock from the parent, and writes nothing. What is in memory alone stays: it is the child's own copy. */
+    for (cf_link *link = file->links.next; *file->path && link != &file->links; link = link->next)
+        sqlite_link_close(CF_OF_LINK(link, sqlite_link, link), false);
     while (!cf_link_alone(&file->queue)) cf_link_remove(file->queue.next); /* their owners have them in their own lists */
     while (!cf_link_alone(&file->group)) cf_link_remove(file->group.next);
     file->leading = file->worker = false;
     file->generation = cf_fork_generation();
+}
+
+void sqlite_file_forked(sqlite_file *file)
+{
+    /* All files, also one that a thread of the parent was just closing: as long as SQLite has one inherited connection, it believes that this process
+     * has the locks which the parent has. */
+    cf_lock(CF_LOCK_SQLITE);
+    for (cf_link *link = files.next; link != &files; link = link->next) {
+        sqlite_file *each = CF_OF_LINK(link, sqlite_file, link);
+        cf_mutex_lock(each->lock);
+        forget_parent(each);
+        cf_mutex_unlock(each->lock);
+    }
+    cf_unlock(CF_LOCK_SQLITE);
+    cf_mutex_lock(file->lock); /* in memory it is not among them */
+    forget_parent(file);
+    cf_mutex_unlock(file->lock);
 }
 
 bool sqlite_file_there(sqlite_file *file, int64_t now)
@@ -320,10 +363,7 @@ bool sqlite_file_there(sqlite_file *file, int64_t now)
     if (file->gone) return false;
     if (!*file->path || now - file->looked_ms < LOOK_MS) return true;
     file->looked_ms = now;
-    cf_file is;
-    if (real()->file_look(real()->self, file->path, &is) != 0 || is.device != file->device || is.node != file->node)
-        file->gone = "the database file was removed or replaced while it was open: close the store and open it again";
-    return !file->gone;
+    return same(file);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- reserve --

@@ -8,10 +8,39 @@ enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST 
          job = next_, next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn))
 
 /* What the leader decides for a job of its group: RAN, or again with the next group. */
-static void put_off(sqlite_job *job) { job->state = JOB_WAITS; }
-static void ran(sqlite_job *job) { job->state = job->more ? JOB_WAITS : JOB_RAN; }
+static void put_off(sqlite_job *job)
+{
+    int begun = CLAIM_BEGUN;
+    if (!job->before) atomic_compare_exchange_strong(&job->claim, &begun, CLAIM_NONE);
+    job->state = JOB_WAITS;
+}
 
-static int64_t now_of(const sqlite_job *job);
+static void ran(sqlite_job *job)
+{
+    job->before = job->number;
+    job->state = job->more ? JOB_WAITS : JOB_RAN;
+}
+
+static void put_off_all(sqlite_file *file)
+{
+    EACH_JOB(job, &file->group) put_off(job);
+}
+
+/* False: its caller has given it up, and was told that it never ran. */
+static bool claim(sqlite_job *job)
+{
+    int was = CLAIM_NONE;
+    if (atomic_compare_exchange_strong(&job->claim, &was, CLAIM_BEGUN) || was == CLAIM_BEGUN) return true;
+    job->more = false;
+    return false;
+}
+
+/* Whether a commit that failed with this may have reached the disk. Without space its last frame was not written; all else can fail behind that. */
+static bool unknown_commit(int rc)
+{
+    int kind = rc & 0xff;
+    return kind != SQLITE_OK && kind != SQLITE_BUSY && kind != SQLITE_FULL;
+}
 
 /* What is left of a full disk is for what removes. */
 static bool no_room(const sqlite_file *file, sqlite_job *job)
@@ -31,11 +60,15 @@ static int run_alone(sqlite_file *file, sqlite_job *job)
     int rc = sqlite_link_open(file, link);
     if (rc == SQLITE_OK) rc = sqlite_plain(link, writes ? SQL_BEGIN_WRITE : SQL_BEGIN_READ);
     bool unknown = false;
+    if (rc == SQLITE_OK && !claim(job)) {
+        sqlite_plain(link, SQL_ROLLBACK);
+        return SQLITE_DONE;
+    }
     if (rc == SQLITE_OK) {
-        rc = sqlite_run(link, job, now_of(job));
+        rc = sqlite_run(link, job, job->now);
         if (rc == SQLITE_OK) {
             rc = sqlite_plain(link, SQL_COMMIT);
-            unknown = writes && (rc & 0xff) == SQLITE_IOERR;
+            unknown = writes && unknown_commit(rc);
         }
         if (rc != SQLITE_OK && link->db && !sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_ROLLBACK);
     }
@@ -46,7 +79,7 @@ static int run_alone(sqlite_file *file, sqlite_job *job)
     }
     if (rc != SQLITE_OK) {
         job->more = false;
-        sqlite_blame(job, rc, unknown || job->number ? CF_UNKNOWN : CF_NOT_APPLIED);
+        sqlite_blame(job, rc, unknown || job->before ? CF_UNKNOWN : CF_NOT_APPLIED);
     }
     return rc;
 }
@@ -62,6 +95,10 @@ static bool run_each(sqlite_file *file, int64_t monotonic)
     bool blocked = false;
     EACH_JOB(job, &file->group)
     {
+        if (blocked) {
+            put_off(job); /* each would wait in vain for the same */
+            continue;
+        }
         int rc = run_alone(file, job);
         if ((rc & 0xff) == SQLITE_FULL && sqlite_removes(job) && sqlite_reserve_release(file, monotonic)) rc = run_alone(file, job);
         if ((rc & 0xff) == SQLITE_BUSY) blocked = true;
@@ -80,17 +117,17 @@ static void run_readers(sqlite_file *file)
     EACH_JOB(job, &file->group)
     {
         if (sqlite_writes(job)) job->owner->writes = true;
-        if (!open || job->owner->writes || sqlite_run(link, job, now_of(job)) != SQLITE_OK) put_off(job);
+        if (!open || job->owner->writes || !(open = sqlite_run(link, job, job->now) == SQLITE_OK)) put_off(job);
         else ran(job);
     }
-    if (open) sqlite_plain(link, SQL_COMMIT);
+    if (!sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_COMMIT);
 }
 
 static void blame_all(sqlite_file *file, int code, int outcome)
 {
     EACH_JOB(job, &file->group)
     {
-        sqlite_blame(job, code, sqlite_writes(job) && (outcome == CF_UNKNOWN || job->number) ? CF_UNKNOWN : CF_NOT_APPLIED);
+        if (job->status == CF_OK) sqlite_blame(job, code, sqlite_writes(job) && (outcome == CF_UNKNOWN || job->before) ? CF_UNKNOWN : CF_NOT_APPLIED);
         job->more = false;
         ran(job);
     }
@@ -101,7 +138,7 @@ static void refuse_all(sqlite_file *file)
     EACH_JOB(job, &file->group)
     {
         job->status = CF_ECORRUPT;
-        job->outcome = CF_NOT_APPLIED;
+        job->outcome = job->before ? CF_UNKNOWN : CF_NOT_APPLIED;
         job->text = file->gone;
         job->more = false;
         ran(job);
@@ -120,7 +157,7 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
     int rc = sqlite_link_open(file, link);
     if (rc != SQLITE_OK) {
         if ((rc & 0xff) == SQLITE_BUSY) {
-            EACH_JOB(job, &file->group) put_off(job);
+            put_off_all(file);
             return true;
         }
         blame_all(file, rc, CF_NOT_APPLIED);
@@ -131,20 +168,21 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
         run_readers(file);
         return true;
     }
-    size_t jobs = 0;
+    size_t  jobs = 0;
+    int64_t swept = 0;
     if (rc == SQLITE_OK) {
         EACH_JOB(job, &file->group)
         {
             jobs++;
-            if (no_room(file, job)) continue;
-            if ((rc = sqlite_run(link, job, now_of(job))) != SQLITE_OK) break;
+            if (!claim(job) || no_room(file, job)) continue;
+            if ((rc = sqlite_run(link, job, job->now)) != SQLITE_OK) break;
         }
         int rows = writes * 2 < SWEEP_MOST ? (int)writes * 2 + SWEEP_LEAST : SWEEP_MOST;
-        int64_t now = now_of(CF_OF_LINK(file->group.next, sqlite_job, turn));
-        if (rc == SQLITE_OK && writes) rc = sqlite_sweep(link, &file->swept_to, rows, now, &file->news.swept);
+        int64_t now = CF_OF_LINK(file->group.next, sqlite_job, turn)->now;
+        if (rc == SQLITE_OK && writes) rc = sqlite_sweep(link, &file->swept_to, rows, now, &swept);
         if (rc == SQLITE_OK) {
             rc = sqlite_plain(link, SQL_COMMIT);
-            if (writes && (rc & 0xff) == SQLITE_IOERR) { /* it may be on the disk, or not */
+            if (writes && unknown_commit(rc)) {
                 sqlite_link_close(link, false);
                 blame_all(file, rc, CF_UNKNOWN);
                 return false;
@@ -153,11 +191,16 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
     }
     if (rc != SQLITE_OK) {
         if (!sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_ROLLBACK);
+        if ((rc & 0xff) == SQLITE_BUSY) {
+            put_off_all(file);
+            return true;
+        }
         if (spoils_the_link(rc)) sqlite_link_close(link, false);
         return run_each(file, monotonic);
     }
     EACH_JOB(job, &file->group) ran(job);
     file->news.grouped += (int64_t)jobs;
+    file->news.swept += swept;
     if (writes) {
         file->news.commits++;
         sqlite_reserve_fill(file, monotonic);
@@ -168,8 +211,6 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
 }
 
 /* ------------------------------------------------------------------------------------------------------------ leading -- */
-
-static int64_t now_of(const sqlite_job *job) { return job->in.expires_at_ms; }
 
 void sqlite_figures_move(sqlite_figures *to, sqlite_figures *from)
 {
@@ -189,7 +230,8 @@ static void give_results(sqlite_file *file)
     while (!cf_link_alone(&file->group)) {
         sqlite_job *job = CF_OF_LINK(file->group.next, sqlite_job, turn);
         cf_link_remove(&job->turn);
-        if (job->state == JOB_RAN) {
+        if (job->state == JOB_RAN || !job->ticket) { /* what nobody waits for any more does not go on */
+            job->state = JOB_RAN;
             sqlite_results_give(job->owner, job);
         } else {
             job->state = JOB_WAITS;
@@ -213,7 +255,7 @@ static bool lead_once(sqlite_file *file)
         sqlite_job *job = CF_OF_LINK(link, sqlite_job, turn);
         const cf_platform *platform = cf_loop_platform(job->owner->loop);
         job->state = JOB_RUNS;
-        job->in.expires_at_ms = cf_wall(platform); /* the request's own was resolved into its ttl: here it is the time that counts */
+        job->now = cf_wall(platform);
         monotonic = cf_monotonic(platform);
         writes += sqlite_writes(job);
     }

@@ -20,6 +20,8 @@ static sqlite_job *job_new(cf_backend *self, const cf_op *op)
     sqlite_job *job = cf_alloc(of(self), size);
     if (!job) return NULL;
     *job = (sqlite_job){.owner = self, .ticket = cf_op_ticket(op), .in = *in, .size = size};
+    /* From here on it is an instant: waiting for a lock must not make anything live longer. */
+    if (in->ttl_ms) job->expiry = in->flags & CF_EXPIRES_AT ? in->expires_at_ms : cf_wall(of(self)) + in->ttl_ms;
     char *at = (char *)(job + 1);
     job->in.key = copy(&at, in->key);
     job->in.value = copy(&at, in->value);
@@ -105,10 +107,11 @@ static bool reads_at_once(const cf_backend *self, const cf_op *op)
 static int read_at_once(cf_backend *self, cf_op *op, bool *done)
 {
     sqlite_job job = {.owner = self, .in = *cf_op_in(op)};
-    int64_t    now = cf_wall(of(self)), monotonic = cf_monotonic(of(self));
+    int64_t    now = cf_wall(of(self));
+    *done = false;
+    if (cf_monotonic(of(self)) - self->looked_ms >= 1000) return CF_OK; /* the leader looks whether the file is still there */
     cf_mutex_lock(self->reader.using);
-    bool there = monotonic - self->looked_ms < 1000;
-    int  rc = there ? sqlite_link_open(self->file, &self->reader) : SQLITE_BUSY;
+    int rc = sqlite_link_open(self->file, &self->reader);
     if (rc == SQLITE_OK) rc = sqlite_run(&self->reader, &job, now);
     if (rc != SQLITE_OK) sqlite_link_close(&self->reader, false);
     cf_mutex_unlock(self->reader.using);
@@ -169,13 +172,13 @@ static int cancel(cf_backend *self, cf_op *op, int why)
     bool waits = job->state == JOB_WAITS, blocked = file->blocked_ms != 0;
     if (job->state == JOB_RAN) outcome = job->status == CF_OK ? CF_APPLIED : job->outcome;
     if (waits) cf_link_remove(&job->turn);
+    int  none = CLAIM_NONE;
+    bool begun = !waits && !atomic_compare_exchange_strong(&job->claim, &none, CLAIM_GIVEN_UP);
+    if (!begun) outcome = job->before ? CF_UNKNOWN : CF_NOT_APPLIED;
     cf_mutex_unlock(file->lock);
-    if (waits) {
-        outcome = job->number ? CF_UNKNOWN : CF_NOT_APPLIED;
-        if (blocked && why == CF_ETIMEOUT)
-            cf_op_fail(op, CF_ETIMEOUT, outcome, "another process had the database locked until the deadline passed");
-        job_free(self, job);
-    }
+    if (!begun && blocked && why == CF_ETIMEOUT)
+        cf_op_fail(op, CF_ETIMEOUT, outcome, "another process had the database locked until the deadline passed");
+    if (waits) job_free(self, job);
     return outcome;
 }
 
@@ -279,8 +282,8 @@ static void drop_jobs(cf_backend *self)
 static void forked(cf_backend *self)
 {
     sqlite_file *file = self->file;
-    cf_mutex_lock(file->lock);
     sqlite_file_forked(file);
+    cf_mutex_lock(file->lock);
     for (cf_link *link = self->jobs.next; link != &self->jobs; link = link->next) CF_OF_LINK(link, sqlite_job, mine)->state = JOB_RAN; /* whoever ran it is not here */
     cf_mutex_unlock(file->lock);
     drop_jobs(self);

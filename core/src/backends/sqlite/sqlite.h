@@ -13,6 +13,7 @@
 #define CF_SQLITE_H
 
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 #include "util.h"
 
@@ -56,6 +57,8 @@ typedef struct sqlite_figures {
 } sqlite_figures;
 
 typedef enum { JOB_WAITS, JOB_RUNS, JOB_RAN } sqlite_job_state;
+/* While a job RUNS its leader may still wait for another process. Whoever is first decides: the leader that has begun, or the caller that gives it up. */
+enum { CLAIM_NONE, CLAIM_BEGUN, CLAIM_GIVEN_UP };
 
 /* One operation, copied. Whoever holds file->lock may look at `state` and the links; while it RUNS the leader alone has the rest. */
 typedef struct sqlite_job {
@@ -64,7 +67,11 @@ typedef struct sqlite_job {
     cf_backend      *owner;
     uint64_t         ticket; /* 0: nobody waits any more */
     sqlite_job_state state;
+    atomic_int       claim;
     cf_request       in;     /* its slices are behind this struct */
+    int64_t          expiry; /* 0: none */
+    int64_t          now;    /* the time that counts for the transaction */
+    int64_t          before; /* CLEAR: how many earlier transactions have removed */
     /* What came of it. Real memory: another thread has allocated it. */
     int              status, outcome;
     bool             hit;
@@ -120,7 +127,7 @@ struct cf_backend {
 /* Finds or makes the file of a path; its writer is open and its tables are there. */
 int  sqlite_file_open(cf_loop *loop, cf_slice path, const sqlite_options *options, sqlite_file **out, cf_error *error);
 void sqlite_file_close(sqlite_file *file); /* no job of the caller's may be left in it */
-/* In a child: closes what was inherited, once for all who have it. Holds file->lock. */
+/* In a child: closes what was inherited, once for all who have it. No lock may be held. */
 void sqlite_file_forked(sqlite_file *file);
 int  sqlite_link_init(sqlite_file *file, sqlite_link *link); /* CF_OK or CF_ENOMEM; opens nothing */
 int  sqlite_link_open(sqlite_file *file, sqlite_link *link); /* SQLITE_OK or an error of SQLite; does nothing when it is open */
@@ -138,6 +145,7 @@ void sqlite_figures_move(sqlite_figures *to, sqlite_figures *from);
 void sqlite_results_give(cf_backend *self, sqlite_job *job); /* sqlite.c; with file->lock held */
 
 /* ---- statements.c ---- */
+#define CF_SQLITE_GONE "the database file was removed or replaced while it was open: close the store and open it again"
 bool sqlite_writes(const sqlite_job *job);
 bool sqlite_removes(const sqlite_job *job); /* what must work on a full disk too */
 int  sqlite_run(sqlite_link *link, sqlite_job *job, int64_t now); /* writes what came of it; SQLITE_OK, or why the transaction is spoilt */

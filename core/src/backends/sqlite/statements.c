@@ -60,6 +60,7 @@ bool sqlite_removes(const sqlite_job *job)
 
 int sqlite_status(int code, const char **text)
 {
+    if (code == SQLITE_READONLY_DBMOVED) return *text = CF_SQLITE_GONE, CF_ECORRUPT;
     switch (code & 0xff) {
     case SQLITE_NOMEM: return *text = "SQLite had no memory", CF_ENOMEM;
     case SQLITE_FULL: return *text = "the disk of the database is full", CF_EUNAVAILABLE;
@@ -67,7 +68,8 @@ int sqlite_status(int code, const char **text)
     case SQLITE_LOCKED: return *text = "another process has locked the database", CF_EUNAVAILABLE;
     case SQLITE_IOERR: return *text = "the database could not be read or written (an input/output error)", CF_EUNAVAILABLE;
     case SQLITE_READONLY: return *text = "the database or its folder is read-only", CF_EUNAVAILABLE;
-    case SQLITE_CANTOPEN: return *text = "the database cannot be opened", CF_EUNAVAILABLE;
+    case SQLITE_CANTOPEN:
+        return *text = "the database cannot be opened: may this user read and write it, and are there descriptors left (ulimit -n)?", CF_EUNAVAILABLE;
     case SQLITE_PERM:
     case SQLITE_AUTH: return *text = "access to the database was refused", CF_EUNAVAILABLE;
     case SQLITE_TOOBIG: return *text = "SQLite refuses a value of that size", CF_EINVAL;
@@ -115,9 +117,9 @@ static void bind_value(sqlite3_stmt *statement, int at, cf_slice value)
     sqlite3_bind_blob(statement, at, value.len ? value.ptr : "", (int)value.len, SQLITE_STATIC);
 }
 
-static void bind_life(sqlite3_stmt *statement, int at, int64_t ttl_ms, int64_t now)
+static void bind_expiry(sqlite3_stmt *statement, int at, int64_t expiry)
 {
-    if (ttl_ms) sqlite3_bind_int64(statement, at, now + ttl_ms);
+    if (expiry) sqlite3_bind_int64(statement, at, expiry);
     else sqlite3_bind_null(statement, at);
 }
 
@@ -161,7 +163,7 @@ static int run_set(sqlite_link *link, sqlite_job *job, int64_t now)
     int rc = sqlite_prepare(link, where ? SQL_SET_WHERE : only_absent ? SQL_SET_ABSENT : keeping ? SQL_SET_KEEPING : SQL_SET, &statement);
     if (rc != SQLITE_OK) return rc;
     bind_key(statement, 1, in->key);
-    bind_life(statement, 2, in->ttl_ms, now);
+    bind_expiry(statement, 2, job->expiry);
     bind_value(statement, 3, in->value);
     if (where || only_absent || keeping) sqlite3_bind_int64(statement, 4, now);
     if (where) {
@@ -197,7 +199,7 @@ static int run_touch(sqlite_link *link, sqlite_job *job, int64_t now)
     int rc = sqlite_prepare(link, SQL_TOUCH, &statement);
     if (rc != SQLITE_OK) return rc;
     bind_key(statement, 1, job->in.key);
-    bind_life(statement, 2, job->in.ttl_ms, now);
+    bind_expiry(statement, 2, job->expiry);
     sqlite3_bind_int64(statement, 4, now);
     rc = step(statement, &row);
     job->hit = rc == SQLITE_OK && sqlite3_changes(link->db) > 0;
@@ -225,8 +227,8 @@ static int run_incr(sqlite_link *link, sqlite_job *job, int64_t now)
     size_t len = cf_format_int(number, text);
     if ((rc = sqlite_prepare(link, SQL_SET_KEEPING, &statement)) != SQLITE_OK) return rc;
     bind_key(statement, 1, job->in.key);
-    bind_life(statement, 2, job->in.ttl_ms, now);
-    sqlite3_bind_blob(statement, 3, text, (int)len, SQLITE_TRANSIENT);
+    bind_expiry(statement, 2, job->expiry);
+    bind_value(statement, 3, cf_bytes(text, len));
     sqlite3_bind_int64(statement, 4, now);
     rc = step(statement, &there);
     job->hit = rc == SQLITE_OK;
@@ -270,7 +272,7 @@ static int run_scan(sqlite_link *link, sqlite_job *job, int64_t now)
     sqlite3_bind_int64(statement, 5, (int64_t)limit);
     cf_slice last = {0};
     while (rc == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
-        const void *key = sqlite3_column_text(statement, 0);
+        const void *key = sqlite3_column_blob(statement, 0); /* as text it would be copied, for a terminator */
         uint32_t    len = (uint32_t)sqlite3_column_bytes(statement, 0);
         if ((rc = keep(job, &job->value, &len, sizeof len)) == SQLITE_OK) rc = keep(job, &job->value, key, len);
         if (rc == SQLITE_OK) last = cf_bytes(job->value.ptr + job->value.len - len, len);
@@ -307,8 +309,8 @@ static int run_clear(sqlite_link *link, sqlite_job *job, int64_t now)
 
 int sqlite_run(sqlite_link *link, sqlite_job *job, int64_t now)
 {
-    int64_t number = job->number;
     job->status = CF_OK;
+    job->number = job->before;
     job->hit = job->more = false;
     job->value.len = job->cursor.len = 0;
     int rc;
@@ -322,7 +324,6 @@ int sqlite_run(sqlite_link *link, sqlite_job *job, int64_t now)
     case CF_OP_SCAN: rc = run_scan(link, job, now); break;
     default: rc = run_clear(link, job, now); break;
     }
-    if (rc != SQLITE_OK) job->number = number;
     return rc;
 }
 
@@ -342,7 +343,7 @@ int sqlite_sweep(sqlite_link *link, cf_buffer *from, int rows, int64_t now, int6
     cf_buffer next = {0};
     while (rc == SQLITE_OK && sqlite3_step(look) == SQLITE_ROW) {
         uint32_t len = (uint32_t)sqlite3_column_bytes(look, 0);
-        last = cf_bytes(sqlite3_column_text(look, 0), len);
+        last = cf_bytes(sqlite3_column_blob(look, 0), len);
         next.len = 0;
         if (++count == rows && cf_buffer_append(platform, &next, last) != CF_OK) rc = SQLITE_NOMEM;
         if (!sqlite3_column_int(look, 1)) continue;
