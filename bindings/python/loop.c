@@ -6,7 +6,8 @@
  * run inside itself; how deep that may go is counted here.
  *
  * Over a URL a loop is a connection, so there are only so many: beyond that calls wait in the order in which they came, and one that comes
- * back is given to the first of them, past everybody who asks later. The one used last is used next, so that those which are too
+ * back is given to the first of them, past everybody who asks later. Over a database file there is one more, which only reads may take: they
+ * end at once, also while another process keeps all the writes waiting. The one used last is used next, so that those which are too
  * many grow old; they are closed when another comes back, because there is no thread that could do it. */
 #include "native.h"
 
@@ -23,7 +24,7 @@ struct cfpy_waiting {
     PyThreadState     *thread;
     PyThread_type_lock lock; /* released when there is something to see */
     cfpy_loop         *granted;
-    bool               listed;
+    bool               listed, reads;
 };
 
 bool cfpy_enter(cfpy_loop *loop)
@@ -347,13 +348,23 @@ static void delist(cfpy_store *store, cfpy_waiting *self)
     self->listed = false;
 }
 
-/* Takes the first out of the list and lets it look. */
-static cfpy_waiting *call_first(cfpy_store *store)
+/* How many connections may be in use once a call has its own. */
+static unsigned limit(const cfpy_store *store, bool reads)
 {
-    cfpy_waiting *first = first_waiting(store);
+    return store->connections + (reads && store->spare);
+}
+
+/* Takes the first who may have a connection beside so many that are in use out of the list, and lets it look. */
+static cfpy_waiting *call_first(cfpy_store *store, unsigned busy)
+{
+    first_waiting(store);
+    cfpy_waiting **at = &store->waiting;
+    while (*at != NULL && busy >= limit(store, (*at)->reads))
+        at = &(*at)->next;
+    cfpy_waiting *first = *at;
     if (first == NULL)
         return NULL;
-    store->waiting = first->next;
+    *at = first->next;
     first->listed = false;
     PyThread_release_lock(first->lock);
     return first;
@@ -369,9 +380,9 @@ static cfpy_loop *refuse_busy(cfpy_store *store, const char *why)
 }
 
 /* One that another call gives back; NULL without an exception: look again. */
-static cfpy_loop *await_connection(cfpy_store *store, int64_t until)
+static cfpy_loop *await_connection(cfpy_store *store, bool reads, int64_t until)
 {
-    cfpy_waiting self = {.thread = PyThreadState_Get(), .lock = PyThread_allocate_lock()};
+    cfpy_waiting self = {.thread = PyThreadState_Get(), .lock = PyThread_allocate_lock(), .reads = reads};
     if (self.lock == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -398,7 +409,7 @@ static cfpy_loop *await_connection(cfpy_store *store, int64_t until)
     return self.granted;
 }
 
-static cfpy_loop *checkout_pooled(cfpy_store *store, int64_t *left)
+static cfpy_loop *checkout_pooled(cfpy_store *store, bool reads, int64_t *left)
 {
     PyThreadState *me = PyThreadState_Get();
     int64_t        until = 0;
@@ -417,14 +428,14 @@ static cfpy_loop *checkout_pooled(cfpy_store *store, int64_t *left)
             cfpy_raise(store->state, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than 16 deep");
             return NULL;
         }
-        if (idle == NULL && store->connections > 0 && busy >= store->connections) {
+        if (store->connections > 0 && busy >= limit(store, reads)) {
             if (mine == busy)
                 return refuse_busy(store, " by the call that this one is made from");
             int64_t now = now_ms(store);
             until = until ? until : now + store->options.timeout_ms;
             if (now >= until)
                 return refuse_busy(store, ": none came back before the deadline");
-            idle = await_connection(store, until);
+            idle = await_connection(store, reads, until);
             if (idle == NULL && PyErr_Occurred())
                 return NULL;
             if (idle == NULL && store->open)
@@ -454,19 +465,22 @@ static cfpy_loop *checkout_pooled(cfpy_store *store, int64_t *left)
     }
 }
 
-cfpy_loop *cfpy_checkout(cfpy_store *store, int64_t *left)
+cfpy_loop *cfpy_checkout(cfpy_store *store, bool reads, int64_t *left)
 {
     if (left != NULL)
         *left = 0;
     if (!store->open)
         return refuse_closed(store);
-    return store->single || store->asynchronous ? checkout_single(store) : checkout_pooled(store, left);
+    return store->single || store->asynchronous ? checkout_single(store) : checkout_pooled(store, reads, left);
 }
 
 /* A connection came back: it goes to whoever waits, or to the front of the idle ones. */
 static void connection_back(cfpy_store *store, cfpy_loop *self)
 {
-    cfpy_waiting *first = call_first(store);
+    unsigned busy = 0;
+    for (cfpy_loop *other = store->waiting ? store->loops : NULL; other != NULL; other = other->next)
+        busy += other->holder != NULL && !cf_loop_forked(other->loop);
+    cfpy_waiting *first = call_first(store, busy);
     if (first != NULL) {
         first->granted = self;
         self->holder = first->thread;
@@ -554,7 +568,7 @@ Py_ssize_t cfpy_close(cfpy_store *store)
     Py_ssize_t     elsewhere = 0;
     PyThreadState *me = PyThreadState_Get();
     store->open = false;
-    while (call_first(store) != NULL) /* they find that it is closed */
+    while (call_first(store, 0) != NULL) /* they find that it is closed */
         ;
     for (bool again = true; again;) { /* ending a loop runs Python code, which may change the list */
         again = false;

@@ -152,6 +152,7 @@ struct cfpy_store {
     cfpy_loop  *loops; /* of a pool: the one that came back last is the first */
 
     unsigned      connections; /* a pool of connections: at most so many; 0: it is none */
+    bool          spare;       /* and one more, for reads */
     cfpy_waiting *waiting;     /* threads that wait for one of them, the first to come first */
     long          pid;         /* of the process that they are threads of */
     int64_t       refused;     /* how many have waited in vain */
@@ -184,10 +185,11 @@ struct cfpy_store {
 /* Opens the first loop. 0, or -1 with the exception. */
 int cfpy_loop_open(cfpy_store *store);
 
-/* A loop for one call, or NULL with the exception (ClosedError and, where all connections are in use, BusyError among them). `left` (may be
+/* A loop for one call (`reads`: that changes nothing), or NULL with the exception (ClosedError and, where all connections are in use, BusyError
+ * among them). `left` (may be
  * NULL) is what of the store's timeout is left after the wait for it; 0: all of it. Every one is given back by cfpy_checkin, which closes it
  * when the store was closed meanwhile. Both keep a set exception. */
-cfpy_loop *cfpy_checkout(cfpy_store *store, int64_t *left);
+cfpy_loop *cfpy_checkout(cfpy_store *store, bool reads, int64_t *left);
 void       cfpy_checkin(cfpy_loop *loop);
 
 /* Waits for a pending operation, answering signals. 0, or -1 with the exception of a signal handler. */

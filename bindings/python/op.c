@@ -364,7 +364,7 @@ static int pending_elsewhere(cfpy_store *store, cfpy_loop *loop)
 
 PyObject *cfpy_op_submit(cfpy_store *store, const cfpy_call *call)
 {
-    cfpy_loop *loop = cfpy_checkout(store, NULL);
+    cfpy_loop *loop = cfpy_checkout(store, false, NULL);
     if (loop == NULL)
         return cfpy_op_failed(store);
     cfpy_op *self = op_make(store);

@@ -91,6 +91,13 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
     }
 }
 
+static bool reads(const cfpy_call *call)
+{
+    if (call->what == CFPY_SUBMIT)
+        return call->request.kind == CF_OP_GET || call->request.kind == CF_OP_SCAN;
+    return call->what == CFPY_STORAGE_GET || call->what == CFPY_SECONDARY_GET;
+}
+
 /* Submits, and takes care that the slices that `value` and `expected` lend are released. */
 static PyObject *perform(cfpy_store *self, const cfpy_call *call)
 {
@@ -98,7 +105,7 @@ static PyObject *perform(cfpy_store *self, const cfpy_call *call)
         return cfpy_op_submit(self, call);
 
     int64_t    left;
-    cfpy_loop *loop = cfpy_checkout(self, &left);
+    cfpy_loop *loop = cfpy_checkout(self, reads(call), &left);
     if (loop == NULL)
         return NULL;
     cf_op    *op;
@@ -538,6 +545,8 @@ static PyObject *store_open(PyObject *object, PyTypeObject *defining, PyObject *
         self->connections = self->single ? 0 : (unsigned)connections;
         if (is_private(url))
             self->connections = 1; /* a second loop would have a second database */
+        else
+            self->spare = url.len >= 7 && memcmp(url.ptr, "sqlite:", 7) == 0;
         self->url = given[TARGET];
         Py_INCREF(self->url);
     } else {
@@ -659,7 +668,7 @@ static PyObject *store_run(PyObject *object, PyObject *unused)
     (void)unused;
     if (!self->open)
         return PyLong_FromLong(-1);
-    cfpy_loop *loop = cfpy_checkout(self, NULL);
+    cfpy_loop *loop = cfpy_checkout(self, false, NULL);
     if (loop == NULL)
         return NULL;
     bool outer = loop->depth == 1 && self->running == NULL;
@@ -695,7 +704,7 @@ static PyObject *store_settle(FASTCALL)
         return NULL;
     if (!self->open) /* the late result of a task that was not cancelled in time */
         Py_RETURN_NONE;
-    cfpy_loop *loop = cfpy_checkout(self, NULL);
+    cfpy_loop *loop = cfpy_checkout(self, false, NULL);
     if (loop == NULL)
         return NULL;
     cfpy_host_settle(loop, ticket, given[1], given[2] == Py_None ? NULL : given[2]);

@@ -6,7 +6,7 @@
         await codes.set("ada", "483912")
 
 An operation begins when its method is called. One that is done at once (memory, a backend with plain methods) costs no
-trip through the event loop; for one that is pending, the store's one descriptor is watched. No thread is involved.
+trip through the event loop; for one that is pending, the store's one descriptor is watched. No thread is involved, but for SQLite: a thread of the core waits for the disk.
 """
 
 import asyncio
@@ -437,8 +437,8 @@ async def open(
     **options: Option,
 ) -> AsyncStore:
     """Opens a store in this event loop. The arguments are those of `counterfoil.open`, without max_connections:
-    there is one connection, and what is awaited in one tick goes out together. A backend may have coroutine
-    functions."""
+    there is one connection, and what is awaited in one tick goes out together; over SQLite it shares one commit. A
+    backend may have coroutine functions."""
     store = AsyncStore.__new__(AsyncStore)
     try:
         store._begin(url_or_backend, prefix, ttl, timeout, stage, at_rest(keys, seal_values, hash_keys), options)

@@ -35,6 +35,16 @@ class Stats(TypedDict, total=False):
     bytes: int
     evicted: int
     expired: int
+    # SQLite: in the file, counted once among all stores of this process that have it open
+    commits: int
+    reads: int
+    """Transactions without a write; a blocking store's reads, which run at once, are not among them."""
+    grouped: int
+    """Operations that ran in both; grouped / commits is how many share one sync of the disk."""
+    waits: int
+    """How often another process had the lock."""
+    swept: int
+    """Expired values that were removed."""
     # over connections
     connections: int
     """Connections of this store, also those that are idle or being made."""
@@ -87,6 +97,20 @@ def with_options(target: object, options: dict[str, Option]) -> object:
         except UnicodeError:
             raise InvalidError(f"{name} is not valid Unicode: it has a lone surrogate") from None
     return target + ("&" if "?" in target else "?") + "&".join(pairs)
+
+
+def from_here(target: object) -> object:
+    """A database file that is named from the current folder, by its whole path: connections that are opened later must
+    find the same file, wherever the process is by then."""
+    if not isinstance(target, str) or not target.startswith("sqlite:"):
+        return target
+    path = target[7:].partition("?")[0]
+    if path[:1] in ("", "/", ":") or path[:3].lower() in ("%2f", "%3a"):
+        return target
+    try:
+        return f"sqlite:{quote(os.getcwdb())}/{target[7:]}"
+    except OSError:
+        return target  # there is no current folder: the core will say so
 
 
 def backend_name(target: object) -> str:
@@ -178,7 +202,7 @@ class Store(_native.Store):
         hash_keys: bool = False,
         **options: Option,
     ) -> None:
-        target = with_options(target, options)
+        target = from_here(with_options(target, options))
         self._name = backend_name(target)
         self._listeners = Listeners()
         flags = 0 if isinstance(target, str) else describe(target, blocking=True)
@@ -285,11 +309,17 @@ def open(
     **options: Option,
 ) -> Store:
     """Opens a store. It does not wait for a server: the first call does, within its timeout, and what is wrong with the
-    server or the password is that call's error.
+    server or the password is that call's error. A database file is opened here, and what is wrong with it raised.
 
     url_or_backend: a URL or a backend object of yours (see `Backend`). URLs of this version:
         "memory:"      private to this store
         "memory:NAME"  shared by all stores of that name in the process
+        "sqlite:PATH"  a database file of its own, durable without a server, for any number of threads and processes of
+            this machine: "sqlite:app.db" from the current folder, "sqlite:/var/lib/app.db" from the root; %, ? and # in
+            a path are written %25, %3F and %23 (urllib.parse.quote). It is made with mode 0600 where there is none. Do
+            not open it with another SQLite in the same process, Python's sqlite3 among them: that would drop its locks.
+            Other processes may read it in any way
+        "sqlite::memory:"  the same, private to this store, and gone with it
         "redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]"   Redis or Valkey by TCP; port 6379, database 0
         "rediss://..."                                 the same by TLS; chain and name are always verified
         "redis+unix://[USER[:PASSWORD]@]/PATH"         by a unix socket
@@ -299,7 +329,8 @@ def open(
     stage: a `counterfoil.testing.Stage`, for tests.
     max_connections: so many calls may be in flight at once over a URL that needs connections, each with one of its own;
         beyond that they wait for one within their timeout, and then it is BusyError. One that nobody has used for a
-        minute is closed when another call ends.
+        minute is closed when another call ends. Over a database file it bounds the calls of threads in the same way (a
+        connection is some descriptors and some memory), but for reads there is one more, which no write can take.
     seal_values: values are encrypted (XAES-256-GCM) with the first of `keys` and bound to their key; the others open
         what was sealed before, so a key is changed by putting a new one in front. What does not open is CorruptError,
         plain values too: use a new prefix to begin. incr and if_equal are NotSupportedError, unless they are derived.
@@ -310,6 +341,12 @@ def open(
         from its hash. Every program that uses the data must open it with the same of these three.
     options: appended to the URL. None is as if it were not given, True and False are "on" and "off".
         For memory: max_entries, max_bytes (beyond, the least recently used go).
+        For SQLite:
+        synchronous       "normal": the last commits may be lost in a power failure, never in a crash of the process.
+                          "full": nothing that was acknowledged is lost
+        single_process    True: no other process can open the file meanwhile; reads are quicker
+        remote            True: open it although it is on a network file system, whose locks often do not work
+        max_pending, max_pending_bytes   as for Redis
         For Redis:
         db                the database, where the URL does not say it
         user, password    instead of those in the URL; any characters
