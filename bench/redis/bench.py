@@ -3,44 +3,42 @@
     bench.py BUILD [--quick] [--rounds N] [--seconds S] [--only WORD] [--party PATTERN] [--match PATTERN]
              [--pin]
 
-One round measures everything once. Within it the parties take turns at each operation and depth, so a slow minute of
-the machine falls on all of them alike; the party that begins is another one in every round. A figure is the median of
-its rounds. With --quick, --pin or a filter nothing is written to bench/results.
+With --quick, --pin or a filter nothing is written to bench/results.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
-import re
-import resource
-import select
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from importlib import metadata
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from driver import (
+    Figures,
+    OtherWork,
+    Party,
+    Process,
+    Report,
+    Table,
+    is_partial,
+    one_round,
+    options_of,
+    said_by,
+    tell,
+    versions,
+)
 from kept import KEYS, key_of, text_of
-from targets import TARGETS, judged
+from targets import BEST, both
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-RESULTS = HERE.parent / "results"
-OPS = "get", "set", "mix"
 DEPTHS = 1, 16, 256
-FIGURES = {"ops": "operations/s", "cpu": "CPU"}
-
-Figures = dict[str, float]  # ops: per second; cpu, p50, p99: microseconds
 
 
 @dataclass(frozen=True)
@@ -101,44 +99,6 @@ class RedisBenchmark:
         pass
 
 
-class Process:
-    """A party that is told what to do, line by line."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        self.said("ready")
-
-    def said(self, expected: str = "") -> str:
-        assert self.process.stdout
-        heard, _, _ = select.select([self.process.stdout], [], [], 120)
-        if not heard:
-            self.process.kill()
-        line = self.process.stdout.readline().strip()
-        if not line or (expected and line != expected):
-            raise SystemExit(f"bench: {' '.join(self.words)} ended with status {self.process.wait()}")
-        return line
-
-    def measure(self, op: str, depth: int, seconds: float) -> Figures | None:
-        assert self.process.stdin
-        self.process.stdin.write(f"{op} {depth} {seconds}\n")
-        self.process.stdin.flush()
-        figures: Figures = json.loads(self.said())
-        return figures
-
-    def end(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-Party = Limit | RedisBenchmark | Process
-
-
 def node(kind: str) -> Callable[[Where, str], Party]:
     script = str(HERE / "party.cjs")
     return lambda where, party: Process(["node", script, str(where.port), where.build, kind, party])
@@ -161,85 +121,103 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    name: str  # what --match sees in front of the operation and the depth
-    title: str
-    start: Callable[[Where, str], Party]
-    parties: dict[str, str]  # as the driver calls it, as the reader does; ours is the first
-    limits: tuple[str, ...]
-    words: str
-    depths: tuple[int, ...] = DEPTHS
-    unit: str = "in flight"
-    # Of an op, depth and party: each round.
-    seen: dict[tuple[str, int, str], list[Figures]] = field(default_factory=dict)
-
-    def titles(self) -> dict[str, str]:
-        return self.parties | {name: TITLES[name] for name in self.limits}
-
-    def at(self, depth: int) -> str:
-        return f"{depth} {self.unit.removesuffix('s') if depth == 1 else self.unit}"
-
-
 AWAITED = {
     "counterfoil": "counterfoil.aio",
     "redis-py": "redis.asyncio with hiredis",
     "valkey-glide": "valkey-glide",
     "coredis": "coredis",
 }
-TABLES = [
-    Table(
-        "node raw",
-        "Node: text",
-        node("raw"),
-        {
-            "counterfoil": "counterfoil",
-            "node-redis": "node-redis",
-            "ioredis": "ioredis",
-            "ioredis-auto": "ioredis, autopipelining",
-            "valkey-glide": "valkey-glide",
-        },
-        ("redis-benchmark", "c-loop"),
-        "Strings of 500 bytes, no JSON, no ttl; one connection each.",
-    ),
-    Table(
-        "node session",
-        "Node: session objects",
-        node("session"),
-        {
-            "counterfoil": "counterfoil, express-session adapter",
-            "connect-redis": "connect-redis on node-redis",
-            "ioredis": "ioredis and JSON",
-            "ioredis-auto": "ioredis, autopipelining, and JSON",
-            "valkey-glide": "valkey-glide and JSON",
-        },
-        (),
-        "500 bytes of JSON each with a ttl, through express-session's callback API, JSON inside. "
-        "*And JSON* is what connect-redis does, over another client.",
-    ),
-    Table(
-        "python blocking",
-        "Python: blocking",
-        python("blocking"),
-        {
-            "counterfoil": "counterfoil",
-            "redis-py": "redis-py with hiredis",
-            "valkey-glide": "valkey-glide-sync",
-        },
-        ("c-loop-spin",),
-        "Strings of 500 bytes, no ttl. One store or client, shared by the threads. Latencies are those of one thread.",
-        (1, 8),
-        "threads",
-    ),
-    Table(
-        "python asyncio",
-        "Python: asyncio",
-        python("asyncio"),
-        AWAITED,
-        ("redis-benchmark", "c-loop"),
-        "Strings of 500 bytes, no ttl. One store or client, shared by the tasks; its pool is what it has by default.",
-    ),
-    Table("python uvloop", "Python: uvloop", python("uvloop"), AWAITED, (), "As above, on the other event loop."),
+
+
+def tables_of(where: Where) -> list[Table]:
+    def table(
+        name: str,
+        title: str,
+        rivals: Callable[[Where, str], Party],
+        parties: dict[str, str],
+        limits: tuple[str, ...],
+        words: str,
+        depths: tuple[int, ...] = DEPTHS,
+        unit: str = "in flight",
+    ) -> Table:
+        def start(party: str) -> Party:
+            return LIMITS[party](where) if party in LIMITS else rivals(where, party)
+
+        return Table(name, title, start, parties | {limit: TITLES[limit] for limit in limits}, words, depths, unit)
+
+    return [
+        table(
+            "node raw",
+            "Node: text",
+            node("raw"),
+            {
+                "counterfoil": "counterfoil",
+                "node-redis": "node-redis",
+                "ioredis": "ioredis",
+                "ioredis-auto": "ioredis, autopipelining",
+                "valkey-glide": "valkey-glide",
+            },
+            ("redis-benchmark", "c-loop"),
+            "Strings of 500 bytes, no JSON, no ttl; one connection each.",
+        ),
+        table(
+            "node session",
+            "Node: session objects",
+            node("session"),
+            {
+                "counterfoil": "counterfoil, express-session adapter",
+                "connect-redis": "connect-redis on node-redis",
+                "ioredis": "ioredis and JSON",
+                "ioredis-auto": "ioredis, autopipelining, and JSON",
+                "valkey-glide": "valkey-glide and JSON",
+            },
+            (),
+            "500 bytes of JSON each with a ttl, through express-session's callback API, JSON inside. "
+            "*And JSON* is what connect-redis does, over another client.",
+        ),
+        table(
+            "python blocking",
+            "Python: blocking",
+            python("blocking"),
+            {
+                "counterfoil": "counterfoil",
+                "redis-py": "redis-py with hiredis",
+                "valkey-glide": "valkey-glide-sync",
+            },
+            ("c-loop-spin",),
+            "Strings of 500 bytes, no ttl. One store or client, shared by the threads. Latencies are one thread's.",
+            (1, 8),
+            "threads",
+        ),
+        table(
+            "python asyncio",
+            "Python: asyncio",
+            python("asyncio"),
+            AWAITED,
+            ("redis-benchmark", "c-loop"),
+            "Strings of 500 bytes, no ttl. One store or client, shared by the tasks, with the pool it has by default.",
+        ),
+        table("python uvloop", "Python: uvloop", python("uvloop"), AWAITED, (), "As above, on the other event loop."),
+    ]
+
+
+TARGETS = [
+    *both("node raw", "get", 256, BEST, 8, 1 / 8),
+    *both("node raw", "set", 256, BEST, 4.5),
+    *both("node session", "get", 256, BEST, 2.7),
+    *both("node session", "get", 256, "connect-redis", 4.5),
+    *both("node raw", "get set", 16, BEST, 1.35),
+    *both("node raw", "get set", 16, "node-redis", 2.7),
+    *both("node session", "get", 16, BEST, 1.35),
+    *both("node raw", "get set", 1, BEST, 1),
+    *both("node raw", "get set", 1, "node-redis", None, 0.65),
+    *both("node session", "get", 1, BEST, 1),
+    *both("python blocking", "get set", 1, "redis-py", 2.4, 1),
+    *both("python blocking", "get set", 8, "redis-py", 3.8, 1 / 4),
+    *both("python asyncio", "get set", 256, "redis-py", 20, 1 / 15),
+    *both("python uvloop", "get set", 256, "redis-py", 20, 1 / 15),
+    *both("node raw", "get set", 256, "redis-benchmark", 0.9),
+    *both("python asyncio", "get set", 256, "redis-benchmark", 0.9),
 ]
 
 
@@ -280,105 +258,6 @@ def fill(port: int) -> None:
     client.close()
 
 
-def rotated(names: list[str], turn: int) -> list[str]:
-    first = turn % len(names)
-    return names[first:] + names[:first]
-
-
-def one_round(where: Where, turn: int, options: argparse.Namespace) -> None:
-    for table in TABLES:
-        acts = [(op, depth) for op in OPS for depth in table.depths if wanted(table, op, depth, options)]
-        names = [name for name in table.titles() if re.search(options.party, name)]
-        if not acts or not names:
-            continue
-        fill(where.port)
-        with ExitStack() as ends:
-            parties = {}
-            for name in names:
-                party = LIMITS[name](where) if name in LIMITS else table.start(where, name)
-                ends.callback(party.end)
-                parties[name] = party
-            for op, depth in acts:
-                for name in rotated(names, turn):
-                    tell(f"round {turn + 1} of {options.rounds}: {table.name} {op} {depth}, {name}")
-                    figures = parties[name].measure(op, depth, options.seconds)
-                    if figures:
-                        table.seen.setdefault((op, depth, name), []).append(figures)
-
-
-def wanted(table: Table, op: str, depth: int, options: argparse.Namespace) -> bool:
-    if options.only and options.only not in table.name.split():
-        return False
-    return re.search(options.match, f"{table.name} {op} {depth}") is not None
-
-
-def tell(progress: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{progress}\033[K", end="", file=sys.stderr, flush=True)
-
-
-def amount(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
-
-
-def cell(rounds: list[Figures] | None) -> str:
-    if not rounds:
-        return ""
-    ops, cpu, p50, p99 = (statistics.median(one[name] for one in rounds) for name in ("ops", "cpu", "p50", "p99"))
-    return f"{ops:,.0f} · {amount(cpu)} µs · {amount(p50)} / {amount(p99)} µs"
-
-
-def rendered(table: Table) -> str:
-    lines = [f"## {table.title}", "", table.words, ""]
-    lines.append("| | " + " | ".join(map(table.at, table.depths)) + " |")
-    lines.append("| --- |" + " --- |" * len(table.depths))
-    for op in OPS:
-        for name, title in table.titles().items():
-            cells = [cell(table.seen.get((op, depth, name))) for depth in table.depths]
-            if any(cells):
-                lines.append(f"| {'80/20' if op == 'mix' else op} · {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def said_by(*words: str) -> str:
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def machine(pin: bool) -> str:
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    placed = "server and client pinned" if pin else "nothing pinned"
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, {placed}"
-
-
-def versions(build: str) -> dict[str, str]:
-    revision = said_by("git", "describe", "--always", "--dirty", "--exclude=*")
-    ours = (ROOT / "VERSION").read_text().strip()
-    parts = {"counterfoil": f"{ours} ({revision})" if revision else ours}
-    parts["redis-server"] = said_by("redis-server", "--version").split(" v=")[-1].split()[0]
-    parts["node"] = said_by("node", "-p", "process.versions.node")
-    wanted_here: dict[str, str] = json.loads((HERE / "package.json").read_text())["dependencies"]
-    for name in wanted_here:
-        package = Path(build) / "node_modules" / name / "package.json"
-        parts[f"{name} (npm)"] = json.loads(package.read_text())["version"]
-    parts["python"] = platform.python_version()
-    for line in (HERE / "requirements.txt").read_text().splitlines():
-        if "==" in line:
-            name = line.partition("==")[0]
-            parts[f"{name} (PyPI)"] = metadata.version(name)
-    parts["cc"] = said_by("cc", "-dumpfullversion")
-    parts["kernel"] = platform.release()
-    return parts
-
-
 HOW = """\
 Operations per second · CPU per operation · latency p50 / p99. All are medians; rounds: {rounds}. In a round every party
 is a process of its own, and the parties take turns at every operation and depth. Each figure is taken over at least
@@ -392,108 +271,25 @@ the bare C loop sends as many commands as it has just received replies, and only
 """
 
 
-class OtherWork:
-    """What the rest of the machine did while the bench ran."""
-
-    def __init__(self) -> None:
-        self.wall, self.busy = time.monotonic(), self.machine()
-
-    @staticmethod
-    def machine() -> float:
-        user, nice, system = Path("/proc/stat").read_text().split()[1:4]
-        return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-    def cores(self) -> float:
-        """How many cores were busy with it. To be asked when the parties and the server have ended."""
-        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        ours = sum(one.ru_utime + one.ru_stime for one in used)
-        return max(0.0, self.machine() - self.busy - ours) / (time.monotonic() - self.wall)
-
-
-def trust(cores: float) -> str:
-    text = f"other work kept {cores:.2f} cores busy meanwhile"
-    if cores < 0.1:
-        return text
-    return text + ". **That disturbs: ratios are to be trusted somewhat, absolute figures not.**"
-
-
-def given() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench/run redis")
-    parser.add_argument("build", help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="one round, 0.3 s for each figure; nothing is written")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="for each figure")
-    parser.add_argument("--only", choices=["node", "python", "raw", "session", "blocking", "asyncio", "uvloop"])
-    parser.add_argument("--party", default="", metavar="PATTERN", help="only those: 'counterfoil|ioredis'")
-    parser.add_argument("--match", default="", metavar="PATTERN", help="only what has it: 'node raw get 256'")
+def argue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pin", action="store_true", help="the server on one core, the clients on another")
-    options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 5)
-    options.seconds = options.seconds or (0.3 if options.quick else 0.5)
-    return options
 
 
 def main() -> None:
-    options = given()
+    options = options_of("redis", ("node", "python", "raw", "session", "blocking", "asyncio", "uvloop"), argue)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the server would be left behind
     others = OtherWork()
     with server(options.pin) as port:
+        tables = tables_of(Where(options.build, port))
         for turn in range(options.rounds):
-            one_round(Where(options.build, port), turn, options)
-    tell("")
+            one_round(tables, turn, options, lambda: fill(port))
     cores = others.cores()
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    seen = {table.name: table.seen for table in TABLES}
-    parts = versions(options.build)
-    verdicts = [verdict for target in TARGETS if (verdict := judged(target, seen))]
-    text = "# Redis\n\n" + HOW.format(rounds=options.rounds, seconds=options.seconds, keys=KEYS)
-    text += f"\n{date} · {machine(options.pin)} · {trust(cores)}\n\n"
-    text += " · ".join(f"{name} {version}" for name, version in parts.items()) + "\n\n"
-    if verdicts:
-        text += judgement(verdicts)
-    text += "\n".join(rendered(table) for table in TABLES if table.seen)
-    print(text)
-    if options.quick or options.only or options.party or options.match or options.pin:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "redis.md").write_text(text)
-    record = {
-        "date": date,
-        "machine": machine(False),
-        "cores busy with other work": round(cores, 2),
-        "versions": parts,
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "keys": KEYS,
-        "units": "ops: per second; cpu, p50, p99: microseconds; each a list with one figure of every round",
-        "targets": verdicts,
-        "tables": [{"table": table.name, "figures": recorded(table)} for table in TABLES],
-    }
-    (RESULTS / "redis.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-
-
-def recorded(table: Table) -> list[dict[str, Any]]:
-    return [
-        {"op": op, "in flight": depth, "party": name}
-        | {figure: [float(f"{one[figure]:.5g}") for one in rounds] for figure in rounds[0]}
-        for (op, depth, name), rounds in table.seen.items()
-    ]
-
-
-def judgement(verdicts: list[dict[str, Any]]) -> str:
-    lines = ["## Targets", ""]
-    lines += ["Ours divided by the other's: medians, in brackets the lowest and the highest round.", ""]
-    lines += ["| | against | target | reached | |", "| --- | --- | --- | --- | --- |"]
-    tables = {table.name: table for table in TABLES}
-    for one in verdicts:
-        table = tables[one["table"]]
-        what = f"{table.title}: {one['op']}, {table.at(one['in flight'])}, {FIGURES[one['figure']]}"
-        against = table.titles()[one["against"]] + (" (the best)" if one["the best there"] else "")
-        sign = "≥" if one["at least"] else "≤"
-        reached = f"{one['reached']:.2f} ({one['lowest']:.2f} to {one['highest']:.2f})"
-        verdict = "PASS" if one["pass"] else "**MISS**"
-        lines.append(f"| {what} | {against} | {sign} {one['target']:.3g} | {reached} | {verdict} |")
-    return "\n".join(lines) + "\n\n"
+    tell("")
+    server_version = said_by("redis-server", "--version").split(" v=")[-1].split()[0]
+    parts = versions("redis", options.build, {"redis-server": server_version})
+    placed = "server and client pinned" if options.pin else "nothing pinned"
+    report = Report("redis", "Redis", HOW, tables, TARGETS, parts, placed)
+    report.give(options, cores, write=not is_partial(options) and not options.pin)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the redis bench keeps: KEYS sessions of 500 bytes of JSON. party.cjs makes the same."""
+"""What the benches of the key stores keep: KEYS sessions of 500 bytes of JSON. loops.cjs makes the same."""
 
 import json
 
