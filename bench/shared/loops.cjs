@@ -2,9 +2,9 @@
 
 // The loops of a party in Node, and what it answers.
 //
-// It says "ready", then answers every line "OP IN_FLIGHT SECONDS" with one line of JSON: operations per second, microseconds of CPU
-// of the whole process per operation, and the latencies (microseconds) that one of the loops has seen. IN_FLIGHT loops each do
-// one operation, await it, do the next one.
+// It says "ready", then answers every line "OP IN_FLIGHT SECONDS" with one line of JSON: operations per second, microseconds of
+// CPU of the whole process per operation, and the latencies (microseconds) that one of the loops has seen. IN_FLIGHT loops each
+// do one operation, await it, do the next one.
 
 const { createInterface } = require('node:readline');
 const { monitorEventLoopDelay } = require('node:perf_hooks');
@@ -131,15 +131,16 @@ async function measure(act, order, inFlight, seconds, turns) {
   delay?.disable();
   const seen = run.latencies.subarray(0, run.sampled).sort();
   const quantile = (q) => seen[Math.floor(seen.length * q)] * 1000;
-  const figures = { ops: (run.count * 1000) / wall, cpu: (used.user + used.system) / run.count, p50: quantile(0.5), p99: quantile(0.99) };
+  const [ops, cpu] = [(run.count * 1000) / wall, (used.user + used.system) / run.count];
+  const figures = { ops, cpu, p50: quantile(0.5), p99: quantile(0.99) };
   // What a timer of a millisecond takes longer than that. In a run of few and long turns it has never been called.
   if (delay) figures.delay = Math.max(0, (delay.count ? delay.percentile(99) / 1000 : wall * 1000) - 1000);
   return figures;
 }
 
 /**
- * `party`: get(i), set(i), and holder(value) that says whose the value is. With `turns` every loop waits for the next turn of the event loop
- * after each operation, as a request would that comes by it, and the event loop's delay is a figure too.
+ * `party`: get(i), set(i), and holder(value) that says whose the value is. With `turns` every loop waits for the next turn of
+ * the event loop after each operation, as a request does that came by it, and the event loop's delay is a figure too.
  */
 async function serve(party, turns = false) {
   const order = mixed();
@@ -147,7 +148,8 @@ async function serve(party, turns = false) {
   const writeOf = new Array(KEYS);
   order.forEach((i, at) => (writeOf[i] = writes[at]));
   const acts = { get: party.get, set: party.set, mix: (i) => (writeOf[i] ? party.set(i) : party.get(i)) };
-  for (const act of Object.values(acts)) await measure(act, order, 16, 0.4, turns); // until what is called often has been compiled
+  // Until what is called often has been compiled.
+  for (const act of Object.values(acts)) await measure(act, order, 16, 0.4, turns);
   console.log('ready');
   for await (const line of createInterface({ input: process.stdin })) {
     const [op, inFlight, seconds] = line.split(' ');

@@ -68,7 +68,11 @@ def tables_of(build: str, folder: str) -> list[Table]:
             "node raw",
             "Node: text",
             node("raw"),
-            {"counterfoil": "counterfoil", "better-sqlite3": "better-sqlite3"},
+            {
+                "counterfoil": "counterfoil",
+                "better-sqlite3": "better-sqlite3",
+                "nothing": "*a Map: the loops themselves*",
+            },
             "Strings. After each operation a loop waits for the next turn of the event loop, as a request does that "
             "came by it. Last: the event loop's delay, 99th percentile: what a timer of 1 ms takes longer "
             "(`monitorEventLoopDelay`).",

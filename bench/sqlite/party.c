@@ -1,8 +1,9 @@
 /* The C party of the sqlite bench: party PATH
  *
- * PATH is a file of this party's own, which is not there yet. Says "ready", then answers every line "OP IN_FLIGHT SECONDS" with one line of JSON:
- * operations per second, microseconds of CPU of the whole process per operation, latencies in microseconds. One in flight is a caller who waits;
- * more are slots of an event loop, each of which submits its next operation when the one before is done. The first slot is timed. */
+ * PATH is a file of this party's own, which is not there yet. Says "ready", then answers every line "OP IN_FLIGHT SECONDS" with
+ * one line of JSON: operations per second, microseconds of CPU of the whole process per operation, latencies in microseconds. One
+ * in flight is a caller who waits; more are slots of an event loop, each of which submits its next operation when the one before
+ * is done. The first slot is timed. */
 #include <counterfoil.h>
 
 #include <stdint.h>
@@ -42,7 +43,7 @@ static int64_t now_ns(clockid_t clock)
 static cf_request request_of(bool sets, unsigned i)
 {
     cf_request get = *CF_REQUEST(CF_OP_GET, .key = cf_bytes(keys[i], KEY));
-    cf_request set = *CF_REQUEST(CF_OP_SET, .key = cf_bytes(keys[i], KEY), .value = cf_bytes(values[i], VALUE), .flags = CF_TTL, .ttl_ms = DAY);
+    cf_request set = *CF_REQUEST(CF_OP_SET, .key = get.key, .value = cf_bytes(values[i], VALUE), .flags = CF_TTL, .ttl_ms = DAY);
     return sets ? set : get;
 }
 
@@ -127,7 +128,8 @@ static void measure(bool sets, size_t in_flight, double seconds)
     pass(sets, in_flight, seconds / 2); /* warm-up */
     int64_t start = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
     pass(sets, in_flight, seconds);
-    double wall = (double)(now_ns(CLOCK_MONOTONIC) - start), used = (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu), count = (double)run.count;
+    double wall = (double)(now_ns(CLOCK_MONOTONIC) - start), used = (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    double count = (double)run.count;
     qsort(samples, run.sampled, sizeof *samples, by_size);
     printf("{\"ops\": %.1f, \"cpu\": %.4f, \"p50\": %.2f, \"p99\": %.2f}\n", count * 1e9 / wall, used / 1e3 / count,
            (double)samples[run.sampled / 2] / 1e3, (double)samples[run.sampled * 99 / 100] / 1e3);
@@ -174,7 +176,8 @@ int main(int argc, char **argv)
     while (fgets(line, sizeof line, stdin)) {
         size_t in_flight;
         double seconds;
-        if (sscanf(line, "%7s %zu %lf", op, &in_flight, &seconds) != 3 || in_flight < 1 || in_flight > SLOTS) die("not a line for me");
+        if (sscanf(line, "%7s %zu %lf", op, &in_flight, &seconds) != 3 || in_flight < 1 || in_flight > SLOTS)
+            die("not a line for me");
         measure(strcmp(op, "set") == 0, in_flight, seconds);
         fflush(stdout);
     }

@@ -2,7 +2,8 @@
 
 // One party of the sqlite bench, in Node: node party.cjs PATH RIVALS (raw|session) PARTY
 //
-// PATH is a file of this party's own, which is not there yet. RIVALS is the folder whose node_modules has the others. See loops.cjs.
+// PATH is a file of this party's own, which is not there yet. RIVALS is the folder whose node_modules has the others.
+// See loops.cjs.
 
 const { createRequire } = require('node:module');
 const { KEYS, DAY, sessions, ofTexts, ofSessions, serve, fail } = require('../shared/loops.cjs');
@@ -53,6 +54,13 @@ const parties = {
     const client = { get: (key) => get.get(key, Date.now()), set: (key, value) => set.run(key, Date.now() + DAY * 1000, value) };
     const party = ofTexts(client, textOf);
     fillAtOnce(db, party.set);
+    return party;
+  },
+  // What the loops themselves cost.
+  'raw nothing': async () => {
+    const kept = new Map();
+    const party = ofTexts({ get: (key) => kept.get(key), set: (key, value) => kept.set(key, value) }, textOf);
+    for (let i = 0; i < KEYS; i++) party.set(i);
     return party;
   },
   'session counterfoil': async () => {
