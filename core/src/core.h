@@ -26,7 +26,7 @@ struct cf_op {
     bool        hit, kept;
     bool        prepared; /* a child that waits for its turn after a yield        */
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
-    bool        secret;   /* its value was sealed: it is wiped */
+    bool        secret;   /* what it holds is sealed elsewhere: it is wiped */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
     uint64_t    ticket, note;

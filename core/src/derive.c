@@ -195,6 +195,7 @@ static int after_get(cf_op *op, cf_op *got)
         op->number = number;
         size_t len = cf_format_int(number, text);
         bool fresh = !got->hit; /* the child below takes its place */
+        op->secret = op->store->seal != NULL;
         if (cf_op_set_value(op, cf_bytes(text, len)) != CF_OK) return CF_ENOMEM;
         /* Should what is there expire before this arrives, the new one lives as a new one does, not for ever. */
         return child_set(op, cf_op_value(op), in->ttl_ms, fresh ? 0 : CF_KEEP_TTL);

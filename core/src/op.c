@@ -78,7 +78,10 @@ void cf_op_recycle(cf_op *op)
     op->child = NULL;
     if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
     drop_attached(op);
-    if (op->secret) cf_wipe(op->value.ptr, op->value.cap);
+    if (op->secret) {
+        cf_wipe(op->value.ptr, op->value.cap);
+        cf_wipe(op->keep.ptr, op->keep.cap);
+    }
     drop_buffer(op->loop->platform, &op->key);
     drop_buffer(op->loop->platform, &op->value);
     drop_buffer(op->loop->platform, &op->keep);
@@ -387,6 +390,8 @@ int cf_op_keep(cf_op *op)
     size_t total = 0;
     for (size_t i = 0; i < count; i++) total += parts[i]->len;
     op->keep.len = 0;
+    /* Of a composed operation: plain text, until a child seals it. */
+    if (op->store && op->store->seal && !op->sealed.len && in->value.len + in->expected.len) op->secret = true;
     int rc = cf_buffer_reserve(op->loop->platform, &op->keep, total);
     if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory");
     for (size_t i = 0; i < count; i++) {

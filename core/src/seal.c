@@ -8,6 +8,8 @@
 
 enum { MAGIC = 3, ID = 4, NONCE = 24, TAG = 16, HEAD = MAGIC + 1 + ID, KEY = 32, BLOCK = 16 };
 static const char magic[MAGIC] = {'C', 'f', 1};
+static const char bound_to[] = "counterfoil value";
+enum { BOUND = 3 * 4 + sizeof bound_to + CF_PREFIX_MAX + CF_KEY_MAX + HEAD };
 enum { XAES_256_GCM = 1 };
 
 typedef struct one_key {
@@ -41,8 +43,8 @@ static bool derive(const unsigned char given[KEY], unsigned char out[KEY])
 static bool encrypt_blocks(cf_seal *seal, const unsigned char *key, const unsigned char *in, int blocks, unsigned char *out)
 {
     int len = 0;
-    return EVP_EncryptInit_ex(seal->block, EVP_aes_256_ecb(), NULL, key, NULL) == 1 &&
-           EVP_CIPHER_CTX_set_padding(seal->block, 0) == 1 && EVP_EncryptUpdate(seal->block, out, &len, in, blocks * BLOCK) == 1 &&
+    return EVP_EncryptInit_ex(seal->block, NULL, NULL, key, NULL) == 1 && EVP_CIPHER_CTX_set_padding(seal->block, 0) == 1 &&
+           EVP_EncryptUpdate(seal->block, out, &len, in, blocks * BLOCK) == 1 &&
            len == blocks * BLOCK;
 }
 
@@ -76,13 +78,17 @@ int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, c
     seal->count = count;
     seal->block = EVP_CIPHER_CTX_new();
     seal->gcm = EVP_CIPHER_CTX_new();
-    bool made = seal->block && seal->gcm;
+    /* All the memory that it takes, now: a value that was popped is not lost for want of it. */
+    int  rc = cf_buffer_reserve(platform, &seal->bound, BOUND);
+    bool made = seal->block && seal->gcm && EVP_EncryptInit_ex(seal->block, EVP_aes_256_ecb(), NULL, NULL, NULL) == 1 &&
+                EVP_EncryptInit_ex(seal->gcm, EVP_aes_256_gcm(), NULL, NULL, NULL) == 1;
     for (size_t i = 0; i < count && made; i++) {
         seal->keys[i].id = keys[i].id;
         made = derive(keys[i].bytes, seal->keys[i].key) && prepare(seal, &seal->keys[i]);
     }
-    if (!made) {
+    if (rc != CF_OK || !made) {
         cf_seal_free(seal);
+        if (rc != CF_OK) return cf_error_set(error, rc, CF_NOT_APPLIED, "no memory for keys");
         return cf_error_set(error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "OpenSSL could not be prepared for sealing");
     }
     *out = seal;
@@ -126,7 +132,7 @@ static int append(cf_seal *seal, cf_slice part)
 static int bind(cf_seal *seal, cf_slice key, const char *head)
 {
     seal->bound.len = 0;
-    int rc = append(seal, cf_text("counterfoil value"));
+    int rc = append(seal, cf_text(bound_to));
     if (rc == CF_OK) rc = append(seal, key);
     return rc == CF_OK ? append(seal, cf_bytes(head, HEAD)) : rc;
 }
@@ -136,7 +142,7 @@ static bool start(cf_seal *seal, const one_key *key, const unsigned char *nonce,
     unsigned char once[KEY];
     int           len = 0;
     bool          done = message_key(seal, key, nonce, once) &&
-                EVP_CipherInit_ex(seal->gcm, EVP_aes_256_gcm(), NULL, once, nonce + 12, seals) == 1 &&
+                EVP_CipherInit_ex(seal->gcm, NULL, NULL, once, nonce + 12, seals) == 1 &&
                 EVP_CipherUpdate(seal->gcm, NULL, &len, (const unsigned char *)seal->bound.ptr, (int)seal->bound.len) == 1;
     OPENSSL_cleanse(once, sizeof once);
     return done;
@@ -187,10 +193,12 @@ int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why
     *why = "no memory to open a value";
     int rc = bind(seal, key, value->ptr);
     if (rc != CF_OK) return rc;
-    *why = "the value's seal is broken: it was changed, moved from another key, or sealed with another key of the same id";
     unsigned char *nonce = head + HEAD, *body = nonce + NONCE;
     size_t         size = value->len - CF_SEAL_MORE;
-    if (!start(seal, with, nonce, 0) || (size && EVP_DecryptUpdate(seal->gcm, body, &len, body, (int)size) != 1) ||
+    *why = "OpenSSL failed to open a value";
+    if (!start(seal, with, nonce, 0)) return CF_EUNAVAILABLE;
+    *why = "the value's seal is broken: it was changed, moved from another key, or sealed with another key of the same id";
+    if ((size && EVP_DecryptUpdate(seal->gcm, body, &len, body, (int)size) != 1) ||
         EVP_CIPHER_CTX_ctrl(seal->gcm, EVP_CTRL_GCM_SET_TAG, TAG, body + size) != 1 ||
         EVP_DecryptFinal_ex(seal->gcm, body + len, &more) != 1)
         return CF_ECORRUPT;

@@ -14,7 +14,7 @@ void cf_seal_free(cf_seal *seal); /* NULL is allowed; wipes */
 
 /* Appends the envelope of a value that lies under `key`. CF_OK, CF_ENOMEM, or CF_EUNAVAILABLE (no randomness, or OpenSSL failed). */
 int cf_seal_close(cf_seal *seal, cf_slice key, cf_slice value, cf_buffer *out);
-/* Opens it in place: *value becomes a part of itself. CF_OK, or CF_ECORRUPT with what is wrong in `why`. */
+/* Opens it in place: *value becomes a part of itself. CF_OK, or CF_ECORRUPT (CF_EUNAVAILABLE: OpenSSL failed) with what is wrong in `why`. */
 int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why);
 
 /* The name under which a key is kept: CF_HASHED characters of base64url. CF_OK or CF_EUNAVAILABLE. */

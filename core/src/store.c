@@ -444,7 +444,8 @@ static int seal_in(cf_op *op)
 int cf_store_unseal(cf_op *op)
 {
     int kind = op->in.kind;
-    if (!op->hit || (kind != CF_OP_GET && kind != CF_OP_POP)) return CF_OK;
+    /* What comes for an orphan is nobody's, and the key it had was its parent's. */
+    if (!op->hit || op->orphan || (kind != CF_OP_GET && kind != CF_OP_POP)) return CF_OK;
     const char *why;
     op->secret = true;
     int rc = cf_seal_open(op->store->seal, op->in.key, &op->value, &why);

@@ -2,8 +2,9 @@
 
 void cf_wipe(void *bytes, size_t count)
 {
-    volatile unsigned char *at = bytes;
-    while (count--) *at++ = 0;
+    if (!count) return;
+    memset(bytes, 0, count);
+    __asm__ volatile("" : : "r"(bytes) : "memory"); /* somebody might look at them, for all a compiler knows */
 }
 
 void *cf_zalloc(const cf_platform *platform, size_t size)

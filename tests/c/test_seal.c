@@ -1,6 +1,8 @@
 /* Values at rest: envelopes (FORMAT.md 14), what is done to them, rings, and hashed keys (15). */
+#define _GNU_SOURCE /* memmem */
 #include "support.h"
 
+#include <malloc.h>
 #include <string.h>
 
 static counting memory;
@@ -214,14 +216,300 @@ static void rings_that_are_none(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ what is left in memory -- */
+
+static const char canary[] = "s3cr3t-canary";
+static int        found;
+
+/* Of plain text, or of a key of the ring. */
+static void look(const void *block)
+{
+    const cf_key key = key_of(7, 100);
+    if (!block) return;
+    size_t size = malloc_usable_size((void *)(uintptr_t)block);
+    if (memmem(block, size, canary, sizeof canary - 1) || memmem(block, size, "900719925474", 12) ||
+        memmem(block, size, key.bytes, 16))
+        found++;
+}
+
+/* What others have left in it is not ours. */
+static void *clean_alloc(void *self, size_t size)
+{
+    (void)self;
+    void *block = malloc(size);
+    if (block) memset(block, 0, malloc_usable_size(block));
+    return block;
+}
+
+static void look_and_release(void *self, void *block)
+{
+    (void)self;
+    look(block);
+    free(block);
+}
+
+static void *look_and_resize(void *self, void *block, size_t size)
+{
+    void *moved = clean_alloc(self, size);
+    if (!moved || !block) return moved;
+    size_t old = malloc_usable_size(block);
+    memcpy(moved, block, old < size ? old : size);
+    look_and_release(self, block);
+    return moved;
+}
+
+/* A backend with its own pop and touch that is derived otherwise. */
+static cf_backend_table some_slots(void)
+{
+    cf_backend_table table = *tb_functions(TB_DERIVED);
+    table.pop = tb_functions(TB_FULL)->pop;
+    table.touch = tb_functions(TB_FULL)->touch;
+    return table;
+}
+
+static answer ask_long(cf_store *store, unsigned flags, const char *key, cf_slice value, cf_slice expected)
+{
+    return ask(store,
+               CF_REQUEST(CF_OP_SET, .flags = flags, .key = cf_text(key), .value = value, .expected = expected, .ttl_ms = 60000));
+}
+
+static const char hidden[] = "s3cr3t-canary of a key that is hashed";
+
+static void speak_of_secrets(cf_store *store, size_t len, bool derived)
+{
+    char *text = malloc(len);
+    for (size_t i = 0; i < len; i++)
+        text[i] = canary[i % (sizeof canary - 1)];
+    cf_slice value = cf_bytes(text, len);
+    cf_op   *op;
+    assert_ok(ask_long(store, CF_TTL, hidden, value, cf_text("")).status);
+    for (int i = 0; i < 3; i++) { /* an operation is used again */
+        answer got = ask_get(store, hidden);
+        assert_true(got.hit && got.value_len == len);
+    }
+    assert_true(ask(store, CF_REQUEST(CF_OP_TOUCH, .flags = CF_TTL, .key = cf_text(hidden), .ttl_ms = 50000)).hit);
+    assert_false(ask_long(store, CF_IF_ABSENT, hidden, value, cf_text("")).hit);
+    assert_true(ask_long(store, CF_IF_PRESENT, hidden, value, cf_text("")).hit);
+    if (derived) {
+        assert_true(ask_long(store, CF_IF_EQUAL, hidden, value, value).hit);
+        assert_int_equal(ask(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 9007199254740)).number, 9007199254740);
+        assert_int_equal(ask(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 1)).number, 9007199254741);
+    }
+    assert_true(ask_pop(store, hidden).hit);
+    /* An expiry that has passed. */
+    assert_ok(ask(store, CF_REQUEST(CF_OP_SET, .flags = CF_EXPIRES_AT, .key = cf_text(hidden), .value = value, .expires_at_ms = 1))
+                  .status);
+    /* What the backend refuses, and what is given up. */
+    assert_ok(ask_long(store, CF_TTL, hidden, value, cf_text("")).status);
+    if (cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text(hidden)), &op) == CF_PENDING) assert_ok(cf_op_cancel(op));
+    cf_op_free(op);
+    if (cf_submit(store, CF_REQUEST(CF_OP_SET, .key = cf_text(hidden), .value = value), &op) == CF_PENDING)
+        assert_ok(cf_op_cancel(op));
+    cf_op_free(op);
+    free(text);
+}
+
+static void no_plain_text_and_no_key_is_in_memory_that_is_given_back(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {sizeof canary, 700, 40000};
+    int                 all = 0;
+    cf_loop_free(loop);
+    memory.platform.alloc = clean_alloc;
+    memory.platform.resize = look_and_resize;
+    memory.platform.release = look_and_release;
+    cf_key                key = key_of(7, 100);
+    const cf_open_options options = {
+        .size = sizeof options, .prefix = cf_text("p:"), .keys = &key, .key_count = 1, .seal_values = true, .hash_keys = true};
+    for (int which = 0; which < 5; which++) {
+        for (int i = 0; i < 3; i++) {
+            static tb_log    log;
+            cf_backend_table some = some_slots();
+            cf_store        *store;
+            found = 0;
+            assert_ok(cf_loop_new(&memory.platform, &loop));
+            if (which == 0) {
+                assert_ok(open_with(&options, &store, NULL));
+            } else {
+                const cf_backend_table *table = which < 4 ? tb_functions(which == 1 ? TB_FULL : TB_DERIVED) : &some;
+                assert_ok(cf_open_backend(loop, table, tb_backend(tb_new(loop, which == 2 ? TB_NOW : TB_PIPE, &log)), &options,
+                                          &store, NULL));
+            }
+            speak_of_secrets(store, lengths[i], which >= 2);
+            cf_loop_free(loop); /* and all that it kept for another use */
+            if (found) print_error("backend %d, length %zu\n", which, lengths[i]);
+            all += found;
+        }
+    }
+    assert_ok(cf_loop_new(&memory.platform, &loop));
+    assert_int_equal(all, 0);
+}
+
+/* ------------------------------------------------------------------------------------------------------- late and never -- */
+
+static uint64_t left; /* the ticket of a pop that the backend keeps, without having asked for its arguments to be kept */
+
+static int pend_at_pop(tb *self, cf_op *op, void *user)
+{
+    (void)self;
+    (void)user;
+    if (cf_op_kind(op) != CF_OP_POP) return CF_OK;
+    left = cf_op_ticket(op);
+    return CF_PENDING;
+}
+
+static void an_answer_that_comes_after_the_deadline_is_nobodys(void **state)
+{
+    (void)state;
+    static tb_log         log;
+    static const char     big[40000], like_an_envelope[60] = {'C', 'f', 1, 1, 0, 0, 0, 7};
+    cf_backend_table      some = some_slots();
+    cf_key                key = key_of(7, 0);
+    const cf_open_options options = {
+        .size = sizeof options, .prefix = cf_text("p:"), .keys = &key, .key_count = 1, .seal_values = true};
+    char      longest[CF_KEY_MAX + 1] = {0};
+    cf_store *store;
+    memset(longest, 'x', CF_KEY_MAX);
+    memset(&log, 0, sizeof log);
+    log.on_slot = pend_at_pop;
+    assert_ok(cf_open_backend(loop, &some, tb_backend(tb_new(loop, TB_NOW, &log)), &options, &store, NULL));
+    for (int i = 0; i < 3; i++) {
+        cf_op *op;
+        assert_ok(ask_set(store, longest, canary).status);
+        assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_POP, .key = cf_text(longest), .timeout_ms = 1), &op), CF_PENDING);
+        assert_int_equal(cf_op_wait(op), CF_ETIMEOUT);
+        assert_int_equal(cf_op_error(op)->outcome, CF_UNKNOWN);
+        cf_op_free(op);
+        /* What the pop was given is others' memory now. */
+        assert_ok(ask_long(store, 0, "another", cf_bytes(big, sizeof big), cf_text("")).status);
+        cf_op *orphan = cf_loop_op(loop, left);
+        assert_non_null(orphan);
+        cf_op_set_hit(orphan, true);
+        assert_ok(cf_op_set_value(orphan, cf_bytes(like_an_envelope, sizeof like_an_envelope)));
+        cf_op_finish(orphan, CF_OK);
+        assert_ok(ask_delete(store, longest).status); /* the lock is free */
+    }
+    assert_ok(cf_store_close(store, NULL));
+}
+
+static void a_popped_value_is_not_lost_for_want_of_memory(void **state)
+{
+    (void)state;
+    cf_stage             *stage = cf_stage_new();
+    cf_loop              *staged;
+    cf_key                key = key_of(7, 0);
+    const cf_open_options options = {
+        .size = sizeof options, .prefix = cf_text("p:"), .keys = &key, .key_count = 1, .seal_values = true};
+    char longest[CF_KEY_MAX + 1] = {0};
+    memset(longest, 'x', CF_KEY_MAX);
+    assert_ok(cf_loop_new(cf_stage_platform(stage), &staged));
+    bool failed = true;
+    for (uint64_t nth = 1; failed; nth++) {
+        cf_store *store, *fresh;
+        assert_ok(cf_open(staged, cf_text("memory:popped"), &options, &store, NULL));
+        assert_ok(cf_open(staged, cf_text("memory:popped"), &options, &fresh, NULL));
+        assert_ok(ask_set(store, longest, "v").status);
+        cf_stage_fail_allocation(stage, nth, false);
+        answer popped = ask_pop(fresh, longest);
+        failed = cf_stage_failed(stage);
+        cf_stage_fail_allocation(stage, 0, false);
+        if (popped.status == CF_OK)
+            assert_value(popped, "v");
+        else
+            assert_value(ask_get(store, longest), "v");
+        assert_ok(cf_store_close(fresh, NULL));
+        assert_ok(cf_store_close(store, NULL));
+    }
+    cf_loop_free(staged);
+    cf_stage_free(stage);
+}
+
+static void a_store_that_cannot_be_opened_closes_its_backend_once(void **state)
+{
+    (void)state;
+    cf_stage *stage = cf_stage_new();
+    cf_loop  *staged;
+    cf_key    key = key_of(7, 0), zero = key_of(0, 0);
+    assert_ok(cf_loop_new(cf_stage_platform(stage), &staged));
+    static tb_log   log;
+    cf_store       *store;
+    cf_error        error;
+    cf_open_options options = {.size = sizeof options, .prefix = cf_text("p:"), .keys = &zero, .key_count = 1, .seal_values = true};
+    memset(&log, 0, sizeof log);
+    assert_int_equal(tb_open(staged, TB_NOW, TB_FULL, &log, &options, &store, &error), CF_EINVAL);
+    assert_null(store);
+    assert_int_equal(log.closes, 1);
+    options.keys = &key;
+    int rc = CF_ENOMEM;
+    for (uint64_t nth = 1; rc != CF_OK; nth++) {
+        memset(&log, 0, sizeof log);
+        tb *self = tb_new(staged, TB_NOW, &log);
+        cf_stage_fail_allocation(stage, nth, false);
+        rc = cf_open_backend(staged, tb_functions(TB_FULL), tb_backend(self), &options, &store, &error);
+        cf_stage_fail_allocation(stage, 0, false);
+        if (rc == CF_OK) break;
+        assert_int_equal(rc, CF_ENOMEM);
+        assert_null(store);
+        assert_int_equal(log.closes, 1);
+    }
+    assert_ok(cf_store_close(store, NULL));
+    assert_int_equal(log.closes, 1);
+    cf_loop_free(staged);
+    assert_int_equal(cf_stage_blocks(stage), 0);
+    cf_stage_free(stage);
+}
+
+static void the_longest_value_and_the_longest_key_fit(void **state)
+{
+    (void)state;
+    static tb_log log;
+    cf_key        key = key_of(7, 0);
+    char          prefix[CF_PREFIX_MAX + 1] = {0}, longest[CF_KEY_MAX + 1] = {0};
+    char         *big = malloc(CF_VALUE_MAX + 1);
+    memset(prefix, 'p', CF_PREFIX_MAX);
+    memset(longest, 'x', CF_KEY_MAX);
+    memset(big, 'v', CF_VALUE_MAX + 1);
+    for (int hashes = 0; hashes < 2; hashes++) {
+        for (int which = 0; which < 2; which++) {
+            const cf_open_options options = {.size = sizeof options,
+                                             .prefix = cf_text(prefix),
+                                             .keys = &key,
+                                             .key_count = 1,
+                                             .seal_values = true,
+                                             .hash_keys = hashes};
+            cf_store             *store;
+            if (which == 0)
+                assert_ok(cf_open(loop, cf_text("memory:"), &options, &store, NULL));
+            else
+                assert_ok(tb_open(loop, TB_PIPE, TB_DERIVED, &log, &options, &store, NULL));
+            assert_ok(ask_long(store, 0, longest, cf_bytes(big, CF_VALUE_MAX), cf_text("")).status);
+            assert_int_equal(ask_get(store, longest).value_len, CF_VALUE_MAX);
+            assert_int_equal(ask_pop(store, longest).value_len, CF_VALUE_MAX);
+            assert_int_equal(ask_long(store, 0, longest, cf_bytes(big, CF_VALUE_MAX + 1), cf_text("")).status, CF_EINVAL);
+            assert_ok(ask_long(store, 0, longest, cf_bytes(NULL, 0), cf_text("")).status);
+            assert_value(ask_pop(store, longest), "");
+            assert_ok(cf_store_close(store, NULL));
+        }
+    }
+    free(big);
+}
+
 int main(void)
 {
     hang_guard(60);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, up, down)
     const struct CMUnitTest tests[] = {
-        TEST(the_bytes_are_those_of_the_format), TEST(a_changed_envelope_never_opens),
-        TEST(keys_are_changed_in_two_steps),     TEST(what_a_backend_would_have_to_understand_is_refused),
-        TEST(keys_can_be_kept_as_hashes),        TEST(rings_that_are_none),
+        TEST(the_bytes_are_those_of_the_format),
+        TEST(a_changed_envelope_never_opens),
+        TEST(keys_are_changed_in_two_steps),
+        TEST(what_a_backend_would_have_to_understand_is_refused),
+        TEST(keys_can_be_kept_as_hashes),
+        TEST(rings_that_are_none),
+        TEST(no_plain_text_and_no_key_is_in_memory_that_is_given_back),
+        TEST(an_answer_that_comes_after_the_deadline_is_nobodys),
+        TEST(a_popped_value_is_not_lost_for_want_of_memory),
+        TEST(a_store_that_cannot_be_opened_closes_its_backend_once),
+        TEST(the_longest_value_and_the_longest_key_fit),
     };
     return cmocka_run_group_tests_name("seal", tests, NULL, NULL);
 }
