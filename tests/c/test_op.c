@@ -422,7 +422,7 @@ static void malformed_requests_are_refused(void **state)
         cf_op_free(op);
     }
     assert_int_equal(t.log.sets + t.log.gets + t.log.incrs + t.log.touches + t.log.scans, 0);
-    char cursor[300] = {0};
+    char cursor[CF_CURSOR_MAX + 1] = {0};
     cf_op *op;
     assert_int_equal(cf_submit(t.store, CF_REQUEST(CF_OP_SCAN, .cursor = cf_bytes(cursor, CF_CURSOR_MAX + 1)), &op), CF_EINVAL);
     cf_op_free(op);
@@ -635,7 +635,7 @@ static void an_attached_object_is_released_once(void **state)
 static int odd_page(tb *self, cf_op *op, void *user)
 {
     (void)self;
-    char longest[300];
+    char longest[CF_CURSOR_MAX + 1];
     memset(longest, 'c', sizeof longest);
     if (user) {
         int status = cf_op_set_cursor(op, cf_bytes(longest, CF_CURSOR_MAX + 1));
