@@ -20,6 +20,7 @@ export const version: string;
  * - `EXISTS`: there is such a record already
  * - `AUTH`: the backend refused our credentials or rights, or could not prove who it is (TLS)
  * - `CANCELED`: the caller cancelled
+ * - `ENDED`, `CHANGED`: of the express-session store alone, where its options ask for them (`saveEnded`, `saveChanged`)
  */
 export type ErrorCode =
   | 'INVALID'
@@ -33,7 +34,9 @@ export type ErrorCode =
   | 'FORKED'
   | 'EXISTS'
   | 'AUTH'
-  | 'CANCELED';
+  | 'CANCELED'
+  | 'ENDED'
+  | 'CHANGED';
 
 /** Whether the store was changed by an operation that failed. `unknown`: read before you repeat a write. */
 export type Outcome = 'not_applied' | 'applied' | 'unknown';

@@ -15,8 +15,9 @@ const MINUTE = 60000;
 const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
 const OPEN_OPTIONS = ['timeout', 'stage'];
-const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', ...OPEN_OPTIONS];
+const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...OPEN_OPTIONS];
 const SAVE_ENDED = ['ignore', 'error', 'create'];
+const SAVE_CHANGED = ['overwrite', 'error'];
 
 /**
  * The application's express-session: the class of this module extends its Store, so that `instanceof session.Store` holds and its
@@ -70,13 +71,15 @@ const Base = findExpressSession()?.Store ?? LooseStore;
 
 /**
  * On a session object: the id under which it was loaded, or saved before. From then on a save only replaces what is there: a request that
- * is slower than a logout must not bring the session back. A symbol, because it is seen through a Proxy; not enumerable, because it must
- * not be stored, nor get into the next session where the data of this one is merged into it (Passport's keepSessionInfo).
+ * is slower than a logout must not bring the session back. With `saveChanged: 'error'` also the text that is there as far as this request knows;
+ * on its way from get() to createSession() that is on the data. Symbols, because they are seen through a Proxy; not enumerable, because they
+ * must not be stored, nor get into the next session where the data of this one is merged into it (Passport's keepSessionInfo).
  */
 const KNOWN = Symbol('counterfoil.known');
+const TEXT = Symbol('counterfoil.text');
 
-function know(session, sid) {
-  Object.defineProperty(session, KNOWN, { value: sid, configurable: true, writable: true, enumerable: false });
+function attach(object, symbol, value) {
+  Object.defineProperty(object, symbol, { value, configurable: true, writable: true, enumerable: false });
 }
 
 const invalid = (message) => new CounterfoilError(message, 'INVALID');
@@ -131,6 +134,7 @@ class CounterfoilStore extends Base {
   #serializer;
   #custom;
   #saveEnded;
+  #compares;
   #mayUpsert; // what has ended cannot be told from what is new: the backend has no conditions, and nobody insisted
 
   constructor(options = {}) {
@@ -139,7 +143,8 @@ class CounterfoilStore extends Base {
     for (const name of Object.keys(options)) {
       if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')}; those of a URL go into it)`);
     }
-    const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, saveEnded, ...rest } = options;
+    const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...others } = options;
+    const { saveEnded, saveChanged, ...rest } = others;
     if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
     // What open() would refuse as a prefix, too: or every request would find it out.
     if (typeof prefix !== 'string') throw invalid('prefix must be a string');
@@ -155,6 +160,7 @@ class CounterfoilStore extends Base {
       throw invalid('serializer must have the methods parse and stringify');
     }
     if (saveEnded !== undefined && !SAVE_ENDED.includes(saveEnded)) throw invalid('saveEnded must be "ignore", "error" or "create"');
+    if (saveChanged !== undefined && !SAVE_CHANGED.includes(saveChanged)) throw invalid('saveChanged must be "overwrite" or "error"');
     if (store !== undefined) {
       if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
       if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout and stage belong to the store that is given');
@@ -168,12 +174,13 @@ class CounterfoilStore extends Base {
     this.#serializer = serializer ?? JSON;
     this.#custom = serializer !== undefined;
     this.#saveEnded = saveEnded;
-    this.#mayUpsert = saveEnded === 'create';
+    this.#compares = saveChanged === 'error';
+    this.#mayUpsert = saveEnded === 'create' && !this.#compares;
   }
 
   createSession(request, data) {
     const session = super.createSession(request, data);
-    know(session, request.sessionID);
+    attach(session, KNOWN, { sid: request.sessionID, text: data[TEXT] });
     return session;
   }
 
@@ -190,7 +197,7 @@ class CounterfoilStore extends Base {
     this.#store.get(key).then((text) => {
       let session;
       try {
-        session = text === undefined ? null : this.#sessionOf(parsed(text));
+        session = text === undefined ? null : this.#sessionOf(parsed(text), text);
       } catch (error) {
         nextTick(callback, error);
         return;
@@ -203,11 +210,12 @@ class CounterfoilStore extends Base {
   async #get(sid) {
     const text = await this.#store.get(this.#key(sid));
     if (text === undefined) return null;
-    return this.#sessionOf(this.#custom ? await this.#serializer.parse(text) : parsed(text));
+    return this.#sessionOf(this.#custom ? await this.#serializer.parse(text) : parsed(text), text);
   }
 
-  #sessionOf(stored) {
+  #sessionOf(stored, text) {
     const session = checked(stored);
+    if (this.#compares) attach(session, TEXT, text);
     if (!this.#disableTouch) revive(session.cookie);
     return session;
   }
@@ -226,27 +234,43 @@ class CounterfoilStore extends Base {
     }
     let text = this.#serializer.stringify(session);
     if (typeof text?.then === 'function') text = await text; // but not otherwise: then the session is stored when set() returns
-    const life = this.#disableTTL ? undefined : { ttl: Math.min(ttl, LONGEST) };
-    if (session[KNOWN] === sid && !this.#mayUpsert) {
-      await this.#replace(key, text, life);
-    } else {
-      await this.#store.set(key, text, life);
+    const options = this.#disableTTL ? {} : { ttl: Math.min(ttl, LONGEST) };
+    const known = session[KNOWN];
+    if (known === undefined || known.sid !== sid || this.#mayUpsert) {
+      await this.#store.set(key, text, options);
       // Not before it is there: a second save that overtook the first would find nothing. Only what the middleware made, which has its id.
-      if (session.id === sid && typeof session.save === 'function') know(session, sid);
-    }
-  }
-
-  async #replace(key, text, life) {
-    let stored;
-    try {
-      stored = await this.#store.set(key, text, { ...life, ifPresent: true });
-    } catch (error) {
-      if (this.#saveEnded !== undefined || !(error instanceof CounterfoilError && error.code === 'NOT_SUPPORTED')) throw error;
-      this.#mayUpsert = true;
-      await this.#store.set(key, text, life);
+      if (session.id === sid && typeof session.save === 'function') attach(session, KNOWN, { sid, text: this.#compares ? text : undefined });
       return;
     }
-    if (!stored && this.#saveEnded === 'error') throw new CounterfoilError('the session has ended since it was loaded: nothing was saved', 'ENDED');
+    const { text: read } = known;
+    if (read === undefined) {
+      options.ifPresent = true;
+    } else {
+      options.ifEqual = read;
+      known.text = text; // now: this request may save once more before this is answered
+    }
+    let stored;
+    try {
+      stored = await this.#store.set(key, text, options);
+    } catch (error) {
+      if (known.text === text) known.text = read;
+      if (this.#saveEnded !== undefined || this.#compares || !(error instanceof CounterfoilError && error.code === 'NOT_SUPPORTED')) throw error;
+      this.#mayUpsert = true;
+      await this.#store.set(key, text, { ttl: options.ttl });
+      return;
+    }
+    if (!stored) await this.#missed(key, text, options.ttl);
+  }
+
+  /** What a save answers that did not find the session, or not as it was. */
+  async #missed(key, text, ttl) {
+    if (this.#compares) {
+      const changed = (await this.#store.get(key)) !== undefined;
+      if (changed || (this.#saveEnded === 'create' && !(await this.#store.set(key, text, { ttl, ifAbsent: true })))) {
+        throw new CounterfoilError('the session was saved by another request since it was loaded: nothing was saved', 'CHANGED');
+      }
+    }
+    if (this.#saveEnded === 'error') throw new CounterfoilError('the session has ended since it was loaded: nothing was saved', 'ENDED');
   }
 
   touch(sid, session, callback) {

@@ -46,6 +46,17 @@ export interface CounterfoilStoreOptions {
    * option: then saves reject with `NOT_SUPPORTED`.
    */
   saveEnded?: 'ignore' | 'error' | 'create';
+  /**
+   * What becomes of the save of a session that another request has saved since this one loaded it.
+   *
+   * - `overwrite`, the default: the last one wins, and what the other request changed is lost, as in other stores
+   * - `error`: nothing is stored, and the save fails with a `CounterfoilError` whose code is `CHANGED`. `request.session.reload(callback)` gets what is
+   *   there; change that, and save again. Not the default, because at the end of a request nobody is there to do so: with it, save by
+   *   `request.session.save(callback)`, and leave `resave` off, or requests that only read would be in each other's way. A `touch` is no change
+   *
+   * The stored text is compared, in the same one step. So the backend must have conditions, and not `sealValues`: `NOT_SUPPORTED`.
+   */
+  saveChanged?: 'overwrite' | 'error';
   /** Seconds that an operation may take; for `open`, not together with `store`. */
   timeout?: number;
   /** A stage for tests; for `open`, not together with `store`. */

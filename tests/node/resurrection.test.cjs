@@ -32,6 +32,7 @@ function tests() {
   const os = require('node:os');
   const path = require('node:path');
   const { once } = require('node:events');
+  const { inspect } = require('node:util');
 
   const express = require('express');
   const session = require('express-session');
@@ -104,7 +105,10 @@ function tests() {
       app.id = request.sessionID;
       save(request.session).then(stop).then(() => { request.session.seen = 1; return save(request.session); }).then(() => response.json({}), next);
     });
-    app.use((error, request, response, next) => { void next; response.status(500).json({ message: error.message, code: error.code, outcome: error.outcome }); });
+    app.use((error, request, response, next) => {
+      void next;
+      response.status(500).json({ message: error.message, code: error.code, outcome: error.outcome });
+    });
     return app;
   }
 
@@ -282,7 +286,8 @@ function tests() {
   test('a first save that failed leaves the session new', async () => {
     const map = new Map();
     let error = new Error('down');
-    const backend = { singleProcess: true, get: (key) => map.get(key), set: (key, value) => { if (error) throw error; map.set(key, value); }, delete: (key) => map.delete(key) };
+    const set = (key, value) => { if (error) throw error; map.set(key, value); };
+    const backend = { singleProcess: true, get: (key) => map.get(key), set, delete: (key) => map.delete(key) };
     const store = withSessions({ backend });
     const fresh = generated(store);
     await assert.rejects(save(fresh), (got) => got === error);
@@ -311,7 +316,7 @@ function tests() {
     const store = withSessions({ url: 'memory:' });
     const fresh = generated(store);
     fresh.n = 1;
-    const look = (one) => [Object.keys(one), Object.getOwnPropertySymbols({ ...one }), JSON.stringify(one), require('node:util').inspect(one).replace(/Session/, '')];
+    const look = (one) => [Object.keys(one), Object.getOwnPropertySymbols({ ...one }), JSON.stringify(one), inspect(one)];
     const before = look(fresh);
     await save(fresh);
     assert.deepEqual(look(fresh), before);
@@ -448,7 +453,8 @@ function tests() {
       const mine = new Error('down');
       const map = new Map();
       let writes = 0;
-      const store = withSessions({ backend: { get: (key) => map.get(key), set: (key, value) => { writes++; map.set(key, value); }, delete: (key) => map.delete(key), setIf() { throw mine; } } });
+      const set = (key, value) => { writes++; map.set(key, value); };
+      const store = withSessions({ backend: { get: (key) => map.get(key), set, delete: (key) => map.delete(key), setIf() { throw mine; } } });
       const fresh = generated(store);
       await save(fresh);
       for (let i = 0; i < 2; i++) await assert.rejects(save(fresh), (error) => error === mine);
@@ -531,7 +537,8 @@ function tests() {
       for (const kind of Object.keys(KINDS)) {
         test(`destroy against ${kind}`, async (t) => {
           const { alive, kept, gone } = await race(options, [undefined, 'error'], kind, RACES);
-          t.diagnostic(`${name}: ${RACES} races of destroy against ${kind}: ${alive} alive afterwards${kind === 'touch' ? '' : ` (${kept} answered as saved, ${gone} found it gone)`}`);
+          const answers = kind === 'touch' ? '' : ` (${kept} answered as saved, ${gone} found it gone)`;
+          t.diagnostic(`${name}: ${RACES} races of destroy against ${kind}: ${alive} alive afterwards${answers}`);
           assert.equal(alive, 0);
           if (kind !== 'touch') assert(kept > 0 && gone > 0, 'both were met');
         });

@@ -124,6 +124,12 @@ async function adapter(): Promise<void> {
   const length: number = await store.length();
   new CounterfoilStore({ store: plain });
   new CounterfoilStore({ backend: mine, ttl: 5, stage: new Stage(), timeout: 1 });
+  new CounterfoilStore({ saveEnded: 'error', saveChanged: 'error' });
+  store.set('a', found!, (error) => { if (error instanceof CounterfoilError && (error.code === 'ENDED' || error.code === 'CHANGED')) void error.outcome; });
+  // @ts-expect-error ignore, error or create
+  new CounterfoilStore({ saveEnded: 'drop' });
+  // @ts-expect-error overwrite or error
+  new CounterfoilStore({ saveChanged: true });
   // @ts-expect-error no such option
   new CounterfoilStore({ client: plain });
   // @ts-expect-error a session has a cookie
