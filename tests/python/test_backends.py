@@ -259,7 +259,7 @@ class Secret(str):
         ("scan", ([], None, 3), r"Mine\.scan must return a list of keys, or \(keys, next cursor\), not tuple"),
         ("scan", [5], r"Mine\.scan must return keys that are str or bytes, not int"),
         ("scan", ([], 1.5), r"Mine\.scan must return a next cursor that is str, bytes, int or None, not float"),
-        ("scan", ([], "x" * 300), r"Mine\.scan returned a cursor that is too long"),
+        ("scan", ([], "x" * 1281), r"Mine\.scan returned a cursor that is too long"),
         ("scan", ([], "\ud800"), r"Mine\.scan returned a cursor that is too long or not valid"),
     ],
 )  # fmt: skip
