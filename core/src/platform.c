@@ -1,5 +1,6 @@
 /* platform.c: the real machine, as one table of functions. The only file with system calls. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -250,6 +251,20 @@ static int real_file_remove(void *self, const char *path)
     return unlink(path);
 }
 
+static int real_file_held(void *self, uint64_t device, uint64_t node)
+{
+    (void)self;
+    DIR *all = opendir("/proc/self/fd");
+    if (!all) return -1;
+    bool held = false;
+    for (struct dirent *each; !held && (each = readdir(all));) {
+        struct stat is;
+        held = each->d_name[0] != '.' && fstat((int)strtol(each->d_name, NULL, 10), &is) == 0 && (uint64_t)is.st_dev == device && (uint64_t)is.st_ino == node;
+    }
+    closedir(all);
+    return held;
+}
+
 int cf_resolve(const char *host, const char *port, cf_address *out, int max)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
@@ -320,6 +335,7 @@ const cf_platform *cf_platform_real(void)
         .file_create = real_file_create,
         .file_look = real_file_look,
         .file_remove = real_file_remove,
+        .file_held = real_file_held,
     };
     return &real;
 }

@@ -232,6 +232,11 @@ static int stage_file_look(void *self, const char *path, cf_file *out)
 
 static int stage_file_remove(void *self, const char *path) { return syscall_fails(self) ? -1 : real()->file_remove(real()->self, path); }
 
+static int stage_file_held(void *self, uint64_t device, uint64_t node)
+{
+    return syscall_fails(self) ? -1 : real()->file_held(real()->self, device, node);
+}
+
 static int stage_close(void *self, int fd)
 {
     cf_stage *stage = self;
@@ -286,6 +291,7 @@ cf_stage *cf_stage_new(void)
         .file_create = stage_file_create,
         .file_look = stage_file_look,
         .file_remove = stage_file_remove,
+        .file_held = stage_file_held,
     };
     return stage;
 }

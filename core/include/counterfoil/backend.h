@@ -86,6 +86,7 @@ struct cf_platform {
     int (*file_create)(void *self, const char *path, int64_t size);
     int (*file_look)(void *self, const char *path, cf_file *out); /* does not follow a link at the end of the path */
     int (*file_remove)(void *self, const char *path);
+    int (*file_held)(void *self, uint64_t device, uint64_t node); /* whether this process has that file open: 1 or 0; -1: the system does not tell */
 };
 
 /* The addresses of a name and a port, in the order to try them. BLOCKS, for as long as the system's resolver likes: call it in a job (below). How many were

@@ -243,6 +243,17 @@ static sqlite_file *find(const cf_file *is)
     return NULL;
 }
 
+/* Another SQLite in this process (the host's own, a second copy of this library) has the file: locks are the process's, so neither would see those of the
+ * other, and each would write where the other maps. With CF_LOCK_SQLITE held; one of ours that is just being closed is among the files. */
+static bool held_by_others(const cf_platform *platform, const cf_file *is)
+{
+    for (cf_link *link = files.next; link != &files; link = link->next) {
+        sqlite_file *file = CF_OF_LINK(link, sqlite_file, link);
+        if (file->device == is->device && file->node == is->node) return false;
+    }
+    return platform->file_held(platform->self, is->device, is->node) == 1;
+}
+
 static int blame(cf_error *error, int code, const char *why)
 {
     const char *text;
@@ -295,6 +306,9 @@ int sqlite_file_open(cf_loop *loop, cf_slice path, const sqlite_options *options
                 rc = refuse(error, CF_EINVAL, "this process has that database open with other options");
             else there->users++;
             file = there;
+        } else if (rc == CF_OK && held_by_others(platform, &is)) {
+            rc = refuse(error, CF_EINVAL, "something else in this process has that database open, another SQLite library or another copy of this one, which would undo its "
+                                          "locks: open it in one place only, or from another process");
         }
     }
     if (rc == CF_OK && file == fresh) {
