@@ -42,7 +42,7 @@ function load() {
   }
   const error = new Error(
     `counterfoil: no native binary for ${process.platform}-${process.arch} (looked in ${places.join(', ')}). ` +
-      'Install CMake, a C++ compiler, hiredis and OpenSSL (on Debian: cmake make g++ pkg-config libhiredis-dev libssl-dev), then run: npx counterfoil-build',
+      'Install CMake, a C++ compiler, hiredis, OpenSSL and SQLite (on Debian: cmake make g++ pkg-config libhiredis-dev libssl-dev libsqlite3-dev), then run: npx counterfoil-build',
   );
   error.code = 'MODULE_NOT_FOUND';
   throw error;
