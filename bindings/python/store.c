@@ -826,7 +826,7 @@ PyDoc_STRVAR(clear_doc, "clear($self, prefix=\'\', force=False)\n--\n\n"
 PyDoc_STRVAR(stats_doc, "stats($self)\n--\n\n"
                         "Figures of this store since it was opened, all of its connections together: see counterfoil.Stats.");
 PyDoc_STRVAR(page_doc, "_page($self, prefix, cursor)\n--\n\nOne page of a scan: keys, and the cursor of the next page or None.");
-PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link,\n    connections)\n--\n\nOpens. For store.py and aio.py.");
+PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link,\n    connections, at_rest)\n--\n\nOpens. For store.py and aio.py.");
 PyDoc_STRVAR(close_doc, "_close($self, notify, /)\n--\n\n"
                         "Closes what is idle. False when calls of other threads still run: the last of them calls notify().\n"
                         "The second time: nobody waits for that any more, and what Backend.close throws goes to sys.unraisablehook.");

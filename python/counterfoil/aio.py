@@ -6,7 +6,8 @@
         await codes.set("ada", "483912")
 
 An operation begins when its method is called. One that is done at once (memory, a backend with plain methods) costs no
-trip through the event loop; for one that is pending, the store's one descriptor is watched. No thread is involved, but for SQLite: a thread of the core waits for the disk.
+trip through the event loop; for one that is pending, the store's one descriptor is watched. No thread is involved, but
+for SQLite: there a thread of the core waits for the disk.
 """
 
 import asyncio

@@ -180,8 +180,7 @@ def example_target(stage: Stage) -> Any:
 
 
 class Sqlite:
-    """Database files, a new one for each store; where there is a file system in memory, there: what is told of a disk is
-    told to a real one elsewhere."""
+    """Database files, a new one for each store: in memory, where there is a file system for it."""
 
     def __init__(self) -> None:
         self._numbers = count()
@@ -210,8 +209,8 @@ CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move;
 
 @dataclass(frozen=True)
 class BackendLine:
-    """What to open: a URL, one of the Redis servers, a new database file, a class of backends whose methods may become coroutines, or a
-    function that makes a backend."""
+    """What to open: a URL, one of the Redis servers, a new database file, a class of backends whose methods may become
+    coroutines, or a function that makes a backend."""
 
     name: str
     target: str | Redis | Sqlite | type[Clocked] | Callable[[Stage], Any]
