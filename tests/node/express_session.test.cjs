@@ -16,6 +16,7 @@ const { Strategy } = require('passport-local');
 const { open, CounterfoilError } = require('counterfoil');
 const { CounterfoilStore } = require('counterfoil/express-session');
 const { Stage } = require('counterfoil/testing');
+const { newFile } = require('./support/sqlite.cjs');
 const { MapBackend } = require('../../examples/js_backend.cjs');
 
 const sess = (cookie = { maxAge: null, expires: null }, data = {}) => ({ cookie: { originalMaxAge: null, ...cookie }, ...data });
@@ -394,6 +395,7 @@ function application(store, options = {}) {
 
 const STORES = {
   memory: () => ({ url: 'memory:' }),
+  sqlite: () => ({ url: `sqlite:${newFile()}` }),
   'examples/js_backend.cjs': () => ({ backend: new MapBackend() }),
   'the same, with promises': () => {
     const inner = new MapBackend();
