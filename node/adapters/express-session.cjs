@@ -1,6 +1,7 @@
 'use strict';
 
-// A store for express-session over any backend. It holds no state but its options: expiry, atomicity and sharing are the core's.
+// A store for express-session over any backend. It holds no state but its options, and what it has learned of its backend: expiry, atomicity and
+// sharing are the core's.
 
 const { EventEmitter } = require('node:events');
 const { createRequire } = require('node:module');
