@@ -152,7 +152,6 @@ class Machine(RuleBasedStateMachine):
 
 TARGETS = {
     "memory": "memory:", "full": Full, "bare-keeping": BareKeeping, "redis": Redis("CLOCK"), "sqlite": Sqlite(),
-    "sqlite-memory": "sqlite::memory:",
 }  # fmt: skip
 
 
