@@ -15,7 +15,7 @@ const LONGEST = 3650 * DAY; // the core's limit for a ttl; a cookie may claim to
 const MINUTE = 60000;
 const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
-const OPEN_OPTIONS = ['timeout', 'stage'];
+const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
 const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...OPEN_OPTIONS];
 const SAVE_ENDED = ['ignore', 'error', 'create'];
 const SAVE_CHANGED = ['overwrite', 'error'];
@@ -164,7 +164,7 @@ class CounterfoilStore extends Base {
     if (saveChanged !== undefined && !SAVE_CHANGED.includes(saveChanged)) throw invalid('saveChanged must be "overwrite" or "error"');
     if (store !== undefined) {
       if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
-      if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout and stage belong to the store that is given');
+      if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues and hashKeys belong to the store that is given');
     }
     this.#store = store ?? open(backend ?? url ?? 'memory:', rest);
     this.#ours = store === undefined;
