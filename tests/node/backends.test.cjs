@@ -145,7 +145,7 @@ test('a result of a wrong type is CORRUPT: it names the method and the type, nev
     touch: [(s) => s.touch('k', 1), 'unknown', ['secret', 1, {}, [], undefined, null]],
     setIf: [(s) => s.set('k', 'v', { ifAbsent: true }), 'unknown', ['secret', 1, {}, undefined]],
     incr: [(s) => s.incr('k'), 'unknown', ['5', null, undefined, {}, 1.5, NaN, 2 ** 53, Infinity, 5n]],
-    scan: [(s) => s.scan().next(), 'not_applied', ['secret', 5, null, undefined, {}, { keys: 'secret' }, { keys: [5] }, { keys: [], cursor: {} }, { keys: [], cursor: 'x'.repeat(300) }, [5], [null], [['secret']]]],
+    scan: [(s) => s.scan().next(), 'not_applied', ['secret', 5, null, undefined, {}, { keys: 'secret' }, { keys: [5] }, { keys: [], cursor: {} }, { keys: [], cursor: 'x'.repeat(1300) }, [5], [null], [['secret']]]],
   };
   for (const [name, [call, outcome, results]] of Object.entries(wrong)) {
     for (const result of results) {
