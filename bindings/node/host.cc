@@ -92,13 +92,13 @@ static int answer_value(napi_env napi, cf_op *op, int call, napi_value result)
         cf_op_set_hit(op, false);
         return CF_OK;
     }
-    switch (take_bytes(napi, result, value.room, sizeof value.room, &value.heap, CF_VALUE_MAX, &value.slice)) {
+    switch (take_bytes(napi, result, value.room, sizeof value.room, &value.heap, cf_op_value_max(op), &value.slice)) {
     case TAKE_OK: break;
     case TAKE_NO_MEMORY: return cf_op_fail(op, CF_ENOMEM, outcome_of(call), "out of memory");
     case TAKE_LONE_SURROGATE: return cf_op_fail(op, CF_ECORRUPT, outcome_of(call), "%s() of the backend gave a string with a lone surrogate", METHODS[call]);
     case TAKE_WRONG_TYPE: return corrupt(napi, op, call, result, "a string, a Buffer, a Uint8Array or undefined");
     }
-    if (value.slice.len > CF_VALUE_MAX) return cf_op_fail(op, CF_ECORRUPT, outcome_of(call), "%s() of the backend gave a value of more than 1 MiB", METHODS[call]);
+    if (value.slice.len > cf_op_value_max(op)) return cf_op_fail(op, CF_ECORRUPT, outcome_of(call), "%s() of the backend gave a value of more than 1 MiB", METHODS[call]);
     cf_op_set_hit(op, true);
     if (cf_op_set_value(op, value.slice) == CF_OK) return CF_OK;
     return cf_op_fail(op, CF_ENOMEM, call == CALL_POP ? CF_APPLIED : CF_NOT_APPLIED, "out of memory"); // a popped value is gone
@@ -239,7 +239,7 @@ static bool arguments(Host *host, cf_op *op, int call, napi_value at[ARGUMENTS],
         break;
     default: break;
     }
-    if (bad) *status = cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the value is not UTF-8, and this backend takes text only (see Backend.binary)");
+    if (bad) *status = cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the value is not UTF-8, and this backend takes text only: with binary = true it gets Buffers, which sealed values are");
     *count = n;
     return made;
 }

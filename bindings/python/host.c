@@ -135,7 +135,7 @@ static int accept_value(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *r
         return fail_result(host, op, "str, bytes or None", result);
     }
     int rc;
-    if (value.slice.len > CF_VALUE_MAX) {
+    if (value.slice.len > cf_op_value_max(op)) {
         rc = cf_op_fail(op, CF_ECORRUPT, outcome_of(op), "%s.%s returned a value longer than 1 MiB", host->name_text,
                         method_name(cf_op_kind(op), false));
     } else {
@@ -434,7 +434,8 @@ static int run_slot(cf_backend *self, cf_op *op)
     PyObject *result = call_method(host, op, &unfit);
     if (unfit) {
         PyErr_Clear();
-        rc = cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "%s keeps text, and a value is not UTF-8", host->name_text);
+        rc = cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "%s keeps text, and a value is not UTF-8: with binary = True it gets bytes, which sealed values are",
+                        host->name_text);
     } else if (result == NULL) {
         rc = fail_with_current(self->loop, op);
     } else if (is_awaitable(result)) {

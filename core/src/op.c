@@ -425,6 +425,8 @@ char *cf_op_value_buffer(cf_op *op, size_t len)
     return op->value.ptr;
 }
 
+size_t cf_op_value_max(const cf_op *op) { return CF_VALUE_MAX + (op->store && op->store->seal ? CF_SEAL_MORE : 0); }
+
 int cf_op_set_value(cf_op *op, cf_slice value)
 {
     char *to = cf_op_value_buffer(op, value.len);

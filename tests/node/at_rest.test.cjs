@@ -4,10 +4,12 @@
 
 const test = require('node:test');
 const assert = require('node:assert/strict');
-const { randomBytes } = require('node:crypto');
+const { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } = require('node:crypto');
 const { inspect } = require('node:util');
 
-const { open } = require('counterfoil');
+const { open, Storage, SecondaryStorage } = require('counterfoil');
+const { CounterfoilStore } = require('counterfoil/express-session');
+const { redisVariable } = require('./support/redis.cjs');
 
 const bytes = (from) => Buffer.from(Array.from({ length: 32 }, (_, i) => from + i));
 const ring = [[7, bytes(0)]];
@@ -41,6 +43,58 @@ test('an envelope that another implementation made opens', async () => {
   await raw.set('p:k', Buffer.from(golden, 'hex'));
   assert.equal(await store.get('k'), 'v');
   await Promise.all([store.close(), raw.close()]);
+});
+
+// As somebody would write it from FORMAT.md and C2SP's XAES-256-GCM alone.
+function xaes(key, nonce) {
+  const block = (bytes) => createCipheriv('aes-256-ecb', key, null).setAutoPadding(false).update(bytes);
+  const l = BigInt(`0x${block(Buffer.alloc(16)).toString('hex')}`);
+  const k1 = ((l << 1n) & ((1n << 128n) - 1n)) ^ (l >> 127n ? 0x87n : 0n);
+  const half = (counter) => {
+    const m = Buffer.concat([Buffer.from([0, counter, 0x58, 0]), nonce.subarray(0, 12)]);
+    return block(Buffer.from((BigInt(`0x${m.toString('hex')}`) ^ k1).toString(16).padStart(32, '0'), 'hex'));
+  };
+  return { key: Buffer.concat([half(1), half(2)]), nonce: nonce.subarray(12) };
+}
+
+const sized = (part) => {
+  const size = Buffer.alloc(4);
+  size.writeUInt32BE(Buffer.byteLength(part));
+  return Buffer.concat([size, Buffer.from(part)]);
+};
+const purpose = (key) => Buffer.from(hkdfSync('sha256', key, Buffer.alloc(0), 'counterfoil value 1', 32));
+const bound = (key, envelope) => Buffer.concat([sized('counterfoil value'), sized(key), sized(envelope.subarray(0, 8))]);
+
+test('FORMAT.md is enough to open what is kept, and to write it', async () => {
+  for (const [first, plain, more, sealed] of [
+    [1, 'XAES-256-GCM', '', 'ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271'],
+    [3, 'XAES-256-GCM', 'c2sp.org/XAES-256-GCM', '986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d'],
+  ]) {
+    const { key, nonce } = xaes(Buffer.alloc(32, first), Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWX'));
+    const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(Buffer.from(more));
+    const text = Buffer.concat([cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+    assert.equal(text.toString('hex'), sealed, "C2SP's own vectors");
+  }
+  const url = name();
+  for (let i = 0; i < 50; i++) {
+    const [secret, text, key, id] = [randomBytes(32), randomBytes(i * 7), `k\u00e9-${i}`, i % 2 ? 2 ** 32 - 1 : i + 1];
+    const store = open(url, { prefix: 'p:', keys: [[id, secret]], sealValues: true, hashKeys: i % 3 === 0 });
+    const raw = open(url);
+    const hashed = createHash('sha256').update('counterfoil key\0').update(key).digest('base64url');
+    const kept = `p:${i % 3 === 0 ? hashed : key}`;
+    await store.set(key, text);
+    const envelope = await raw.getBuffer(kept);
+    assert.equal(envelope.readUInt32BE(4), id);
+    const reads = xaes(purpose(secret), envelope.subarray(8, 32));
+    const decipher = createDecipheriv('aes-256-gcm', reads.key, reads.nonce).setAAD(bound(kept, envelope)).setAuthTag(envelope.subarray(-16));
+    assert.deepEqual(Buffer.concat([decipher.update(envelope.subarray(32, -16)), decipher.final()]), text);
+    const head = Buffer.concat([envelope.subarray(0, 8), randomBytes(24)]);
+    const writes = xaes(purpose(secret), head.subarray(8));
+    const cipher = createCipheriv('aes-256-gcm', writes.key, writes.nonce).setAAD(bound(kept, head));
+    await raw.set(kept, Buffer.concat([head, cipher.update(`from elsewhere ${i}`), cipher.final(), cipher.getAuthTag()]));
+    assert.equal(await store.get(key), `from elsewhere ${i}`);
+    await Promise.all([store.close(), raw.close()]);
+  }
 });
 
 test('a key is changed by putting a new one in front', async () => {
@@ -93,6 +147,104 @@ test('a backend written in JavaScript gets envelopes and hashes, and what is der
   }
   assert.equal(await store.pop('sid'), 'changed');
   await store.close();
+});
+
+test('a backend that keeps text says what it needs', async () => {
+  const store = open({ get() {}, set() { assert.fail('it was given what is no text'); }, delete() {} }, { keys: ring, sealValues: true });
+  await assert.rejects(store.set('k', 'the secret'), (error) => {
+    assert.match(error.message, /binary = true/);
+    assert.ok(!inspect(error).includes('the secret'));
+    return error.code === 'INVALID' && error.outcome === 'not_applied';
+  });
+  await store.close();
+});
+
+test('the longest value fits, sealed or not, and no longer one', async () => {
+  const MOST = 2 ** 20;
+  class Kept {
+    binary = true;
+    kept = new Map();
+    get(key) { return this.kept.get(key); }
+    set(key, value) { this.kept.set(key, value); }
+    delete(key) { return this.kept.delete(key); }
+  }
+  for (const [more, options, why] of [[0, {}, /more than 1 MiB/], [48, { keys: ring, sealValues: true }, /more than 1 MiB/]]) {
+    const backend = new Kept();
+    const store = open(backend, options);
+    for (const value of [Buffer.alloc(MOST, 7), Buffer.alloc(MOST - 1, 7), Buffer.alloc(0)]) {
+      await store.set('k', value);
+      assert.ok(value.equals(await store.getBuffer('k')));
+    }
+    backend.kept.set('k', Buffer.alloc(MOST + more + 1));
+    await assert.rejects(store.get('k'), { code: 'CORRUPT', message: why });
+    await store.close();
+  }
+});
+
+for (const where of ['memory', 'redis', 'backend']) {
+  test(`every interface is sealed and hashed: ${where}`, async () => {
+    const backend = {
+      singleProcess: true, binary: true, kept: new Map(),
+      async get(key) { return this.kept.get(key); },
+      async set(key, value) { this.kept.set(key, value); },
+      async delete(key) { return this.kept.delete(key); },
+    };
+    const target = where === 'backend' ? backend : where === 'redis' ? redisVariable('') : name();
+    const prefix = `at-rest-${process.pid}:`;
+    const store = open(target, { prefix, keys: ring, sealValues: true, hashKeys: true });
+    const raw = where === 'backend' ? undefined : open(target, { prefix });
+    const lie = async () => {
+      if (raw === undefined) return backend.kept;
+      const all = new Map();
+      for await (const key of raw.scan()) all.set(key, await raw.getBuffer(key));
+      return all;
+    };
+    const storage = new Storage(store);
+    const secondary = new SecondaryStorage(store);
+    const sessions = new CounterfoilStore({ store });
+    const call = (method, ...args) => new Promise((resolve, reject) => {
+      sessions[method](...args, (error, result) => { if (error) reject(error); else resolve(result); });
+    });
+    await storage.set('id-canary', { a: 'canary' });
+    await secondary.set('code-canary', 'canary', 60);
+    await call('set', 'sid-canary', { cookie: { originalMaxAge: 60000 }, user: 'canary' });
+    await call('touch', 'sid-canary', { cookie: { originalMaxAge: 60000 } });
+    const all = await lie();
+    assert.equal(all.size, 3);
+    for (const [key, value] of all) {
+      assert.ok(!key.includes('canary') && !value.includes('canary'));
+      assert.equal(value.subarray(0, 8).toString('hex'), '4366010100000007');
+    }
+    assert.deepEqual(await storage.get('id-canary'), { a: 'canary' });
+    assert.equal(await secondary.pop('code-canary'), 'canary');
+    assert.equal((await call('get', 'sid-canary')).user, 'canary');
+    for (const refused of ['all', 'length', 'clear']) await assert.rejects(call(refused), { code: 'NOT_SUPPORTED' });
+    await call('destroy', 'sid-canary');
+    await storage.set('id-canary', null);
+    assert.equal((await lie()).size, 0);
+    assert.ok(!inspect(store, { depth: 9, showHidden: true }).includes('canary'));
+    await Promise.all([store.close(), raw?.close()]);
+  });
+}
+
+test('express-session: neither the id nor the session is there to be read', async () => {
+  const { CounterfoilStore } = require('counterfoil/express-session');
+  const url = name();
+  const sessions = new CounterfoilStore({ url, keys: ring, sealValues: true, hashKeys: true });
+  const raw = open(url);
+  const call = (method, ...args) => new Promise((resolve, reject) => sessions[method](...args, (error, value) => (error ? reject(error) : resolve(value))));
+  await call('set', 'the-session-id', { cookie: { originalMaxAge: 60000, expires: new Date(Date.now() + 60000) }, user: 'ada lovelace' });
+  assert.equal((await call('get', 'the-session-id')).user, 'ada lovelace');
+  for await (const key of raw.scan()) {
+    assert.ok(!key.includes('session-id'));
+    assert.ok(!(await raw.getBuffer(key)).includes('lovelace'));
+  }
+  assert.equal(await raw.count(), 1);
+  await assert.rejects(call('length'), { code: 'NOT_SUPPORTED' });
+  await call('destroy', 'the-session-id');
+  assert.equal(await raw.count(), 0);
+  assert.throws(() => new CounterfoilStore({ store: raw, hashKeys: true }), { code: 'INVALID' });
+  await Promise.all([sessions.close(), raw.close()]);
 });
 
 test('what a backend would have to understand is refused', async () => {

@@ -6,12 +6,15 @@ import asyncio
 import itertools
 import re
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
 import counterfoil
 import counterfoil.aio
 import pytest
+from faults.proxy import Proxy
+from redis_servers import own_prefix, redis_variable
 
 ROOT = Path(__file__).resolve().parents[2]
 RING = {7: bytes(range(32))}
@@ -123,6 +126,9 @@ def test_a_backend_of_python_gets_envelopes_and_hashes() -> None:
 
     backend = Kept()
     with counterfoil.open(backend, keys=RING, seal_values=True, hash_keys=True) as store:
+        for longest in ("x" * 2**20, bytes(2**20), "", b""):
+            store.set("longest", longest)
+            assert store.pop_bytes("longest") == (longest.encode() if isinstance(longest, str) else longest)
         store.set("sid", "payload")
         assert store.set("sid", "changed", if_equal="payload")
         assert store.incr("n", 2) == 2
@@ -132,6 +138,155 @@ def test_a_backend_of_python_gets_envelopes_and_hashes() -> None:
             assert value.startswith(b"Cf\x01")
             assert b"changed" not in value
         assert store.pop("sid") == "changed"
+
+
+def test_a_backend_that_keeps_text_says_what_it_needs() -> None:
+    class Texts(counterfoil.Backend):
+        def get(self, key: str) -> str | None:
+            return None
+
+        def set(self, key: str, value: str, ttl: object) -> None:
+            pytest.fail("it was given what is no text")
+
+        def delete(self, key: str) -> bool:
+            return False
+
+    with counterfoil.open(Texts(), keys=RING, seal_values=True) as store:
+        secret = "-".join(["the", "secret"])
+        with pytest.raises(counterfoil.InvalidError, match="binary = True") as caught:
+            store.set("k", secret)
+        assert caught.value.outcome == "not_applied"
+        assert secret not in repr(caught.value) + "".join(traceback.format_exception(caught.value))
+
+
+def test_a_value_that_is_too_long_from_a_backend_is_refused_sealed_or_not() -> None:
+    class Long(counterfoil.Backend):
+        binary = True
+
+        def get(self, key: str) -> bytes:
+            return b"x" * int(key)
+
+        def set(self, key: str, value: bytes, ttl: object) -> None:
+            pass
+
+        def delete(self, key: str) -> bool:
+            return False
+
+    with counterfoil.open(Long()) as store:
+        assert store.get(str(2**20)) is not None
+        with pytest.raises(counterfoil.CorruptError, match="longer than 1 MiB"):
+            store.get(str(2**20 + 1))
+    with counterfoil.open(Long(), keys=RING, seal_values=True) as store:
+        with pytest.raises(counterfoil.CorruptError, match="not sealed"):
+            store.get(str(2**20 + 48))
+        with pytest.raises(counterfoil.CorruptError, match="longer than 1 MiB"):
+            store.get(str(2**20 + 49))
+
+
+REST: dict[str, Any] = {"keys": RING, "seal_values": True, "hash_keys": True}
+
+
+def test_on_redis_a_lost_answer_is_asked_for_again_with_the_same_envelope() -> None:
+    server, prefix = redis_variable(""), own_prefix()
+    place = server.removeprefix("redis://").rstrip("/").split("/")[0].split("@")[-1]
+    with (
+        Proxy(place) as proxy,
+        counterfoil.open(f"redis://127.0.0.1:{proxy.port}", prefix=prefix, **REST) as store,
+        counterfoil.open(server, prefix=prefix) as raw,
+    ):
+        assert store.get("k") is None  # it is connected
+        for number in range(5):
+            proxy.lose()
+            assert store.set(f"k{number}", "v", if_absent=True), "its own answer, not that somebody else was first"
+            assert not store.set(f"k{number}", "w", if_absent=True)
+            proxy.lose()
+            assert store.pop(f"k{number}") == "v"
+            assert store.pop(f"k{number}") is None
+        longest = "x" * 2**20
+        store.set("longest", longest)
+        assert store.get("longest") == longest
+        assert store.count() == 1
+        assert all(re.fullmatch(r"[\w-]{43}", key) for key in raw.scan())
+        assert store.clear() == 1
+
+
+def test_on_redis_receipts_of_sealed_values() -> None:
+    server = redis_variable("")
+    place = server.removeprefix("redis://").rstrip("/").split("/")[0].split("@")[-1]
+    with Proxy(place) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        with counterfoil.open(url, prefix=own_prefix(), timeout=1, **REST) as store:
+
+            def lost(call: Any) -> str:
+                proxy.lose()
+                proxy("refuse on")
+                with pytest.raises(counterfoil.Error) as caught:
+                    call()
+                proxy("refuse off")
+                assert caught.value.outcome == "unknown"
+                assert caught.value.receipt is not None
+                return caught.value.receipt
+
+            store.set("k", "the value")
+            receipt = lost(lambda: store.pop("k"))
+            assert store.pop("k", receipt=receipt) == "the value"
+            assert store.pop("k", receipt=receipt) == "the value"
+            assert store.pop("k") is None
+            receipt = lost(lambda: store.set("once", "v", if_absent=True))
+            with pytest.raises(counterfoil.InvalidError):
+                store.set("once", "v", if_absent=True, receipt=receipt)
+            assert store.get("once") == "v"
+
+
+@pytest.mark.parametrize("where", ["memory", "sqlite", "redis", "backend"])
+def test_every_interface_is_sealed(where: str, url: str, tmp_path: Path) -> None:
+    class Kept(counterfoil.Backend):
+        single_process = True
+        binary = True
+
+        def __init__(self) -> None:
+            self.data: dict[str, bytes] = {}
+
+        def get(self, key: str) -> bytes | None:
+            return self.data.get(key)
+
+        def set(self, key: str, value: bytes, ttl: object) -> None:
+            self.data[key] = value
+
+        def delete(self, key: str) -> bool:
+            return self.data.pop(key, None) is not None
+
+    kept = Kept()
+    target: Any = {"memory": url, "sqlite": f"sqlite:{tmp_path / 'all.db'}", "backend": kept}.get(where)
+    target = target or redis_variable("")
+    prefix = own_prefix()
+
+    def lie() -> dict[str, bytes]:
+        if where == "backend":
+            return kept.data
+        with counterfoil.open(target, prefix=prefix) as raw:
+            return {key: raw.get_bytes(key) or b"" for key in raw.scan()}
+
+    with counterfoil.open(target, prefix=prefix, **REST) as store:
+        storage = counterfoil.Storage(store)
+        secondary = counterfoil.SecondaryStorage(store)
+        storage.set("id canary", {"a": "canary", "é": [1, None]})
+        secondary.set("code canary", "canary", 60)
+        store.set("k canary", b"canary \xff")
+        values = lie()
+        assert len(values) == 3
+        for key, value in values.items():
+            assert "canary" not in key
+            assert value.startswith(b"Cf\x01\x01\0\0\0\x07")
+            assert b"canary" not in value
+        assert storage.get("id canary") == {"a": "canary", "é": [1, None]}
+        assert secondary.get("code canary") == "canary"
+        assert store.get_bytes("k canary") == b"canary \xff"
+        assert store.pop_bytes("k canary") == b"canary \xff"
+        assert secondary.pop("code canary") == "canary"
+        storage.set("id canary", None)
+        assert lie() == {}
+        assert "canary" not in repr(store)
 
 
 def test_what_a_backend_would_have_to_understand_is_refused() -> None:

@@ -194,6 +194,8 @@ CF_API void cf_op_set_number(cf_op *op, int64_t number);
 /* Copies. CF_OK or CF_ENOMEM (then return that). The second form gives room for `len` bytes to fill in, NULL: no memory. */
 CF_API int   cf_op_set_value(cf_op *op, cf_slice value);
 CF_API char *cf_op_value_buffer(cf_op *op, size_t len);
+/* What a backend has to keep at most: CF_VALUE_MAX bytes, and 48 more of a store that seals its values. */
+CF_API size_t cf_op_value_max(const cf_op *op);
 /* SCAN: one key, with its prefix. Keys that do not start with what was asked, or that this library could not have written, are
  * passed over. Copies. CF_OK or CF_ENOMEM. */
 CF_API int cf_op_add_key(cf_op *op, cf_slice key);
