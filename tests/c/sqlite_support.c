@@ -31,7 +31,7 @@ void nap(int ms)
 
 /* ------------------------------------------------------------------------------------------------------------- files -- */
 
-static char  root[64];
+static char  root[256];
 static pid_t maker;
 
 static void remove_folder(void)
@@ -44,7 +44,8 @@ static void remove_folder(void)
 const char *folder(void)
 {
     if (*root) return root;
-    strcpy(root, "/tmp/cf-sqlite.XXXXXX");
+    const char *in = getenv("TMPDIR");
+    snprintf(root, sizeof root, "%s/cf-sqlite.XXXXXX", in && *in ? in : "/tmp");
     if (!mkdtemp(root)) exit(2);
     maker = getpid();
     atexit(remove_folder);

@@ -4,7 +4,7 @@
 
 #include "sqlite.h"
 
-enum { OPENING_MS = 1000, RUNNING_MS = 5, NAP_MS = 5, RESERVE = 1024 * 1024, LOOK_MS = 1000, FILL_MS = 10000, REFILL_MS = 500 };
+enum { OPENING_MS = 1000, RUNNING_MS = 5, NAP_MS = 5, RESERVE = 1024 * 1024, LOOK_MS = 1000, FILL_MS = 10000, REFILL_MS = 500, CHUNK = 128 * 1024 };
 
 static cf_link files = {&files, &files}; /* CF_LOCK_SQLITE */
 
@@ -112,8 +112,10 @@ static int look(sqlite3 *db, bool *fresh, const char **why)
 static int set_up(sqlite_file *file, sqlite3 *db, bool writes, const char **why)
 {
     bool fresh, in_memory = !*file->path;
+    int  chunk = CHUNK;
     sqlite3_busy_timeout(db, OPENING_MS);
     sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_file_control(db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* in a child of a fork closing must not write */
     int rc = run(db, "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
                      "PRAGMA secure_delete=ON");
@@ -149,6 +151,7 @@ static int open_link(sqlite_file *file, sqlite_link *link, const char **why)
     int rc = sqlite3_open_v2(*file->path ? file->path : ":memory:", &link->db, flags, file->options.alone ? "unix-excl" : NULL);
     if (rc == SQLITE_OK && *file->path && !same(file)) rc = SQLITE_READONLY_DBMOVED; /* before anything is written into another's */
     if (rc == SQLITE_OK) rc = set_up(file, link->db, link == &file->writer, why);
+    if (rc == SQLITE_OK) rc = ask(link->db, "PRAGMA page_size", &link->page);
     if (rc != SQLITE_OK) sqlite_link_close(link, false);
     return rc;
 }
@@ -267,6 +270,8 @@ static int open_first(cf_loop *loop, sqlite_file *file, cf_error *error)
 {
     const char *why;
     int rc = open_link(file, &file->writer, &why);
+    bool no_room = (rc & 0xff) == SQLITE_FULL || (rc & 0xff) == SQLITE_IOERR; /* of memory that is shared by a file SQLite says only that */
+    if (no_room && sqlite_reserve_release(file, cf_monotonic(cf_loop_platform(loop)))) rc = open_link(file, &file->writer, &why);
     if (rc != SQLITE_OK) return blame(error, rc, why);
     if (!*file->path) return CF_OK;
     /* Links that are opened later must find the same file from any folder. */
@@ -389,6 +394,24 @@ bool sqlite_reserve_release(sqlite_file *file, int64_t now)
     if (!*file->path || real()->file_remove(real()->self, file->reserve) != 0) return false;
     file->full = true;
     return true;
+}
+
+/* The file gets its space when a page is committed, not when the page is carried over from the WAL: so a full disk is found while the change can still be
+ * refused, and the WAL can always be emptied and used again. */
+int sqlite_room_take(sqlite_file *file, sqlite_link *link)
+{
+    sqlite3_stmt *ask_pages;
+    int64_t       pages = 0;
+    if (!*file->path) return SQLITE_OK;
+    int rc = sqlite_prepare(link, SQL_PAGES, &ask_pages);
+    if (rc != SQLITE_OK) return rc;
+    if (sqlite3_step(ask_pages) == SQLITE_ROW) pages = sqlite3_column_int64(ask_pages, 0);
+    rc = sqlite3_reset(ask_pages);
+    if (rc != SQLITE_OK || pages <= file->pages) return rc;
+    sqlite3_int64 bytes = pages * link->page; /* rounded up to a chunk */
+    if (sqlite3_file_control(link->db, "main", SQLITE_FCNTL_SIZE_HINT, &bytes) != SQLITE_OK) return SQLITE_FULL;
+    file->pages = (bytes + CHUNK - 1) / CHUNK * CHUNK / link->page;
+    return SQLITE_OK;
 }
 
 void sqlite_reserve_fill(sqlite_file *file, int64_t now)

@@ -7,18 +7,18 @@ enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST 
     for (sqlite_job *job = CF_OF_LINK((list)->next, sqlite_job, turn), *next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn); &job->turn != (list); \
          job = next_, next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn))
 
-/* What the leader decides for a job of its group: RAN, or again with the next group. */
+/* What the leader decides for a job of its group: it ran, or runs again with the next group. Its state is for give_results: others look at that. */
 static void put_off(sqlite_job *job)
 {
     int begun = CLAIM_BEGUN;
     if (!job->before) atomic_compare_exchange_strong(&job->claim, &begun, CLAIM_NONE);
-    job->state = JOB_WAITS;
+    job->again = true;
 }
 
 static void ran(sqlite_job *job)
 {
     job->before = job->number;
-    job->state = job->more ? JOB_WAITS : JOB_RAN;
+    job->again = job->more;
 }
 
 static void put_off_all(sqlite_file *file)
@@ -66,6 +66,7 @@ static int run_alone(sqlite_file *file, sqlite_job *job)
     }
     if (rc == SQLITE_OK) {
         rc = sqlite_run(link, job, job->now);
+        if (rc == SQLITE_OK && writes && !sqlite_removes(job)) rc = sqlite_room_take(file, link);
         if (rc == SQLITE_OK) {
             rc = sqlite_plain(link, SQL_COMMIT);
             unknown = writes && unknown_commit(rc);
@@ -100,7 +101,11 @@ static bool run_each(sqlite_file *file, int64_t monotonic)
             continue;
         }
         int rc = run_alone(file, job);
-        if ((rc & 0xff) == SQLITE_FULL && sqlite_removes(job) && sqlite_reserve_release(file, monotonic)) rc = run_alone(file, job);
+        if ((rc & 0xff) == SQLITE_FULL && sqlite_removes(job)) {
+            sqlite_reserve_release(file, monotonic);
+            sqlite3_wal_checkpoint_v2(file->writer.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL); /* then it begins again at its start */
+            rc = run_alone(file, job);
+        }
         if ((rc & 0xff) == SQLITE_BUSY) blocked = true;
         else ran(job);
         if (spoils_the_link(rc)) sqlite_link_close(&file->writer, false); /* what it has in memory may not be what is on the disk */
@@ -180,6 +185,7 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
         int rows = writes * 2 < SWEEP_MOST ? (int)writes * 2 + SWEEP_LEAST : SWEEP_MOST;
         int64_t now = CF_OF_LINK(file->group.next, sqlite_job, turn)->now;
         if (rc == SQLITE_OK && writes) rc = sqlite_sweep(link, &file->swept_to, rows, now, &swept);
+        if (rc == SQLITE_OK && writes) rc = sqlite_room_take(file, link);
         if (rc == SQLITE_OK) {
             rc = sqlite_plain(link, SQL_COMMIT);
             if (writes && unknown_commit(rc)) {
@@ -230,7 +236,7 @@ static void give_results(sqlite_file *file)
     while (!cf_link_alone(&file->group)) {
         sqlite_job *job = CF_OF_LINK(file->group.next, sqlite_job, turn);
         cf_link_remove(&job->turn);
-        if (job->state == JOB_RAN || !job->ticket) { /* what nobody waits for any more does not go on */
+        if (!job->again || !job->ticket) { /* what nobody waits for any more does not go on */
             job->state = JOB_RAN;
             sqlite_results_give(job->owner, job);
         } else {

@@ -167,6 +167,7 @@ static int cancel(cf_backend *self, cf_op *op, int why)
     sqlite_job  *job = (sqlite_job *)(uintptr_t)cf_op_note(op);
     sqlite_file *file = self->file;
     int          outcome = CF_UNKNOWN;
+    if (!job) return outcome; /* dropped in a fork */
     cf_mutex_lock(file->lock);
     job->ticket = 0; /* what comes of it finds nobody */
     bool waits = job->state == JOB_WAITS, blocked = file->blocked_ms != 0;
@@ -284,7 +285,12 @@ static void forked(cf_backend *self)
     sqlite_file *file = self->file;
     sqlite_file_forked(file);
     cf_mutex_lock(file->lock);
-    for (cf_link *link = self->jobs.next; link != &self->jobs; link = link->next) CF_OF_LINK(link, sqlite_job, mine)->state = JOB_RAN; /* whoever ran it is not here */
+    for (cf_link *link = self->jobs.next; link != &self->jobs; link = link->next) {
+        sqlite_job *job = CF_OF_LINK(link, sqlite_job, mine);
+        cf_op      *op = job->ticket ? cf_loop_op(self->loop, job->ticket) : NULL;
+        job->state = JOB_RAN; /* whoever ran it is not here */
+        if (op) cf_op_set_note(op, 0);
+    }
     cf_mutex_unlock(file->lock);
     drop_jobs(self);
 }

@@ -35,6 +35,7 @@ typedef enum {
     SQL_PAGE,
     SQL_CLEAR,
     SQL_SWEEP,
+    SQL_PAGES,
     SQL_STATEMENTS
 } sqlite_statement;
 
@@ -42,6 +43,7 @@ typedef struct sqlite_link { /* a connection, and what was prepared on it */
     cf_link       link;      /* in file->links */
     sqlite3      *db;        /* NULL: not open now */
     sqlite3_stmt *statements[SQL_STATEMENTS];
+    int64_t       page;      /* its bytes */
     cf_mutex     *using;     /* held while SQLite runs: nobody forks inside it */
 } sqlite_link;
 
@@ -77,6 +79,7 @@ typedef struct sqlite_job {
     bool             hit;
     size_t           size;   /* with what is behind it */
     bool             more;   /* CLEAR: not yet at its end */
+    bool             again;  /* with the next group */
     int64_t          number;
     cf_buffer        value;  /* SCAN: keys, each behind its length */
     cf_buffer        cursor;
@@ -102,6 +105,7 @@ typedef struct sqlite_file {
     _Atomic(const char *) gone; /* why this file must not be used any more */
     int64_t        filled_ms;  /* when the reserve was last tried to set aside */
     bool           full;       /* it could not be: nothing but what removes may be written */
+    int64_t        pages;      /* for as many the file has its space on the disk already */
     cf_buffer      swept_to;
     sqlite_figures figures, news; /* the first with file->lock; the second is the leader's */
 } sqlite_file;
@@ -137,6 +141,7 @@ void sqlite_link_free(sqlite_file *file, sqlite_link *link);
 bool sqlite_file_there(sqlite_file *file, int64_t now);
 bool sqlite_reserve_release(sqlite_file *file, int64_t now); /* true: there was one; the file counts as full now */
 void sqlite_reserve_fill(sqlite_file *file, int64_t now);
+int  sqlite_room_take(sqlite_file *file, sqlite_link *link); /* before a commit: SQLITE_OK, or SQLITE_FULL */
 
 /* ---- group.c ---- */
 void sqlite_group_lead(cf_loop *loop, sqlite_file *file); /* with file->lock held, and still held afterwards */

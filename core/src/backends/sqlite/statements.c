@@ -26,6 +26,7 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_PAGE] = "SELECT key FROM entry WHERE key >= ?1 AND key < ?2 AND " LIVE " ORDER BY key LIMIT ?5",
     [SQL_CLEAR] = "DELETE FROM entry WHERE key IN (SELECT key FROM entry WHERE key >= ?1 AND key < ?2 LIMIT ?5) RETURNING " LIVE,
     [SQL_SWEEP] = "SELECT key, NOT " LIVE " FROM entry WHERE key > ?1 ORDER BY key LIMIT ?5",
+    [SQL_PAGES] = "PRAGMA page_count",
 };
 
 int sqlite_prepare(sqlite_link *link, sqlite_statement which, sqlite3_stmt **out)
