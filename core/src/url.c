@@ -51,7 +51,7 @@ static int parse_options(cf_slice query, cf_parsed_url *out, cf_error *error)
 static int parse(const cf_platform *platform, cf_slice text, cf_parsed_url *out, cf_error *error)
 {
     enum { LONGEST = 4096 };
-    static const char shape[] = "a store's URL looks like scheme:rest, for example memory: or memory:sessions";
+    static const char shape[] = "a store's URL looks like scheme:rest, for example sqlite:app.db, memory: or redis://localhost";
     if (text.len == 0) return refuse(error, shape);
     if (text.len > LONGEST) return refuse(error, "the URL is longer than 4096 bytes");
     if (cf_buffer_reserve(platform, &out->text, text.len) != CF_OK)

@@ -218,6 +218,7 @@ static int blame_system(cf_error *error, const char *what)
     if (why == ENOENT) return refuse(error, CF_EINVAL, "the folder of the database does not exist: make it, or name another");
     if (why == EACCES || why == EPERM) return refuse(error, CF_EUNAVAILABLE, "this user may not make or read the database there");
     if (why == EROFS) return refuse(error, CF_EUNAVAILABLE, "the file system of the database is read-only");
+    if (why == ENAMETOOLONG) return refuse(error, CF_EINVAL, "the path of the database is longer than the system allows");
     if (why == ENOTDIR) return refuse(error, CF_EINVAL, "a part of the path of the database is no folder");
     if (why == ENOSPC || why == EDQUOT) return refuse(error, CF_EUNAVAILABLE, "the disk is full");
     return cf_error_set(error, CF_EUNAVAILABLE, CF_NOT_APPLIED, "sqlite: %s (errno %d)", what, why);
