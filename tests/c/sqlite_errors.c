@@ -7,6 +7,8 @@
 
 #include <sqlite3.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ------------------------------------------------------------------------------------------------------------ faults -- */
 
@@ -341,13 +343,55 @@ static void look_again(const char *path)
     if (!sound) wrong(0, "the file is not sound", 0);
 }
 
-/* True: the fault has happened. */
-static bool play(const char *path, kind which, long nth, bool for_good, bool blocking)
+/* The files of a process that has died before it could tidy up: whoever opens them has to recover them, and may meet the fault in that. */
+static struct {
+    char  *bytes[2];
+    size_t size[2];
+    holds  keys[KEYS];
+} crashed;
+
+static void crash(const char *path)
 {
+    int   ends[2];
+    fflush(NULL);
+    if (pipe(ends) != 0) exit(2);
+    pid_t child = fork();
+    if (child == 0) {
+        cf_loop *loop = new_loop(true);
+        story(open_file(loop, path, ""), true);
+        _exit(write(ends[1], keys, sizeof keys) == sizeof keys ? 0 : 1);
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child || status != 0 || read(ends[0], crashed.keys, sizeof keys) != sizeof keys) exit(2);
+    for (int i = 0; i < 2; i++) {
+        FILE *file = fopen(in_folder(i ? "a.db-wal" : "a.db"), "rb");
+        if (!file || fseek(file, 0, SEEK_END) != 0) exit(2);
+        crashed.size[i] = (size_t)ftell(file);
+        crashed.bytes[i] = malloc(crashed.size[i]);
+        rewind(file);
+        if (!crashed.bytes[i] || fread(crashed.bytes[i], 1, crashed.size[i], file) != crashed.size[i]) exit(2);
+        fclose(file);
+    }
+}
+
+static void crash_again(void)
+{
+    for (int i = 0; i < 2; i++) {
+        FILE *file = fopen(in_folder(i ? "a.db-wal" : "a.db"), "wb");
+        if (!file || fwrite(crashed.bytes[i], 1, crashed.size[i], file) != crashed.size[i] || fclose(file) != 0) exit(2);
+    }
+    unlink(in_folder("a.db-shm"));
+    memcpy(keys, crashed.keys, sizeof keys);
+}
+
+/* True: the fault has happened. */
+static bool play(const char *path, kind which, long nth, bool for_good, bool blocking, bool after_crash)
+{
+    if (after_crash) crash_again();
     cf_store *store;
     cf_error  error;
     cf_loop  *loop = new_loop(blocking);
-    snprintf(context, sizeof context, "%s %ld%s%s", kinds[which].name, nth, for_good ? ", for good" : "", blocking ? ", waiting" : "");
+    snprintf(context, sizeof context, "%s %ld%s%s%s", kinds[which].name, nth, for_good ? ", for good" : "", blocking ? ", waiting" : "", after_crash ? ", after a crash" : "");
     fault.which = which;
     fault.for_good = for_good;
     fault.fired = false;
@@ -371,21 +415,24 @@ int main(void)
     hang_guard(all ? 850 : 280);
     set_taps();
     if (exists("/dev/shm")) setenv("TMPDIR", "/dev/shm", 1); /* what fails here is staged: real syncs would only take their time */
-    const char *path = in_folder("a.db");
+    static char path[PATH_ROOM];
+    strcpy(path, in_folder("a.db"));
     for (int i = 0; i < KEYS; i++) is(i, ABSENT);
     is(0, 0);
     cf_loop *loop = new_loop(true);
     ask_set(open_file(loop, path, ""), "k00", "0");
     cf_loop_free(loop);
-    play(path, KINDS, 0, false, true);
+    play(path, KINDS, 0, false, true, false);
+    crash(path);
+    play(path, KINDS, 0, false, true, true);
     sqlite3_int64 used = sqlite3_memory_used();
     for (int which = 0; which < KINDS; which++) {
         if (only && strcmp(only, kinds[which].name) != 0) continue;
         long steps = all ? 1 : kinds[which].step, most = 0;
-        for (int how = 0; how < 4; how++) {
-            bool for_good = how & 1, blocking = how & 2;
+        for (int how = 0; how < 6; how++) {
+            bool for_good = how & 1, blocking = how & 2, after_crash = how & 4;
             if (which == SHARED_BUSY && for_good) continue; /* that would be a wait for the deadline, each time */
-            for (long nth = 1 + (long)rng_below(&random, (uint64_t)steps); play(path, (kind)which, nth, for_good, blocking); nth += steps) {
+            for (long nth = 1 + (long)rng_below(&random, (uint64_t)steps); play(path, (kind)which, nth, for_good, blocking, after_crash); nth += steps) {
                 runs++;
                 if (nth > most) most = nth;
                 if (sqlite3_memory_used() > used) {

@@ -557,6 +557,41 @@ static void limits_of_what_may_wait(void **state)
     assert_true(ask_get(bytes, "v").hit);
 }
 
+static int no_thread(void *self, void (*run)(void *data), void *data)
+{
+    (void)self;
+    (void)run;
+    (void)data;
+    return -1;
+}
+
+static void a_process_that_may_start_no_thread(void **state)
+{
+    (void)state;
+    const char *path = in_folder("a.db");
+    cf_platform alone = *cf_platform_real();
+    cf_loop    *poor;
+    cf_op      *ops[10];
+    alone.thread = no_thread;
+    assert_ok(cf_loop_new(&alone, &poor));
+    cf_loop_set_blocking(poor, blocking);
+    cf_store *store = open_file(poor, path, "");
+    for (int i = 0; i < 10; i++) ops[i] = begin(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 1));
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(cf_op_wait(ops[i]), CF_OK);
+        assert_int_equal(cf_op_number(ops[i]), i + 1);
+        cf_op_free(ops[i]);
+    }
+    assert_value(ask_get(store, "n"), "10");
+    holder other = peer_hold(path, "BEGIN IMMEDIATE");
+    answer late = ask(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 1, .timeout_ms = 60));
+    assert_int_equal(late.status, CF_ETIMEOUT);
+    assert_int_equal(late.outcome, CF_NOT_APPLIED);
+    peer_let_go(&other);
+    assert_int_equal(ask(store, CF_REQUEST(CF_OP_INCR, .key = cf_text("n"), .by = 1)).number, 11);
+    cf_loop_free(poor);
+}
+
 /* -------------------------------------------------------------------------------------------------- removed, replaced -- */
 
 /* Asks until it says so, at most three seconds; what was said to be stored until then does not count. */
@@ -732,6 +767,7 @@ int main(void)
         TWICE(a_lock_for_longer_than_the_deadline),
         TWICE(a_close_while_another_has_the_lock),
         TWICE(limits_of_what_may_wait),
+        TWICE(a_process_that_may_start_no_thread),
         TWICE(a_file_that_is_removed),
         TWICE(a_file_that_is_replaced),
         TWICE(a_connection_that_comes_later_does_not_follow),

@@ -103,7 +103,7 @@ static bool run_each(sqlite_file *file, int64_t monotonic)
         int rc = run_alone(file, job);
         if ((rc & 0xff) == SQLITE_FULL && sqlite_removes(job)) {
             sqlite_reserve_release(file, monotonic);
-            sqlite3_wal_checkpoint_v2(file->writer.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL); /* then it begins again at its start */
+            if (file->writer.db) sqlite3_wal_checkpoint_v2(file->writer.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL); /* then it begins again at its start */
             rc = run_alone(file, job);
         }
         if ((rc & 0xff) == SQLITE_BUSY) blocked = true;
