@@ -135,7 +135,7 @@ static int answer_page(Env *env, cf_op *op, napi_value result)
     cf_op_set_hit(op, true);
     if (cursor == nullptr || is_nothing(napi, cursor)) return CF_OK;
     // A cursor may be text or a number, and comes back as what it was: a letter in front remembers which.
-    char   tagged[256 + 8];
+    char   tagged[CF_CURSOR_MAX + 8]; // more than a cursor may have: what is cut off would be another cursor
     size_t len = 0;
     double number = 0;
     tagged[0] = 's';

@@ -145,7 +145,7 @@ test('a result of a wrong type is CORRUPT: it names the method and the type, nev
     touch: [(s) => s.touch('k', 1), 'unknown', ['secret', 1, {}, [], undefined, null]],
     setIf: [(s) => s.set('k', 'v', { ifAbsent: true }), 'unknown', ['secret', 1, {}, undefined]],
     incr: [(s) => s.incr('k'), 'unknown', ['5', null, undefined, {}, 1.5, NaN, 2 ** 53, Infinity, 5n]],
-    scan: [(s) => s.scan().next(), 'not_applied', ['secret', 5, null, undefined, {}, { keys: 'secret' }, { keys: [5] }, { keys: [], cursor: {} }, { keys: [], cursor: 'x'.repeat(1300) }, [5], [null], [['secret']]]],
+    scan: [(s) => s.scan().next(), 'not_applied', ['secret', 5, null, undefined, {}, { keys: 'secret' }, { keys: [5] }, { keys: [], cursor: {} }, { keys: [], cursor: 'x'.repeat(1280) }, { keys: [], cursor: 'é'.repeat(640) }, { keys: [], cursor: 'x'.repeat(9999) }, [5], [null], [['secret']]]],
   };
   for (const [name, [call, outcome, results]] of Object.entries(wrong)) {
     for (const result of results) {
@@ -237,7 +237,7 @@ test('hostile pages', async () => {
 });
 
 test('scan: cursors come back as they were given', async () => {
-  for (const cursors of [[1, 2.5, -3], ['a', 'é', '12345678'], ['', 0, '0'], ['s'.repeat(254)], [NaN]]) {
+  for (const cursors of [[1, 2.5, -3], ['a', 'é', '12345678'], ['', 0, '0'], ['s'.repeat(254)], ['s'.repeat(1279)], ['é'.repeat(639)], [NaN]]) {
     const seen = [];
     const store = open({ ...base(), scan: (prefix, cursor) => { seen.push(cursor); return { keys: [`k${seen.length}`], cursor: cursors[seen.length - 1] }; } });
     const keys = [];
