@@ -18,12 +18,14 @@ function flag(value, name) {
 function ringOf(keys) {
   if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be pairs [id, 32 bytes], for example [[1, key]]');
   const pairs = [...keys];
-  const ring = Buffer.alloc(pairs.length * RECORD);
-  pairs.forEach((pair, i) => {
+  for (const pair of pairs) {
     if (!Array.isArray(pair) || pair.length !== 2) throw invalid('keys must be pairs [id, 32 bytes], for example [[1, key]]');
     const [id, key] = pair;
     if (!Number.isInteger(id) || id < 1 || id > 0xffffffff) throw invalid("a key's id must be an integer from 1 to 4294967295");
     if (!(key instanceof Uint8Array) || key.length !== KEY) throw invalid('a key must be a Buffer or Uint8Array of 32 bytes');
+  }
+  const ring = Buffer.alloc(pairs.length * RECORD);
+  pairs.forEach(([id, key], i) => {
     ring.writeUInt32BE(id, i * RECORD);
     ring.set(key, i * RECORD + 4);
   });

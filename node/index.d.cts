@@ -80,7 +80,10 @@ export interface OpenOptions {
    * `ifEqual` reject with `NOT_SUPPORTED`, unless they are derived. A backend of yours needs `binary = true`.
    */
   sealValues?: boolean;
-  /** The ring for `sealValues`: pairs of an id (an integer from 1 to 2^32 - 1) and 32 random bytes, for example `[[1, randomBytes(32)]]`; at most 64. */
+  /**
+   * The ring for `sealValues`: pairs of an id (an integer from 1 to 2^32 - 1) and 32 random bytes; at most 64. Make a key once, with
+   * `openssl rand -base64 32`, and keep it with your other secrets: `[[1, Buffer.from(process.env.STORE_KEY, 'base64')]]`. Who loses it loses the values.
+   */
   keys?: Iterable<readonly [id: number, key: Uint8Array]>;
   /**
    * Keys are kept as their SHA-256, so that a copy of the data holds no session id that works. `scan`, and `count` and `clear` with a prefix, reject

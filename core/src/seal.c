@@ -183,7 +183,7 @@ int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why
 {
     unsigned char *head = (unsigned char *)value->ptr;
     int            len = 0, more = 0;
-    *why = "the value is not sealed, or not by this library";
+    *why = "the value is not sealed (what was stored before sealing began needs another prefix), or not by this library";
     if (value->len < CF_SEAL_MORE || memcmp(head, magic, MAGIC) != 0) return CF_ECORRUPT;
     *why = "the value is sealed in a way that this version does not know";
     if (head[MAGIC] != XAES_256_GCM) return CF_ECORRUPT;

@@ -63,7 +63,7 @@ export interface CounterfoilStoreOptions {
   stage?: testing.Stage;
   /** Sessions are encrypted, as `open` does it; not together with `store`. `saveChanged: 'error'` does not work with it. */
   sealValues?: boolean;
-  /** The ring for `sealValues`: `[[1, randomBytes(32)]]`. */
+  /** The ring for `sealValues`: `[[1, Buffer.from(process.env.STORE_KEY, 'base64')]]`, see `open`. */
   keys?: Iterable<readonly [id: number, key: Uint8Array]>;
   /** Session ids are kept as hashes: a copy of the data logs nobody in. `ids`, `all`, `length` and `clear` fail with `NOT_SUPPORTED` then. */
   hashKeys?: boolean;
