@@ -63,15 +63,20 @@ static bool prepare(cf_seal *seal, one_key *key)
 
 static int refuse(cf_error *error, const char *text) { return cf_error_set(error, CF_EINVAL, CF_NOT_APPLIED, "%s", text); }
 
-int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error)
+int cf_seal_check(const cf_key *keys, size_t count, cf_error *error)
 {
-    *out = NULL;
     if (count > 64) return refuse(error, "a ring has at most 64 keys");
     for (size_t i = 0; i < count; i++) {
         if (keys[i].id == 0) return refuse(error, "a key's id is a number from 1 to 4294967295");
         for (size_t j = 0; j < i; j++)
             if (keys[i].id == keys[j].id) return refuse(error, "two keys of the ring have the same id");
     }
+    return CF_OK;
+}
+
+int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error)
+{
+    *out = NULL;
     cf_seal *seal = cf_zalloc(platform, sizeof *seal + count * sizeof *seal->keys);
     if (!seal) return cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for keys");
     seal->platform = platform;
@@ -229,6 +234,12 @@ bool cf_seal_there(void) { return true; }
 
 #else
 
+int cf_seal_check(const cf_key *keys, size_t count, cf_error *error)
+{
+    (void)keys;
+    (void)count;
+    return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot seal");
+}
 int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error)
 {
     (void)platform;

@@ -7,6 +7,8 @@
 typedef struct cf_seal cf_seal;
 
 /* CF_EINVAL with the sentence for a ring that cannot be one; CF_ENOTSUP where the library was built without OpenSSL. */
+int  cf_seal_check(const cf_key *keys, size_t count, cf_error *error);
+/* Of a ring that is one: CF_OK, CF_ENOMEM or CF_EUNAVAILABLE. */
 int  cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error);
 void cf_seal_free(cf_seal *seal); /* NULL is allowed; wipes */
 

@@ -43,7 +43,7 @@ static int check_options(const cf_open_options *options, cf_error *error)
     if (options->seal_values && options->key_count == 0) return refuse(error, "to seal values the store needs keys");
     if (!options->seal_values && options->key_count > 0) return refuse(error, "the store has keys, and nothing to seal with them: seal_values is missing");
     if (options->hash_keys && !cf_seal_there()) return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot hash keys");
-    return CF_OK;
+    return options->seal_values ? cf_seal_check(options->keys, options->key_count, error) : CF_OK; /* before there is a database file */
 }
 
 static void close_backend(const cf_backend_table *table, cf_backend *self)

@@ -331,5 +331,12 @@ def test_options_that_cannot_be_are_refused_and_no_key_is_shown(options: dict[st
         assert "never be shown" not in repr(caught.value) + str(caught.value)
 
 
+def test_a_ring_that_is_none_leaves_no_database_behind(tmp_path: Path) -> None:
+    for ring in ([(1, SHOWN), (1, SHOWN)], {number: SHOWN for number in range(1, 66)}):
+        with pytest.raises(counterfoil.InvalidError):
+            counterfoil.open(f"sqlite:{tmp_path / 'none.db'}", keys=ring, seal_values=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def _opened(options: dict[str, Any]) -> None:
     await counterfoil.aio.open("memory:", **options)
