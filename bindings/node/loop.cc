@@ -10,7 +10,9 @@
 
 namespace counterfoil {
 
-static const unsigned FLUSH_EARLY = 64; // submits in one long tick after which the first are sent at once
+// Submits in one long tick after which the first are sent at once. What is in the air when answers come is what will be in the air again:
+// then it is a quarter of that, so that both sides are busy.
+static const unsigned FLUSH_EARLY = 64, FLUSH_LEAST = 4;
 
 // ---------------------------------------------------------------------------------------------------------- environment --
 
@@ -167,8 +169,10 @@ napi_value loop_flush(napi_env napi, napi_callback_info)
     Env *env = env_get(napi);
     if (env == nullptr || env->leaving) return nullptr;
     env->scheduled = false;
-    for (Loop *loop = env->loops; loop != nullptr; loop = loop->next)
+    for (Loop *loop = env->loops; loop != nullptr; loop = loop->next) {
+        loop->early = FLUSH_EARLY;
         if (loop->unsent > 0) flush(loop);
+    }
     return nullptr;
 }
 
@@ -179,7 +183,7 @@ void loop_leave(Loop *loop)
     if (--loop->depth > 0 || loop->env->leaving) return;
     if (loop->unsent > 0) {
         if (loop->in_flight == 0) loop->unsent = 0;
-        else if (loop->unsent >= FLUSH_EARLY) flush(loop);
+        else if (loop->unsent >= (loop->early > 0 ? loop->early : FLUSH_EARLY)) flush(loop);
         else schedule(loop);
     }
     // Once nothing uses it, its descriptors go back: a program (or a test runner) may load this package many times over. And a stage
@@ -245,6 +249,8 @@ static void readable(uv_poll_s *handle, int, int)
         napi_open_callback_scope(napi, resource, loop->context, &callback) == napi_ok) {
         loop_enter(loop);
         take_back(loop);
+        size_t quarter = loop->in_flight / 4;
+        loop->early = quarter < FLUSH_LEAST ? FLUSH_LEAST : quarter > FLUSH_EARLY ? FLUSH_EARLY : static_cast<unsigned>(quarter);
         (void)!cf_loop_run(loop->loop, 0);
         loop_deliver(loop);
         loop_leave(loop); // may free the loop
