@@ -110,8 +110,8 @@ const backends = [
 ];
 
 backends.push(
-  { name: 'sqlite', has: ALL, open: (options) => openOnce(options) },
-  { name: 'sqlite, alone', has: ALL, open: (options) => openOnce({ ...options, singleProcess: true, synchronous: 'normal' }) },
+  { name: 'sqlite', has: ALL, file: true, open: (options) => openOnce(options) },
+  { name: 'sqlite, alone', has: ALL, file: true, open: (options) => openOnce({ ...options, singleProcess: true, synchronous: 'normal' }) },
   { name: 'sqlite, in memory', has: ALL, open: (options) => open('sqlite::memory:', options) },
 );
 
