@@ -27,6 +27,24 @@ def url() -> str:
     return f"memory:at-rest-{next(NUMBERS)}"
 
 
+class Kept(counterfoil.Backend):
+    single_process = True
+    keeps_ttl = True
+    binary = True
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.data.get(key)
+
+    def set(self, key: str, value: bytes, ttl: object) -> None:
+        self.data[key] = value
+
+    def delete(self, key: str) -> bool:
+        return self.data.pop(key, None) is not None
+
+
 def test_values_are_envelopes_where_they_lie(url: str) -> None:
     with counterfoil.open(url, prefix="p:", keys=RING, seal_values=True) as store, counterfoil.open(url) as raw:
         store.set("k", "the secret")
@@ -107,23 +125,6 @@ def test_every_loop_of_a_pool_and_every_awaited_call_has_the_ring(tmp_path: Path
 
 
 def test_a_backend_of_python_gets_envelopes_and_hashes() -> None:
-    class Kept(counterfoil.Backend):
-        single_process = True
-        keeps_ttl = True
-        binary = True
-
-        def __init__(self) -> None:
-            self.data: dict[str, bytes] = {}
-
-        def get(self, key: str) -> bytes | None:
-            return self.data.get(key)
-
-        def set(self, key: str, value: bytes, ttl: object) -> None:
-            self.data[key] = value
-
-        def delete(self, key: str) -> bool:
-            return self.data.pop(key, None) is not None
-
     backend = Kept()
     with counterfoil.open(backend, keys=RING, seal_values=True, hash_keys=True) as store:
         for longest in ("x" * 2**20, bytes(2**20), "", b""):
@@ -240,22 +241,6 @@ def test_on_redis_receipts_of_sealed_values() -> None:
 
 @pytest.mark.parametrize("where", ["memory", "sqlite", "redis", "backend"])
 def test_every_interface_is_sealed(where: str, url: str, tmp_path: Path) -> None:
-    class Kept(counterfoil.Backend):
-        single_process = True
-        binary = True
-
-        def __init__(self) -> None:
-            self.data: dict[str, bytes] = {}
-
-        def get(self, key: str) -> bytes | None:
-            return self.data.get(key)
-
-        def set(self, key: str, value: bytes, ttl: object) -> None:
-            self.data[key] = value
-
-        def delete(self, key: str) -> bool:
-            return self.data.pop(key, None) is not None
-
     kept = Kept()
     target: Any = {"memory": url, "sqlite": f"sqlite:{tmp_path / 'all.db'}", "backend": kept}.get(where)
     target = target or redis_variable("")
