@@ -259,7 +259,8 @@ static int real_file_held(void *self, uint64_t device, uint64_t node)
     bool held = false;
     for (struct dirent *each; !held && (each = readdir(all));) {
         struct stat is;
-        held = each->d_name[0] != '.' && fstat((int)strtol(each->d_name, NULL, 10), &is) == 0 && (uint64_t)is.st_dev == device && (uint64_t)is.st_ino == node;
+        /* By its name: the number may be another thread's, which opens and closes it meanwhile. */
+        held = each->d_name[0] != '.' && fstatat(dirfd(all), each->d_name, &is, 0) == 0 && (uint64_t)is.st_dev == device && (uint64_t)is.st_ino == node;
     }
     closedir(all);
     return held;
