@@ -306,7 +306,7 @@ void cf_op_free(cf_op *op)
 /* Looks for the answer for a while before anybody sleeps: the two wake-ups that a sleep costs are dearer than the time between. It pays when the server has
  * a core of its own and answers at once; where it does not, looking only keeps the core from it: then most waits sleep at once. Several
  * threads that look at once would keep the cores from each other. */
-enum { SPIN_US = 40, SPIN_GIVE_UP = 8 };
+enum { SPIN_US = 40, SPIN_GIVE_UP = 8, STANDING_STILL = 8 };
 static atomic_uint waiting;     /* threads in cf_op_wait_for */
 static atomic_uint counted_for; /* in the process of this generation: a child has none of its parent's threads */
 
@@ -319,15 +319,17 @@ static bool spin(cf_op *op)
         loop->spin_skip--;
         return false;
     }
-    int64_t until = cf_monotonic_us(loop->platform) + SPIN_US;
-    do {
+    int64_t start = cf_monotonic_us(loop->platform), now = start;
+    for (int looks = 0; now < start + SPIN_US && atomic_load(&waiting) == 1; looks++) {
+        if (looks == STANDING_STILL && now == start) return false; /* the clock of a stage would let us look for ever */
         if (cf_loop_run(loop, 0) < 0) return false;
         if (op->state != OP_PENDING) {
             loop->spin_failed = 0;
             return false;
         }
         if (loop->interrupted) return true;
-    } while (cf_monotonic_us(loop->platform) < until && atomic_load(&waiting) == 1);
+        now = cf_monotonic_us(loop->platform);
+    }
     if (loop->spin_failed < SPIN_GIVE_UP) loop->spin_failed++;
     loop->spin_skip = 1U << loop->spin_failed;
     return false;
