@@ -75,7 +75,7 @@ struct Loop {
     napi_ref      results;
     size_t        in_flight;
     unsigned      unsent;  // submits since the last flush
-    unsigned      early;   // so many are sent before the end of the tick; 0: FLUSH_EARLY
+    unsigned      early;   // so many are sent before the end of the tick
     unsigned      depth;   // of our own calls into the core
 };
 

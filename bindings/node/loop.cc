@@ -116,6 +116,7 @@ int loop_for(Env *env, Stage *stage, Loop **out)
     if (loop == nullptr) {
         loop = new (std::nothrow) Loop();
         if (loop == nullptr) return CF_ENOMEM;
+        loop->early = FLUSH_EARLY;
         int status = cf_loop_new(stage != nullptr ? cf_stage_platform(stage->stage) : nullptr, &loop->loop);
         if (status != CF_OK) {
             delete loop;
@@ -183,7 +184,7 @@ void loop_leave(Loop *loop)
     if (--loop->depth > 0 || loop->env->leaving) return;
     if (loop->unsent > 0) {
         if (loop->in_flight == 0) loop->unsent = 0;
-        else if (loop->unsent >= (loop->early > 0 ? loop->early : FLUSH_EARLY)) flush(loop);
+        else if (loop->unsent >= loop->early) flush(loop);
         else schedule(loop);
     }
     // Once nothing uses it, its descriptors go back: a program (or a test runner) may load this package many times over. And a stage

@@ -105,11 +105,7 @@ static void call_ready(cf_loop *loop)
     /* Only those that are there now: a `done` that submits must not keep the loop here. */
     cf_link list;
     cf_link_init(&list);
-    while (!cf_link_alone(&loop->ready)) {
-        cf_link *link = loop->ready.next;
-        cf_link_remove(link);
-        cf_link_append(&list, link);
-    }
+    cf_link_splice(&list, &loop->ready);
     while (!cf_link_alone(&list)) {
         cf_op *op = CF_OF_LINK(list.next, cf_op, ready);
         cf_link_remove(&op->ready);
@@ -181,11 +177,7 @@ static void each_store(cf_loop *loop, void (*visit)(cf_store *store))
 {
     cf_link list;
     cf_link_init(&list);
-    while (!cf_link_alone(&loop->stores)) {
-        cf_link *link = loop->stores.next;
-        cf_link_remove(link);
-        cf_link_append(&list, link);
-    }
+    cf_link_splice(&list, &loop->stores);
     while (!cf_link_alone(&list)) {
         cf_store *store = CF_OF_LINK(list.next, cf_store, link);
         cf_link_remove(&store->link);
@@ -249,11 +241,7 @@ static void resume_yielded(cf_loop *loop)
 {
     cf_link list;
     cf_link_init(&list);
-    while (!cf_link_alone(&loop->yielded)) {
-        cf_link *link = loop->yielded.next;
-        cf_link_remove(link);
-        cf_link_append(&list, link);
-    }
+    cf_link_splice(&list, &loop->yielded);
     while (!cf_link_alone(&list)) {
         cf_op *op = CF_OF_LINK(list.next, cf_op, ready);
         cf_link_remove(&op->ready);

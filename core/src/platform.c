@@ -241,7 +241,7 @@ static int real_file_look(void *self, const char *path, cf_file *out)
     struct stat is;
     if (lstat(path, &is) != 0) return -1;
     *out = (cf_file){.device = (uint64_t)is.st_dev, .node = (uint64_t)is.st_ino, .size = (int64_t)is.st_size, .regular = S_ISREG(is.st_mode),
-                     .others = (is.st_mode & 077) != 0, .remote = is_remote(path)};
+                     .remote = is_remote(path)};
     return 0;
 }
 

@@ -49,6 +49,16 @@ static inline void cf_link_append(cf_link *list, cf_link *link)
     list->prev->next = link;
     list->prev = link;
 }
+/* All of `from` to the end of `list` (before it, where it is an element); `from` is empty then. */
+static inline void cf_link_splice(cf_link *list, cf_link *from)
+{
+    if (cf_link_alone(from)) return;
+    from->next->prev = list->prev;
+    list->prev->next = from->next;
+    from->prev->next = list;
+    list->prev = from->prev;
+    cf_link_init(from);
+}
 #define CF_OF_LINK(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
 
 /* ---- slices ---- */

@@ -16,16 +16,8 @@ const { open, CounterfoilError } = require('counterfoil');
 const { Stage } = require('counterfoil/testing');
 const { newFile } = require('./support/sqlite.cjs');
 const { root, python } = require('./support/redis.cjs');
+const { seed, random } = require('./support/random.cjs');
 
-const seed = Number(process.env.COUNTERFOIL_SEED ?? Date.now() % 2 ** 31);
-let state = seed;
-/** A number below n: mulberry32, as in workers.test.cjs. */
-function random(n) {
-  state = (state + 0x6d2b79f5) | 0;
-  let t = Math.imul(state ^ (state >>> 15), 1 | state);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return Math.floor((((t ^ (t >>> 14)) >>> 0) / 4294967296) * n);
-}
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const range = (n, f) => Array.from({ length: n }, (_, i) => f(i));
 

@@ -8,16 +8,7 @@ const path = require('node:path');
 const { once } = require('node:events');
 const { Worker } = require('node:worker_threads');
 const { open } = require('counterfoil');
-
-const seed = Number(process.env.COUNTERFOIL_SEED ?? Date.now() % 2 ** 31);
-let state = seed;
-/** A number below n: mulberry32, so that the seed says which moments were tried (as far as threads repeat themselves). */
-function random(n) {
-  state = (state + 0x6d2b79f5) | 0;
-  let t = Math.imul(state ^ (state >>> 15), 1 | state);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return Math.floor((((t ^ (t >>> 14)) >>> 0) / 4294967296) * n);
-}
+const { seed, random } = require('./support/random.cjs');
 
 /** Runs a piece of CommonJS in a worker; what it posts, and how it ended. */
 async function inWorker(code, workerData) {

@@ -49,7 +49,6 @@ typedef struct cf_file {
     uint64_t device, node; /* together: which file it is */
     int64_t  size;
     bool     regular;      /* a file: not a link, folder, device ... */
-    bool     others;       /* others than its owner may read or write it */
     bool     remote;       /* on a network file system */
 } cf_file;
 

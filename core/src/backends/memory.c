@@ -172,16 +172,6 @@ static void wheel_add(table *t, entry *e)
     if (start < t->next_due) t->next_due = start;
 }
 
-static void splice(cf_link *to, cf_link *from)
-{
-    if (cf_link_alone(from)) return;
-    from->next->prev = to->prev;
-    to->prev->next = from->next;
-    from->prev->next = to;
-    to->prev = from->prev;
-    cf_link_init(from);
-}
-
 /* Finds the next slot with work and says when that is; NEVER: the wheel is empty. */
 static int64_t wheel_next(table *t, unsigned *level, unsigned *slot)
 {
@@ -235,7 +225,7 @@ static void sweep(table *t, int64_t now, unsigned steps)
             return;
         }
         t->swept_to = next;
-        splice(level ? &t->cascading : &t->due, &t->slots[level][slot]);
+        cf_link_splice(level ? &t->cascading : &t->due, &t->slots[level][slot]);
         t->occupied[level] &= ~(UINT64_C(1) << slot);
     }
 }

@@ -65,7 +65,7 @@ static int run_alone(sqlite_file *file, sqlite_job *job)
         return SQLITE_DONE;
     }
     if (rc == SQLITE_OK) {
-        rc = sqlite_run(link, job, job->now);
+        rc = sqlite_run(link, job);
         if (rc == SQLITE_OK && writes && !sqlite_removes(job)) rc = sqlite_room_take(file, link);
         if (rc == SQLITE_OK) {
             rc = sqlite_plain(link, SQL_COMMIT);
@@ -122,7 +122,7 @@ static void run_readers(sqlite_file *file)
     EACH_JOB(job, &file->group)
     {
         if (sqlite_writes(job)) job->owner->writes = true;
-        if (!open || job->owner->writes || !(open = sqlite_run(link, job, job->now) == SQLITE_OK)) put_off(job);
+        if (!open || job->owner->writes || !(open = sqlite_run(link, job) == SQLITE_OK)) put_off(job);
         else ran(job);
     }
     if (!sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_COMMIT);
@@ -180,7 +180,7 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
         {
             jobs++;
             if (!claim(job) || no_room(file, job)) continue;
-            if ((rc = sqlite_run(link, job, job->now)) != SQLITE_OK) break;
+            if ((rc = sqlite_run(link, job)) != SQLITE_OK) break;
         }
         int rows = writes * 2 < SWEEP_MOST ? (int)writes * 2 + SWEEP_LEAST : SWEEP_MOST;
         int64_t now = CF_OF_LINK(file->group.next, sqlite_job, turn)->now;
@@ -228,7 +228,7 @@ void sqlite_figures_move(sqlite_figures *to, sqlite_figures *from)
     *from = (sqlite_figures){0};
 }
 
-/* The group becomes results, or waits again. With file->lock held. True: some wait because of another process. */
+/* The group becomes results, or waits again. With file->lock held. */
 static void give_results(sqlite_file *file)
 {
     cf_link again;
@@ -245,11 +245,7 @@ static void give_results(sqlite_file *file)
         }
     }
     /* Before what has come meanwhile: of one caller's operations none overtakes another. */
-    while (!cf_link_alone(&again)) {
-        cf_link *last = again.prev;
-        cf_link_remove(last);
-        cf_link_append(file->queue.next, last);
-    }
+    cf_link_splice(file->queue.next, &again);
 }
 
 /* One group. With file->lock held, but not while it runs. True: blocked by another process. */
@@ -265,10 +261,7 @@ static bool lead_once(sqlite_file *file)
         monotonic = cf_monotonic(platform);
         writes += sqlite_writes(job);
     }
-    file->group = file->queue;
-    file->group.next->prev = &file->group;
-    file->group.prev->next = &file->group;
-    cf_link_init(&file->queue);
+    cf_link_splice(&file->group, &file->queue);
     cf_mutex_unlock(file->lock);
     cf_mutex_lock(file->writer.using);
     bool blocked = run_group(file, writes, monotonic);

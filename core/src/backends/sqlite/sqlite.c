@@ -79,11 +79,7 @@ static void take_results(void *user)
     cf_link     results;
     cf_link_init(&results);
     cf_mutex_lock(self->file->lock);
-    while (!cf_link_alone(&self->results)) {
-        cf_link *link = self->results.next;
-        cf_link_remove(link);
-        cf_link_append(&results, link);
-    }
+    cf_link_splice(&results, &self->results);
     cf_mutex_unlock(self->file->lock);
     while (!cf_link_alone(&results)) {
         sqlite_job *job = CF_OF_LINK(results.next, sqlite_job, turn);
@@ -106,13 +102,12 @@ static bool reads_at_once(const cf_backend *self, const cf_op *op)
 
 static int read_at_once(cf_backend *self, cf_op *op, bool *done)
 {
-    sqlite_job job = {.owner = self, .in = *cf_op_in(op)};
-    int64_t    now = cf_wall(of(self));
+    sqlite_job job = {.owner = self, .in = *cf_op_in(op), .now = cf_wall(of(self))};
     *done = false;
     if (cf_monotonic(of(self)) - self->looked_ms >= 1000) return CF_OK; /* the leader looks whether the file is still there */
     cf_mutex_lock(self->reader.using);
     int rc = sqlite_link_open(self->file, &self->reader);
-    if (rc == SQLITE_OK) rc = sqlite_run(&self->reader, &job, now);
+    if (rc == SQLITE_OK) rc = sqlite_run(&self->reader, &job);
     if (rc != SQLITE_OK) sqlite_link_close(&self->reader, false);
     cf_mutex_unlock(self->reader.using);
     *done = rc == SQLITE_OK; /* else the queue tries again, and has the patience */
@@ -142,11 +137,7 @@ static void flush(cf_backend *self)
     sqlite_file *file = self->file;
     bool         leads = cf_loop_blocking(self->loop);
     cf_mutex_lock(file->lock);
-    while (!cf_link_alone(&self->batch)) {
-        cf_link *link = self->batch.next;
-        cf_link_remove(link);
-        cf_link_append(&file->queue, link);
-    }
+    cf_link_splice(&file->queue, &self->batch);
     /* What another process blocks is the worker's, who has the time. */
     if (!file->leading && !cf_link_alone(&file->queue)) {
         if (leads && !file->blocked_ms) {

@@ -153,7 +153,7 @@ void sqlite_results_give(cf_backend *self, sqlite_job *job); /* sqlite.c; with f
 #define CF_SQLITE_GONE "the database file was removed or replaced while it was open: close the store and open it again"
 bool sqlite_writes(const sqlite_job *job);
 bool sqlite_removes(const sqlite_job *job); /* what must work on a full disk too */
-int  sqlite_run(sqlite_link *link, sqlite_job *job, int64_t now); /* writes what came of it; SQLITE_OK, or why the transaction is spoilt */
+int  sqlite_run(sqlite_link *link, sqlite_job *job); /* writes what came of it; SQLITE_OK, or why the transaction is spoilt */
 int  sqlite_plain(sqlite_link *link, sqlite_statement which);     /* without arguments or rows */
 int  sqlite_prepare(sqlite_link *link, sqlite_statement which, sqlite3_stmt **out);
 int  sqlite_sweep(sqlite_link *link, cf_buffer *from, int rows, int64_t now, int64_t *swept);

@@ -308,8 +308,9 @@ static int run_clear(sqlite_link *link, sqlite_job *job, int64_t now)
     return rc;
 }
 
-int sqlite_run(sqlite_link *link, sqlite_job *job, int64_t now)
+int sqlite_run(sqlite_link *link, sqlite_job *job)
 {
+    int64_t now = job->now;
     job->status = CF_OK;
     job->number = job->before;
     job->hit = job->more = false;
