@@ -98,7 +98,11 @@ enum {
     CF_EEXISTS      = -10, /* EXISTS         a record with this unique field is there already                              */
     CF_EAUTH        = -11, /* AUTH           the backend refused our credentials or rights                                 */
     CF_EHOST        = -12, /* HOST           a backend written in Python or JavaScript threw: cf_op_attached               */
-    CF_ECANCELED    = -13  /* CANCELED       the caller cancelled                                                          */
+    CF_ECANCELED    = -13, /* CANCELED       the caller cancelled                                                          */
+    CF_ECHANGED     = -14, /* CHANGED        what this was to build upon has changed meanwhile (an epoch)                  */
+    CF_ELIMIT       = -15, /* LIMIT          there are as many records of that group as are allowed                        */
+    CF_EMISSING     = -16, /* MISSING        the record that this needs is not there                                       */
+    CF_ECURSOR      = -17  /* CURSOR         the cursor of a list is none that this list gave                              */
 };
 
 /* Whether the store was changed by an operation that failed. */
@@ -179,10 +183,10 @@ typedef struct cf_open_options {
     cf_slice prefix;     /* put before every key: UTF-8 without NUL, CR or LF, at most CF_PREFIX_MAX bytes                 */
     int64_t  ttl_ms;     /* for writes that name none; 0 = they live until deleted                                         */
     int64_t  timeout_ms; /* for operations that name none; 0 = 5000                                                        */
-    /* At rest, opt-in: what is in the backend is of no use to whoever reads it there. FORMAT.md 14 and 15 have the bytes; every program that uses the
+    /* At rest, opt-in: what is in the backend is of no use to whoever reads it there. FORMAT.md has the bytes; every program that uses the
      * data must open it in the same way. */
-    const cf_key *keys;  /* seal_values: the ring. The first key seals; the others open what was sealed before. Lent; at most 64 */
-    size_t   key_count;
+    const cf_key *keys;  /* the ring. The first key seals; the others open what was sealed before. Lent; at most 64 */
+    size_t   key_count;   /* tokens in records (SECRET fields) are sealed wherever there are keys */
     bool     seal_values; /* values are encrypted and authenticated, and bound to their key. What does not open is CF_ECORRUPT, never a value. INCR and
                              CF_IF_EQUAL, which the backend would have to understand, are CF_ENOTSUP unless they are derived */
     bool     hash_keys;   /* keys are kept as hashes (SHA-256): a stolen copy holds no session id that works. SCAN, and COUNT and CLEAR of a part, are
@@ -280,7 +284,7 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  * (7) Refused (CF_EINVAL) when store prefix and prefix are both empty, unless CF_FORCE: that would be everybody's keys.
  *
  * Keys are UTF-8 without NUL, CR or LF, 1 to CF_KEY_MAX bytes; values any bytes up to CF_VALUE_MAX, also none.
- * Outcome of a failed read is always not applied. */
+ * Outcome of a failed read is always not applied. The kinds from CF_OP_INSERT on belong to records: cf_accounts_call and cf_sessions_call submit them. */
 enum {
 #define CF_OP(NAME, slot, writes) CF_OP_##NAME,
 #include "counterfoil/ops.def"
@@ -407,6 +411,174 @@ CF_API int cf_secondary_set(const cf_secondary *secondary, cf_slice key, cf_slic
 CF_API int cf_secondary_get(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);
 CF_API int cf_secondary_delete(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);
 CF_API int cf_secondary_pop(const cf_secondary *secondary, cf_slice key, const cf_call *call, cf_op **op);
+
+/* ----------------------------------------------------------------------------------------------------------- records --
+ * Users, social accounts and session records: flat lists of named, typed fields, declared in counterfoil/schema.def. They live beside the keys of
+ * a store, under its prefix, and no key operation sees them: not SCAN, not CLEAR. The backend keeps what is unique so, in one step with the write. */
+
+enum {
+#define CF_KIND(KIND, name, unique, unique2, listing, parent) CF_##KIND,
+#include "counterfoil/schema.def"
+    CF_KINDS
+};
+
+/* CF_USER_ID, CF_USER_EMAIL ...; CF_SESSION_ID ... Each kind counts its fields from 0, its id. */
+enum {
+#define CF_KIND(KIND, name, unique, unique2, listing, parent) CF_##KIND##_NONE = -1,
+#define CF_FIELD(KIND, NAME, name, type, null) CF_##KIND##_##NAME,
+#include "counterfoil/schema.def"
+    CF_FIELDS_MAX = 20 /* of any kind, with room to grow */
+};
+
+typedef enum { CF_TEXT, CF_JSON, CF_SECRET, CF_BOOLEAN, CF_NUMBER, CF_INSTANT } cf_field_type;
+
+/* Text: UTF-8 without NUL, at most CF_TEXT_MAX bytes, JSON CF_JSON_MAX; what is looked up by (ids, provider user ids, token hashes) CF_INDEXED_MAX, and never
+ * empty. Booleans are 0 and 1. Instants are microseconds since 1970-01-01 UTC, 0 to 2^53 - 1 (the year 2255): exact in every host. */
+#define CF_TEXT_MAX    65536
+#define CF_JSON_MAX    262144
+#define CF_INDEXED_MAX 512
+#define CF_ID_LEN      32 /* of the ids that this library makes: lower-case hexadecimal, 128 random bits */
+
+enum { CF_UNSAID, CF_NULL, CF_GIVEN };
+typedef struct cf_field {
+    int      is;     /* CF_UNSAID: an update leaves it, an insert makes it null (a boolean false) */
+    int64_t  number; /* boolean, number, instant */
+    cf_slice text;   /* lent */
+} cf_field;
+
+typedef struct cf_record {
+    int      kind;
+    cf_field fields[CF_FIELDS_MAX];
+} cf_record;
+
+CF_API const char   *cf_kind_name(int kind);               /* "user" ...; static; NULL where there is no such kind */
+CF_API const char   *cf_field_name(int kind, int field);   /* "id", "email" ...; NULL: there are no more fields     */
+CF_API cf_field_type cf_field_type_of(int kind, int field);
+CF_API int           cf_field_named(int kind, cf_slice name); /* -1: none */
+static inline void cf_record_text(cf_record *record, int field, cf_slice text)
+{
+    record->fields[field].is = CF_GIVEN;
+    record->fields[field].text = text;
+}
+static inline void cf_record_number(cf_record *record, int field, int64_t number)
+{
+    record->fields[field].is = CF_GIVEN;
+    record->fields[field].number = number;
+}
+static inline void cf_record_null(cf_record *record, int field) { record->fields[field].is = CF_NULL; }
+
+/* The records that an operation brought, one per call, every field said; false at the end. After CF_EEXISTS: the one that is there already. */
+CF_API bool cf_op_next_record(cf_op *op, cf_record *record);
+
+/* Two addresses are one when their normalised forms are the same bytes: ASCII whitespace around it goes, ASCII letters become small. Nothing else is changed
+ * (no dots or plus signs are stripped, and no letter outside ASCII is taken for another), so none is ever merged with somebody else's. Writes at most address.len bytes;
+ * `len`: how many. NULL, or what is wrong with it as the end of a sentence: empty, longer than CF_EMAIL_MAX, not UTF-8, or with control characters. */
+#define CF_EMAIL_MAX 320
+CF_API const char *cf_email_normalise(cf_slice address, char *out, size_t *len);
+
+/* AccountsStorage (Cross Auth 0.2 to 0.22): users, and the social accounts that belong to them.
+ *
+ *   method                      record (its fields)                      brings
+ *   FIND_USER_BY_EMAIL          user: email                              the user, or nothing (an address that cannot be one: nothing)
+ *   FIND_USER_BY_ID             user: id                                 the user, or nothing
+ *   CREATE_USER                 user: all but id, email_key, *_at        the user. EXISTS: the one that has the e-mail
+ *   UPDATE_USER                 user: id, and what changes               the user. MISSING; EXISTS
+ *   DELETE_USER                 user: id                                 nothing; hit: it was there. With it go its social accounts and sessions
+ *   FIND_SOCIAL_ACCOUNT         social_account: provider, provider_user_id   it, or nothing
+ *   FIND_SOCIAL_ACCOUNT_BY_ID   social_account: id                       it, or nothing
+ *   LIST_SOCIAL_ACCOUNTS        social_account: user_id                  all of them, the oldest first
+ *   CREATE_SOCIAL_ACCOUNT       social_account: all but id, *_at         it. EXISTS: the one that is there; MISSING: no such user; LIMIT
+ *   UPDATE_SOCIAL_ACCOUNT       social_account: id, and what changes     it. MISSING. user_id, provider, provider_user_id cannot change (INVALID)
+ *   DELETE_SOCIAL_ACCOUNT       social_account: id                       nothing; hit
+ *   FIND_OR_CREATE              social_account as for CREATE without user_id; and the user that is made with it where there is none
+ *                                                                        the social account, then its user. number: 1 where they were made now.
+ *                               EXISTS: a user has that e-mail; nothing was linked. Who owns an address must be asked: an app links with CREATE_SOCIAL_ACCOUNT
+ *
+ * An id that is none of ours is a miss. Every method is one atomic step, whoever else calls. email_key and the instants are the core's: giving them is INVALID. */
+enum {
+    CF_FIND_USER_BY_EMAIL,
+    CF_FIND_USER_BY_ID,
+    CF_CREATE_USER,
+    CF_UPDATE_USER,
+    CF_DELETE_USER,
+    CF_FIND_SOCIAL_ACCOUNT,
+    CF_FIND_SOCIAL_ACCOUNT_BY_ID,
+    CF_LIST_SOCIAL_ACCOUNTS,
+    CF_CREATE_SOCIAL_ACCOUNT,
+    CF_UPDATE_SOCIAL_ACCOUNT,
+    CF_DELETE_SOCIAL_ACCOUNT,
+    CF_FIND_OR_CREATE,
+    CF_ACCOUNTS_METHODS
+};
+/* "find_user_by_email" ...; "find_or_create_by_social_account". Static. */
+CF_API const char *cf_accounts_method_name(int method);
+
+#define CF_SOCIAL_ACCOUNTS_MAX 64
+
+typedef struct cf_accounts {
+    cf_store *store; /* a backend's, or one over hooks: counterfoil/backend.h */
+    size_t    most;  /* social accounts of one user; 0 = CF_SOCIAL_ACCOUNTS_MAX */
+} cf_accounts;
+
+/* `user` is for FIND_OR_CREATE alone, otherwise NULL. */
+CF_API int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *record, const cf_record *user, const cf_call *call, cf_op **op);
+
+/* SessionStorage (Cross Auth 0.16 to 0.22): session records, found by the hash of a token. They are kept for a while after their end, so that a user can see them.
+ *
+ *   method        record (its fields)                               brings
+ *   CREATE        session: all but id, revoked_at, epoch            the session. EXISTS: that token hash is taken; CHANGED: see epoch; LIMIT
+ *   GET           session: token_hash                               it, if it is active at `now`, or nothing
+ *   GET_ANY       session: id                                       it, whatever its status, or nothing
+ *   LIST          session: user_id                                  a page; the cursor of the next. CURSOR
+ *   REFRESH       session: id, updated_at, expires_at, [last_active_at]   it; nothing where it is missing or revoked
+ *   REVOKE        session: id, revoked_at                           nothing; hit: it is there. The first revoked_at stays
+ *   REVOKE_ALL    session: user_id, revoked_at                      number: how many were revoked now, also expired ones. The epoch goes up
+ *   EPOCH         session: user_id                                  number: the epoch
+ *
+ * A session is revoked when it has a revoked_at, else expired when now > expires_at, else active: at the very instant it still is (Cross Auth).
+ * EPOCH. Every REVOKE_ALL raises the epoch of its user. A login that reads it when it begins and gives it to CREATE is refused (CHANGED) when all sessions were
+ * revoked meanwhile; without it a session that is made after a REVOKE_ALL stays. user_id is any text: the user need not be in an AccountsStorage. */
+enum {
+    CF_SESSION_CREATE,
+    CF_SESSION_GET,
+    CF_SESSION_GET_ANY,
+    CF_SESSION_LIST,
+    CF_SESSION_REFRESH,
+    CF_SESSION_REVOKE,
+    CF_SESSION_REVOKE_ALL,
+    CF_SESSION_READ_EPOCH,
+    CF_SESSION_METHODS
+};
+enum { CF_STATUS_ANY, CF_STATUS_ACTIVE, CF_STATUS_EXPIRED, CF_STATUS_REVOKED };
+enum { CF_UPDATED_AT_DESC, CF_UPDATED_AT_ASC, CF_CREATED_AT_DESC, CF_CREATED_AT_ASC, CF_EXPIRES_AT_DESC, CF_EXPIRES_AT_ASC, CF_SESSION_ORDERS };
+
+#define CF_SESSIONS_MAX      100                     /* of one user, if nothing else is said */
+#define CF_SESSIONS_MOST     10000                   /* and at most */
+#define CF_SESSION_RETENTION INT64_C(2592000000)     /* 30 days, in ms */
+#define CF_LIST_LIMIT        50
+
+typedef struct cf_sessions {
+    cf_store *store;
+    size_t    most;         /* records of one user; 0 = CF_SESSIONS_MAX. One more first drops the oldest that has ended, then ... */
+    bool      refuse;       /* false: ... the oldest there is; true: ... nothing, and CREATE is LIMIT */
+    int64_t   retention_ms; /* how long a record is kept after its expires_at; 0 = CF_SESSION_RETENTION; at most CF_TTL_MAX */
+} cf_sessions;
+
+typedef struct cf_session_args {
+    size_t   size;   /* sizeof(cf_session_args) */
+    int64_t  now;    /* GET, LIST with a status: an instant; LIST and CREATE: 0 = the clock's */
+    int64_t  epoch;  /* CREATE: what READ_EPOCH gave; -1: whatever it is */
+    cf_slice except; /* REVOKE_ALL: the id of a session that stays; empty: none */
+    int      status; /* LIST */
+    int      order;  /* LIST */
+    size_t   limit;  /* LIST: 1 to CF_SESSIONS_MOST; 0 = CF_LIST_LIMIT */
+    cf_slice cursor; /* LIST: empty, or what the page before gave (cf_op_cursor): good for this order only */
+} cf_session_args;
+
+/* `args` may be NULL for what needs none: then GET uses the clock and CREATE any epoch. */
+CF_API int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *record, const cf_session_args *args, const cf_call *call, cf_op **op);
+/* CF_STATUS_ACTIVE ... of a session record at an instant. */
+CF_API int cf_session_status(const cf_record *session, int64_t now);
 
 #ifdef __cplusplus
 }

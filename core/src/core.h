@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 
+#include "record.h"
 #include "seal.h"
 
 /* ---------------------------------------------------------------------------------------------------------------- op -- */
@@ -15,6 +16,18 @@ typedef enum { OP_FREE, OP_SUBMITTING, OP_PENDING, OP_FINISHED } cf_op_state;
  * cf_child and returns STEP_CHILD, or STEP_YIELD (the loop comes back with the same child), or finishes with CF_OK or an error. */
 typedef int (*cf_step_fn)(cf_op *op, cf_op *child);
 enum { STEP_CHILD = 2, STEP_YIELD = 3 };
+
+/* What of a group is wanted, and in which order: the backend gives all of it. */
+typedef struct cf_page {
+    int     status, order;
+    int64_t now;
+    size_t  limit; /* 0: this is no page */
+    bool    after; /* what comes behind these two */
+    int64_t after_value;
+    char    after_id[CF_ID_LEN];
+} cf_page;
+
+typedef struct cf_keyed cf_keyed; /* keyed.c */
 
 typedef struct cf_keylock cf_keylock; /* derive.c */
 typedef enum { LOCK_NONE, LOCK_WAITING, LOCK_GRANTED, LOCK_HELD } cf_lock_state;
@@ -39,7 +52,10 @@ struct cf_op {
     cf_buffer   value;  /* the value, or the keys of a page, each behind its length */
     size_t      key_at; /* cf_op_next_key */
     cf_buffer   cursor;
-    cf_buffer   sealed;  /* the envelope of the value that goes in */
+    cf_buffer   sealed;  /* the envelope of the value that goes in, or the sealed fields of a record */
+    cf_buffer   plan;    /* of a record operation: `in.value` is a part of it */
+    cf_page     page;
+    cf_keyed   *keyed;   /* a record operation that is made of keys */
     cf_error    error;
     void       *attached;
     void (*release_attached)(void *);
@@ -73,6 +89,7 @@ int    cf_compose(cf_op *op, cf_step_fn step); /* CF_PENDING: `op` is pending */
 int    cf_compose_on(cf_op *op);               /* goes on: from the start, after the child, or after a yield */
 cf_op *cf_child(cf_op *op, int kind, cf_slice key); /* NULL: no memory; `in` may be changed before STEP_CHILD */
 int    cf_adopt(cf_op *op, cf_op *child);      /* the child's error becomes the operation's */
+void   cf_take_value(cf_op *op, cf_op *child); /* and what it brought */
 /* After a finish outside of cf_submit: the parent goes on. */
 void   cf_resume(cf_op *op);
 
@@ -152,8 +169,8 @@ struct cf_store {
     cf_link                 link;
     int64_t  ttl_ms, timeout_ms;
     size_t   prefix_len;
-    cf_seal *seal;     /* NULL: values are kept as they are */
-    bool     hash_keys;
+    cf_seal *seal;     /* NULL: there are no keys */
+    bool     seal_values, hash_keys;
     unsigned depth; /* its backend's functions on the stack */
     bool     closing;
     uint64_t operations, errors, timeouts, pending;
@@ -166,6 +183,10 @@ struct cf_store {
 
 /* Tells the listener of a store what has been waiting. */
 void cf_store_tell(cf_store *store);
+
+/* The two halves of cf_submit, around what only some operations do. */
+int cf_submit_check(cf_op *op, cf_store *store); /* fork, closed, timeout */
+int cf_submit_end(cf_op *op, cf_store *store, int rc);
 
 /* What the interfaces share: a request for a call, and an operation that is refused before it is submitted. */
 cf_request cf_asked(const cf_call *call, int kind, cf_slice key);
@@ -197,7 +218,34 @@ typedef struct cf_parsed_url {
 int  cf_url_parse(const cf_platform *platform, cf_slice text, cf_parsed_url *out, cf_error *error);
 void cf_url_free(const cf_platform *platform, cf_parsed_url *url);
 
+/* records.c */
+/* Checks a plan, makes it the operation's and calls the backend: as cf_submit. `page` is for LIST. */
+int cf_records_submit(cf_store *store, int kind, cf_plan *plan, const cf_page *page, const cf_call *call, cf_op **op);
+/* The same for a method that is composed of several: `op` has the plan, its tokens sealed; `step` prepares children with cf_records_child. */
+int cf_records_compose(cf_store *store, int kind, cf_plan *plan, cf_step_fn step, const cf_call *call, cf_op **op);
+/* The next child; its tokens are sealed already. NULL: no memory, and the error says so. */
+cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan);
+int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **op);
+/* A call that is refused: MISSING, INVALID ... */
+int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **op, int status, const char *text);
+/* The backend has answered with CF_OK or CF_EEXISTS: opens what is sealed, and makes a page of a group. `status`, or an error that is written into the operation. */
+int cf_records_arrive(cf_op *op, int status);
+/* An id: CF_ID_LEN characters. CF_OK or CF_EUNAVAILABLE. */
+int  cf_record_id(const cf_platform *platform, char id[CF_ID_LEN]);
+bool cf_is_record_op(int kind);
+/* The microseconds that count for created_at and the like. */
+int64_t cf_now_us(const cf_platform *platform);
+/* Parses a cursor of a list in this order. */
+bool cf_page_after(cf_page *page, cf_slice cursor);
+
+/* keyed.c: records of a backend that has only keys, and one process that uses them. */
+bool cf_keyed_applies(const cf_store *store);
+int  cf_keyed_start(cf_op *op);
+void cf_keyed_free(cf_op *op); /* op->keyed; NULL is allowed */
+
 /* derive.c */
+/* The lock of a key: CF_OK: op has it; CF_PENDING: it stands in the queue, and cf_resume comes when it has; CF_ENOMEM, with the error. */
+int cf_derive_take(cf_op *op, cf_slice key);
 bool cf_derive_applies(const cf_store *store, int kind, unsigned flags);
 int  cf_derive(cf_op *op);
 /* The operation ends, but its child's write is with the backend: the child keeps the lock. False: there is nothing to keep. */

@@ -31,12 +31,10 @@ static const void *identity_of(const cf_store *store)
     return store->table->identity ? store->table->identity(store->self) : (const void *)store->self;
 }
 
-/* CF_OK: held. CF_PENDING: waits. */
-static int take(cf_op *op)
+int cf_derive_take(cf_op *op, cf_slice key)
 {
     const cf_platform *platform = op->loop->platform;
     const void *identity = identity_of(op->store);
-    cf_slice key = op->in.key;
     cf_keylock **bucket = &buckets[bucket_of(identity, key)];
     int rc = CF_OK;
     cf_lock(CF_LOCK_DERIVE);
@@ -165,26 +163,17 @@ static bool condition_holds(const cf_request *in, const cf_op *got)
     return got->hit && cf_slice_equal(cf_op_value(got), in->expected);
 }
 
-/* Without a copy: a value that was popped cannot be lost for want of memory. */
-static void take_value(cf_op *op, cf_op *child)
-{
-    cf_buffer value = op->value;
-    op->value = child->value;
-    child->value = value;
-    op->secret = op->secret || child->secret;
-}
-
 static int after_get(cf_op *op, cf_op *got)
 {
     cf_request *in = &op->in;
     switch (in->kind) {
     case CF_OP_POP:
         if (!got->hit) return CF_OK;
-        take_value(op, got);
+        cf_take_value(op, got);
         return child_plain(op, CF_OP_DELETE, WROTE);
     case CF_OP_TOUCH:
         if (!got->hit) return CF_OK;
-        take_value(op, got);
+        cf_take_value(op, got);
         return child_set(op, cf_op_value(op), in->ttl_ms, 0);
     case CF_OP_INCR: {
         char text[CF_INT_TEXT];
@@ -195,7 +184,7 @@ static int after_get(cf_op *op, cf_op *got)
         op->number = number;
         size_t len = cf_format_int(number, text);
         bool fresh = !got->hit; /* the child below takes its place */
-        op->secret = op->store->seal != NULL;
+        op->secret = op->store->seal_values;
         if (cf_op_set_value(op, cf_bytes(text, len)) != CF_OK) return CF_ENOMEM;
         /* Should what is there expire before this arrives, the new one lives as a new one does, not for ever. */
         return child_set(op, cf_op_value(op), in->ttl_ms, fresh ? 0 : CF_KEEP_TTL);
@@ -243,7 +232,7 @@ static int derive_step(cf_op *op, cf_op *child)
         op->hit = true;
         if (child->in.kind != CF_OP_POP) break;
         op->hit = child->hit;
-        take_value(op, child);
+        cf_take_value(op, child);
         break;
     case CF_OP_TOUCH:
         op->hit = child->in.kind == CF_OP_TOUCH ? child->hit : true;
@@ -280,7 +269,7 @@ int cf_derive(cf_op *op)
     int rc = cf_op_keep(op);
     if (rc != CF_OK) return rc;
     op->step = derive_step;
-    rc = take(op);
+    rc = cf_derive_take(op, op->in.key);
     if (rc == CF_PENDING) {
         cf_op_pend(op);
         return rc;

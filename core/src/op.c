@@ -48,7 +48,8 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->note = 0;
-    op->value.len = op->key.len = op->cursor.len = op->sealed.len = op->key_at = 0;
+    op->value.len = op->key.len = op->cursor.len = op->sealed.len = op->plan.len = op->key_at = 0;
+    op->page.limit = 0;
     op->error.status = CF_OK;
     op->error.outcome = CF_NOT_APPLIED;
     op->error.text[0] = 0;
@@ -76,9 +77,11 @@ void cf_op_recycle(cf_op *op)
 {
     if (op->child) cf_op_recycle(op->child);
     op->child = NULL;
+    cf_keyed_free(op);
     if (!cf_link_alone(&op->ready)) cf_link_remove(&op->ready);
     drop_attached(op);
     if (op->secret) {
+        cf_wipe(op->plan.ptr, op->plan.cap);
         cf_wipe(op->value.ptr, op->value.cap);
         cf_wipe(op->keep.ptr, op->keep.cap);
     }
@@ -86,6 +89,7 @@ void cf_op_recycle(cf_op *op)
     drop_buffer(op->loop->platform, &op->value);
     drop_buffer(op->loop->platform, &op->keep);
     drop_buffer(op->loop->platform, &op->sealed);
+    drop_buffer(op->loop->platform, &op->plan);
     op->state = OP_FREE;
     op->store = NULL;
     op->parent = op->loop->free_ops;
@@ -107,7 +111,8 @@ void cf_op_pend(cf_op *op)
 void cf_op_bring_nothing(cf_op *op)
 {
     op->hit = false;
-    op->value.len = op->cursor.len = op->key_at = 0;
+    op->cursor.len = op->key_at = 0;
+    if (op->error.status != CF_EEXISTS) op->value.len = 0; /* which brings the record that is there */
     if (op->in.kind < 0 || op->in.kind >= CF_OP_KINDS || !cf_op_writes(op)) op->error.outcome = CF_NOT_APPLIED;
 }
 
@@ -244,7 +249,17 @@ int cf_adopt(cf_op *op, cf_op *child)
     op->attached = child->attached;
     op->release_attached = child->release_attached;
     child->attached = NULL;
+    if (op->error.status == CF_EEXISTS) cf_take_value(op, child);
     return op->error.status;
+}
+
+/* Without a copy: a value that was popped cannot be lost for want of memory. */
+void cf_take_value(cf_op *op, cf_op *child)
+{
+    cf_buffer value = op->value;
+    op->value = child->value;
+    child->value = value;
+    op->secret = op->secret || child->secret;
 }
 
 /* --------------------------------------------------------------------------------------------------- for the caller -- */
@@ -279,6 +294,14 @@ bool cf_op_next_key(cf_op *op, cf_slice *key)
     *key = cf_bytes(op->value.ptr + op->key_at + sizeof len, len);
     op->key_at += sizeof len + len;
     return true;
+}
+
+bool cf_op_next_record(cf_op *op, cf_record *record)
+{
+    if (!cf_is_record_op(op->in.kind) || op->key_at >= op->value.len) return false;
+    size_t size = cf_record_unpack(cf_bytes(op->value.ptr + op->key_at, op->value.len - op->key_at), record);
+    op->key_at += size;
+    return size > 0;
 }
 
 int cf_op_cancel(cf_op *op)
@@ -393,7 +416,7 @@ int cf_op_keep(cf_op *op)
     for (size_t i = 0; i < count; i++) total += parts[i]->len;
     op->keep.len = 0;
     /* Of a composed operation: plain text, until a child seals it. */
-    if (op->store && op->store->seal && !op->sealed.len && in->value.len + in->expected.len) op->secret = true;
+    if (op->store && op->store->seal_values && !op->sealed.len && in->value.len + in->expected.len) op->secret = true;
     int rc = cf_buffer_reserve(op->loop->platform, &op->keep, total);
     if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory");
     for (size_t i = 0; i < count; i++) {
@@ -427,7 +450,7 @@ char *cf_op_value_buffer(cf_op *op, size_t len)
     return op->value.ptr;
 }
 
-size_t cf_op_value_max(const cf_op *op) { return CF_VALUE_MAX + (op->store && op->store->seal ? CF_SEAL_MORE : 0); }
+size_t cf_op_value_max(const cf_op *op) { return CF_VALUE_MAX + (op->store && op->store->seal_values ? CF_SEAL_MORE : 0); }
 
 int cf_op_set_value(cf_op *op, cf_slice value)
 {
@@ -483,7 +506,10 @@ void cf_op_finish(cf_op *op, int status)
     /* The backend that calls is on the stack: should the next slot of a composed operation close the store, the loop does it. */
     cf_loop  *loop = op->loop;
     cf_store *store = op->store;
-    if (status == CF_OK && store->seal) status = cf_store_unseal(op);
+    if (cf_is_record_op(op->in.kind))
+        status = cf_records_arrive(op, status);
+    else if (status == CF_OK && store->seal_values)
+        status = cf_store_unseal(op);
     store->depth++;
     cf_op_end(op, status, END_QUEUE);
     store->depth--;

@@ -212,9 +212,51 @@ int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why
     return CF_OK;
 }
 
+static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+int cf_seal_close_text(cf_seal *seal, cf_slice key, cf_slice text, cf_buffer *out)
+{
+    cf_buffer envelope = {0};
+    int       rc = cf_seal_close(seal, key, text, &envelope);
+    size_t    count = (envelope.len * 8 + 5) / 6;
+    if (rc == CF_OK) rc = cf_buffer_reserve(seal->platform, out, out->len + sizeof CF_SEALED_MARK - 1 + count);
+    if (rc == CF_OK) rc = cf_buffer_append(seal->platform, out, cf_text(CF_SEALED_MARK));
+    for (size_t i = 0; i < count && rc == CF_OK; i++) {
+        size_t   byte = i * 6 / 8;
+        unsigned pair = (unsigned)(unsigned char)envelope.ptr[byte] << 8;
+        if (byte + 1 < envelope.len) pair |= (unsigned char)envelope.ptr[byte + 1];
+        out->ptr[out->len++] = digits[(pair >> (10 - i * 6 % 8)) & 63];
+    }
+    cf_buffer_free(seal->platform, &envelope);
+    return rc;
+}
+
+int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *out, const char **why)
+{
+    *why = "the token is not sealed, and this store has keys";
+    if (!cf_slice_starts(sealed, cf_text(CF_SEALED_MARK))) return CF_ECORRUPT;
+    size_t mark = sizeof CF_SEALED_MARK - 1, count = sealed.len - mark;
+    *why = "no memory to open a token";
+    if (cf_buffer_reserve(seal->platform, out, count + 1) != CF_OK) return CF_ENOMEM;
+    *why = "the token's seal is broken";
+    out->len = 0;
+    unsigned bits = 0, have = 0;
+    for (size_t i = 0; i < count; i++) {
+        char        c = sealed.ptr[mark + i];
+        const char *digit = c ? strchr(digits, c) : NULL;
+        if (!digit) return CF_ECORRUPT;
+        bits = (bits << 6 | (unsigned)(digit - digits)) & 0xffff;
+        have += 6;
+        if (have < 8) continue;
+        have -= 8;
+        out->ptr[out->len++] = (char)(bits >> have);
+    }
+    if (bits & ((1U << have) - 1)) return CF_ECORRUPT; /* two texts for one token */
+    return cf_seal_open(seal, key, out, why);
+}
+
 int cf_seal_name(cf_slice key, char out[CF_HASHED])
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     static const char label[] = "counterfoil key"; /* with its NUL, which is in no key */
     unsigned char     hash[33] = {0};
     EVP_MD_CTX       *context = EVP_MD_CTX_new();
@@ -256,6 +298,14 @@ int  cf_seal_close(cf_seal *seal, cf_slice key, cf_slice value, cf_buffer *out)
 int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why)
 {
     return (void)seal, (void)key, (void)value, *why = "", CF_ENOTSUP;
+}
+int cf_seal_close_text(cf_seal *seal, cf_slice key, cf_slice text, cf_buffer *out)
+{
+    return (void)seal, (void)key, (void)text, (void)out, CF_ENOTSUP;
+}
+int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *out, const char **why)
+{
+    return (void)seal, (void)key, (void)sealed, (void)out, *why = "", CF_ENOTSUP;
 }
 int  cf_seal_name(cf_slice key, char out[CF_HASHED]) { return (void)key, (void)out, CF_ENOTSUP; }
 bool cf_seal_there(void) { return false; }

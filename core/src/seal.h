@@ -19,6 +19,12 @@ int cf_seal_close(cf_seal *seal, cf_slice key, cf_slice value, cf_buffer *out);
 /* Opens it in place: *value becomes a part of itself. CF_OK, or CF_ECORRUPT (CF_EUNAVAILABLE: OpenSSL failed) with what is wrong in `why`. */
 int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why);
 
+/* The same as text, for fields of records: CF_SEALED_MARK and base64url. Appends; CF_ENOMEM, CF_EUNAVAILABLE. */
+#define CF_SEALED_MARK "sealed:"
+int cf_seal_close_text(cf_seal *seal, cf_slice key, cf_slice text, cf_buffer *out);
+/* Replaces what is in `out` by the text. As cf_seal_open. */
+int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *out, const char **why);
+
 /* The name under which a key is kept: CF_HASHED characters of base64url. CF_OK or CF_EUNAVAILABLE. */
 #define CF_HASHED 43
 int cf_seal_name(cf_slice key, char out[CF_HASHED]);

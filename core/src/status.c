@@ -26,6 +26,10 @@ const char *cf_status_name(int status)
     case CF_EAUTH: return "AUTH";
     case CF_EHOST: return "HOST";
     case CF_ECANCELED: return "CANCELED";
+    case CF_ECHANGED: return "CHANGED";
+    case CF_ELIMIT: return "LIMIT";
+    case CF_EMISSING: return "MISSING";
+    case CF_ECURSOR: return "CURSOR";
     default: return "UNKNOWN_STATUS";
     }
 }

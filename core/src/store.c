@@ -22,9 +22,11 @@ static int check_table(const cf_backend_table *table, cf_error *error)
 {
     if (table->size != sizeof *table) return refuse(error, "the backend was compiled against another version of counterfoil/backend.h");
     if (!table->name) return refuse(error, "the backend has no name");
-    if (table->flags & ~(unsigned)(CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_DERIVE | CF_BACKEND_RECEIPTS))
+    if (table->flags & ~(unsigned)(CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_DERIVE | CF_BACKEND_RECEIPTS | CF_BACKEND_RECORDS))
         return refuse(error, "the backend has a flag that this version does not know");
     if (!table->get || !table->set || !table->del) return refuse(error, "a backend needs get, set and del");
+    int slots = !!table->insert + !!table->update + !!table->find + !!table->list + !!table->remove;
+    if (slots != 0 && slots != 5) return refuse(error, "a backend that keeps records needs insert, update, find, list and remove");
     return CF_OK;
 }
 
@@ -41,9 +43,8 @@ static int check_options(const cf_open_options *options, cf_error *error)
     if (options->timeout_ms < 0 || options->timeout_ms > CF_TIMEOUT_MAX)
         return refuse(error, "the store's timeout must be more than 0 and at most a day");
     if (options->seal_values && options->key_count == 0) return refuse(error, "to seal values the store needs keys");
-    if (!options->seal_values && options->key_count > 0) return refuse(error, "the store has keys, and nothing to seal with them: seal_values is missing");
     if (options->hash_keys && !cf_seal_there()) return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot hash keys");
-    return options->seal_values ? cf_seal_check(options->keys, options->key_count, error) : CF_OK; /* before there is a database file */
+    return options->key_count ? cf_seal_check(options->keys, options->key_count, error) : CF_OK; /* before there is a database file */
 }
 
 static void close_backend(const cf_backend_table *table, cf_backend *self)
@@ -64,7 +65,7 @@ static int attach(cf_loop *loop, const cf_backend_table *table, cf_backend *self
     cf_link_init(&store->events);
     store->prefix_len = prefix;
     if (prefix) memcpy(store->prefix, options->prefix.ptr, prefix);
-    if (options && options->seal_values) {
+    if (options && options->key_count) {
         int rc = cf_seal_new(loop->platform, options->keys, options->key_count, &store->seal, error);
         if (rc != CF_OK) {
             cf_release(loop->platform, store);
@@ -72,6 +73,7 @@ static int attach(cf_loop *loop, const cf_backend_table *table, cf_backend *self
         }
     }
     store->hash_keys = options && options->hash_keys;
+    store->seal_values = options && options->seal_values;
     store->ttl_ms = options ? options->ttl_ms : 0;
     store->timeout_ms = options && options->timeout_ms ? options->timeout_ms : TIMEOUT_DEFAULT;
     cf_link_append(&loop->stores, &store->link);
@@ -324,24 +326,32 @@ static int check_receipt(cf_op *op, const cf_store *store)
     return CF_OK;
 }
 
+int cf_submit_check(cf_op *op, cf_store *store)
+{
+    cf_request *in = &op->in;
+    if (cf_loop_forked(op->loop))
+        return cf_op_fail(op, CF_EFORKED, CF_NOT_APPLIED, "this store was opened before fork(): reopen its loop");
+    if (store->closing) return cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
+    if (in->timeout_ms < 0 || in->timeout_ms > CF_TIMEOUT_MAX) return invalid(op, "timeout must be more than 0 and at most a day");
+    if (in->timeout_ms == 0) in->timeout_ms = store->timeout_ms;
+    return CF_OK;
+}
+
 static int check(cf_op *op, cf_store *store, const cf_request *request)
 {
     op->in = (cf_request){.size = sizeof op->in};
     if (request->size != sizeof op->in) return invalid(op, "cf_request.size is not sizeof(cf_request)");
     cf_request *in = &op->in;
     *in = *request;
-    if (in->kind < 0 || in->kind >= CF_OP_KINDS) {
+    if (in->kind < 0 || in->kind >= CF_OP_KINDS || cf_is_record_op(in->kind)) {
         in->kind = CF_OP_GET;
         return invalid(op, "there is no operation of that kind");
     }
-    if (cf_loop_forked(op->loop))
-        return cf_op_fail(op, CF_EFORKED, CF_NOT_APPLIED, "this store was opened before fork(): reopen its loop");
-    if (store->closing) return cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
     if (in->flags & ~allowed_flags(in->kind)) return invalid(op, "that operation has no such option");
-    if (in->timeout_ms < 0 || in->timeout_ms > CF_TIMEOUT_MAX) return invalid(op, "timeout must be more than 0 and at most a day");
-    if (in->timeout_ms == 0) in->timeout_ms = store->timeout_ms;
+    int rc = cf_submit_check(op, store);
+    if (rc != CF_OK) return rc;
     bool is_prefix = in->kind == CF_OP_SCAN || in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR;
-    int rc = check_key(op, in->key, is_prefix);
+    rc = check_key(op, in->key, is_prefix);
     if (rc == CF_OK && in->receipt.len) rc = check_receipt(op, store);
     if (rc != CF_OK) return rc;
     switch (in->kind) {
@@ -390,7 +400,7 @@ static int put_prefix(cf_op *op, const cf_store *store)
     if (store->hash_keys) {
         int rc = hash_key(op, hashed);
         if (rc != CF_OK) return rc;
-    } else if (store->prefix_len == 0 && !store->seal) { /* an envelope is opened under its key, maybe long after the call */
+    } else if (store->prefix_len == 0 && !store->seal_values) { /* an envelope is opened under its key, maybe long after the call */
         return CF_OK;
     }
     if (cf_buffer_append(platform, &op->key, cf_bytes(store->prefix, store->prefix_len)) != CF_OK ||
@@ -422,6 +432,12 @@ static const char *word_of(int kind)
     case CF_OP_TOUCH: return "touch: it needs that method, or the word that this process is its only user (single_process, singleProcess)";
     case CF_OP_INCR: return "incr: it needs that method, or the word that this process is its only user and that it keeps_ttl (keepsTtl)";
     case CF_OP_SCAN: return "scan, which count and clear need too";
+    case CF_OP_INSERT:
+    case CF_OP_UPDATE:
+    case CF_OP_FIND:
+    case CF_OP_LIST:
+    case CF_OP_REMOVE: return "accounts and session records: that needs the word that this process is its only user (single_process, singleProcess)";
+    case CF_OP_HOOK: return "the methods of an AccountsStorage";
     default: return "this operation";
     }
 }
@@ -458,6 +474,7 @@ int cf_store_call(cf_op *op)
     if (!store || store->closing) return cf_op_fail(op, CF_ECLOSED, CF_NOT_APPLIED, "the store is closed");
     const cf_backend_table *table = store->table;
     cf_backend_fn slot = slot_of(table, op->in.kind);
+    if (!slot && cf_is_record_op(op->in.kind) && cf_keyed_applies(store)) return cf_keyed_start(op);
     if (!slot) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support %s", table->name, word_of(op->in.kind));
     if ((op->in.flags & CONDITIONS) && !(table->flags & CF_BACKEND_CONDITIONS))
         return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support if_absent, if_present and if_equal", table->name);
@@ -465,7 +482,7 @@ int cf_store_call(cf_op *op)
         return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support keep_ttl", table->name);
     if (store->loop->depth >= CF_DEPTH_MAX)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
-    if (store->seal) {
+    if (store->seal_values) {
         int rc = seal_in(op);
         if (rc != CF_OK) return rc;
     }
@@ -474,7 +491,8 @@ int cf_store_call(cf_op *op)
     cf_store_enter(store);
     int rc = slot(store->self, op);
     cf_store_exit(store);
-    if (rc == CF_OK && store->seal) rc = cf_store_unseal(op);
+    if (rc == CF_OK && store->seal_values) rc = cf_store_unseal(op);
+    if (cf_is_record_op(op->in.kind)) rc = cf_records_arrive(op, rc);
     if (rc == CF_PENDING) {
         cf_op_pend(op);
     } else if (rc < 0 && op->error.status != rc) {
@@ -591,6 +609,11 @@ int cf_submit(cf_store *store, const cf_request *request, cf_op **out)
     int rc = check(op, store, request);
     if (rc == CF_OK) rc = put_prefix(op, store);
     if (rc == CF_OK) rc = dispatch(op, store);
+    return cf_submit_end(op, store, rc);
+}
+
+int cf_submit_end(cf_op *op, cf_store *store, int rc)
+{
     if (rc == CF_PENDING && store->closing && store->depth == 0) {
         /* Its own backend closed the store meanwhile: the finish is submit's own answer. */
         rc = CF_ECLOSED;

@@ -66,7 +66,7 @@ static bool utf8_second(unsigned char lead, unsigned char second)
     }
 }
 
-const char *cf_key_fault(cf_slice key)
+static const char *fault_of(cf_slice key, bool lines)
 {
     const unsigned char *byte = (const unsigned char *)key.ptr;
     size_t at = 0;
@@ -82,7 +82,7 @@ const char *cf_key_fault(cf_slice key)
         if (lead < 0x80) {
             if (lead > '\r') continue;
             if (lead == 0) return "contains a NUL character";
-            if (lead == '\n' || lead == '\r') return "contains a line break";
+            if (!lines && (lead == '\n' || lead == '\r')) return "contains a line break";
             continue;
         }
         size_t follow = utf8_follow(lead);
@@ -93,6 +93,9 @@ const char *cf_key_fault(cf_slice key)
     }
     return NULL;
 }
+
+const char *cf_key_fault(cf_slice key) { return fault_of(key, false); }
+const char *cf_text_fault(cf_slice text) { return fault_of(text, true); }
 
 static int hex(char c)
 {

@@ -74,6 +74,7 @@ static inline bool cf_slice_starts(cf_slice text, cf_slice prefix)
 /* What a key or a prefix may be made of: well-formed UTF-8 (no surrogates, nothing overlong) without NUL, CR, LF.
  * NULL when it is, otherwise what is wrong with it, as the end of a sentence. */
 const char *cf_key_fault(cf_slice key);
+const char *cf_text_fault(cf_slice text); /* the same for text that may have lines */
 
 /* Decodes %XX once into `out`, which has room for text.len bytes; `len`: how many there are now. NULL, or a sentence about the
  * URL that this is a part of: a % without its digits, or bytes that cf_key_fault refuses. */

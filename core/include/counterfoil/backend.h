@@ -124,6 +124,7 @@ enum {
     CF_BACKEND_CONDITIONS = 1 << 0, /* `set` honours IF_ABSENT, IF_PRESENT, IF_EQUAL; otherwise they answer CF_ENOTSUP      */
     CF_BACKEND_KEEP_TTL   = 1 << 1, /* `set` honours KEEP_TTL                                                               */
     CF_BACKEND_RECEIPTS   = 1 << 3, /* cf_request.receipt is understood; otherwise it answers CF_ENOTSUP                     */
+    CF_BACKEND_RECORDS    = 1 << 4, /* this process is the only user of the data, so records may be kept as keys; DERIVE says so too    */
     CF_BACKEND_DERIVE     = 1 << 2  /* the author vouches that this process is the only user of the data: what is missing of
                                        pop, touch, incr and conditions is derived from get, set and del, under a lock per key
                                        that all stores with the same `identity` share                                       */
@@ -158,6 +159,8 @@ typedef struct cf_backend_table {
     cf_backend_fn get, set, del;          /* REQUIRED                         */
     cf_backend_fn pop, touch, incr, scan; /* OPTIONAL: absent answers CF_ENOTSUP, or is derived */
     cf_backend_fn clear;                  /* OPTIONAL: absent is composed of scan and del. number: how many were removed */
+    cf_backend_fn insert, update, find, list, remove; /* OPTIONAL, all or none: records, see cf_plan. Absent: kept as keys (CF_BACKEND_RECORDS, CF_BACKEND_DERIVE), else CF_ENOTSUP */
+    cf_backend_fn hook;                   /* OPTIONAL: the methods of an AccountsStorage themselves, see cf_hook */
 } cf_backend_table;
 
 /* Opens a store over a backend of your own. `table` must outlive the store. From this call on the core owns `self` and will
@@ -216,6 +219,73 @@ CF_API void cf_op_finish(cf_op *op, int status);
 
 /* Fills in an error; the same for functions that have no operation. Returns `status`. NULL error is allowed. */
 CF_API int cf_error_set(cf_error *error, int status, int outcome, const char *format, ...) CF_PRINTF(4, 5);
+
+/* ------------------------------------------------------------------------------------------------------------ records --
+ * What a record operation is to do. Its cf_op_in has the store's prefix for a key, and for a value this plan, as bytes that a slot may copy and keep:
+ * cf_plan_read makes it readable again, with slices into those bytes. The core has checked it: types, lengths, ids. A record whose expiry has come is absent everywhere.
+ *
+ *   INSERT   `record`, then `with` if it has a kind: both or none, in one step. First, in this order, for each of them:
+ *            a record of that kind with the same id: that is this very insert, asked once more (ids are random): CF_OK, nothing is done
+ *            the same unique fields, none of them null: CF_EEXISTS, with that record as the answer
+ *            a parent that is needed and not there (nor in this insert): CF_EMISSING
+ *            `epoch` >= 0 and not that of the group: CF_ECHANGED
+ *            `most` > 0 and as many records in the group: the first by (ended, created_at, id) is removed, where a session has ended when it has a revoked_at or
+ *            its expires_at is before `now`; but where that one has not ended and `oldest_out` is false: CF_ELIMIT
+ *            number: the epoch of the group, which also becomes the record's field of that name. hit. Brings no record.
+ *   UPDATE   by BY_ID: fields that `record` says replace those that are there, where the guard holds. hit: it did; the answer is the record as it is now.
+ *            hit false: the guard does not hold (the answer is the record), or there is none (no answer). A unique field that another record has: CF_EEXISTS, with that one.
+ *            by BY_GROUP: the same for every record of the group but `except`; number: of how many; hit; no answer. `bump`: and the epoch goes up by one, also where there are no records.
+ *   FIND     by BY_ID or BY_UNIQUE: the record, hit; or nothing.
+ *   LIST     the live records of the group, in any order, at most CF_SESSIONS_MOST; the core orders, filters and cuts. number: the epoch. hit.
+ *   REMOVE   by BY_ID: hit. With a user go the records of the other kinds whose group it is, and the epoch of its sessions goes up.
+ *
+ * A group is what has the same value in the listing field of a kind. Its epoch starts at 0, only grows, and outlives its records. */
+enum { CF_BY_ID, CF_BY_UNIQUE, CF_BY_GROUP };
+
+typedef struct cf_plan {
+    int       kind;    /* CF_USER ... */
+    cf_record record;  /* INSERT, UPDATE */
+    cf_record with;    /* INSERT; kind -1: none */
+    int       by;      /* UPDATE, FIND, LIST, REMOVE */
+    cf_slice  at[2];   /* the id; the values of the unique fields (at[1] empty where there is one); the value of the group */
+    cf_slice  except;  /* an id, or empty */
+    int       guard;   /* a field, or -1 */
+    cf_field  equals;  /* what it must be: CF_NULL, or CF_GIVEN */
+    int64_t   expiry_ms; /* INSERT, UPDATE: when the records go, ms since 1970; 0: never; UPDATE -1: as before */
+    int64_t   now;     /* an instant: the caller's now */
+    int64_t   epoch;   /* or -1 */
+    int64_t   most;    /* or 0; of the last of the records */
+    bool      oldest_out, bump;
+} cf_plan;
+
+/* False: these are not the bytes of a plan. */
+CF_API bool cf_plan_read(cf_slice bytes, cf_plan *plan);
+/* What a kind is made of. Static. */
+typedef struct cf_kind {
+    const char *name;
+    int unique[2], listing;           /* fields, or -1 */
+    int parent;                       /* a kind, or -1 */
+    bool needs_parent;
+} cf_kind;
+CF_API const cf_kind *cf_kind_of(int kind);
+
+/* A record as bytes: appended to a buffer of your own, and back. */
+CF_API size_t cf_record_size(const cf_record *record);
+CF_API void   cf_record_pack(const cf_record *record, char *to); /* cf_record_size bytes */
+CF_API size_t cf_record_unpack(cf_slice bytes, cf_record *record); /* how many bytes it took; 0: they are not a record. Slices into them */
+
+/* Gives one record to the caller, with every field said. Copies. CF_OK, CF_ENOMEM, or CF_ECORRUPT where it is none of its kind. */
+CF_API int cf_op_add_record(cf_op *op, const cf_record *record);
+
+/* HOOK: one method of an AccountsStorage, done by the application itself, on tables of its own: CF_OP_HOOK, with these bytes for a value. The core has normalised the
+ * e-mail (email_key), sealed the tokens and checked the fields; it checks and opens what comes back. Answers with cf_op_add_record and cf_op_set_hit as the table of
+ * methods says; duplicates are CF_EEXISTS, with the record that is there. Ids are the application's, as text. */
+typedef struct cf_hook {
+    int       method; /* CF_FIND_USER_BY_EMAIL ... */
+    cf_record record;
+    cf_record user;   /* FIND_OR_CREATE; otherwise kind -1 */
+} cf_hook;
+CF_API bool cf_hook_read(cf_slice bytes, cf_hook *hook);
 
 /* ------------------------------------------------------------------------------------------------------------ watches --
  * How a backend hears of its descriptors. Functions are called from inside cf_loop_run. */

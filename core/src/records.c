@@ -1,0 +1,401 @@
+/* records.c: what every record operation shares: its fields are checked and its tokens sealed on the way in; on the way out they are opened, and a group
+ * becomes a page. In between a backend does what the plan says, or keyed.c makes it of keys. */
+#include "core.h"
+
+#include <stdlib.h>
+
+bool cf_is_record_op(int kind) { return kind >= CF_OP_INSERT && kind <= CF_OP_HOOK; }
+
+int64_t cf_now_us(const cf_platform *platform) { return cf_wall(platform) * 1000; }
+
+int cf_record_id(const cf_platform *platform, char id[CF_ID_LEN])
+{
+    unsigned char bytes[CF_ID_LEN / 2];
+    if (platform->random(platform->self, bytes, sizeof bytes) != 0) return CF_EUNAVAILABLE;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        id[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+        id[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
+    }
+    return CF_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- checking -- */
+
+static bool indexed(int kind, int at)
+{
+    const cf_kind *of = cf_kind_of(kind);
+    return at == 0 || at == of->unique[0] || at == of->unique[1] || at == of->listing;
+}
+
+static int wrong(cf_op *op, int status, int kind, int at, const char *what)
+{
+    return cf_op_fail(op, status, CF_NOT_APPLIED, "%s of a %s %s", cf_field_name(kind, at), cf_kind_name(kind), what);
+}
+
+static size_t longest(int kind, int at, bool sealed)
+{
+    if (indexed(kind, at)) return CF_INDEXED_MAX;
+    switch (cf_field_type_of(kind, at)) {
+    case CF_JSON: return CF_JSON_MAX;
+    case CF_SECRET: return sealed ? CF_TEXT_MAX * 2 : CF_TEXT_MAX;
+    default: return CF_TEXT_MAX;
+    }
+}
+
+/* One field of what comes in (CF_EINVAL) or back (CF_ECORRUPT). */
+static int check_field(cf_op *op, int status, int kind, int at, const cf_field *field, bool sealed)
+{
+    if (field->is == CF_UNSAID) return CF_OK;
+    if (field->is == CF_NULL) return cf_field_nullable(kind, at) ? CF_OK : wrong(op, status, kind, at, "cannot be null");
+    if (cf_field_is_text(kind, at)) {
+        bool   key = indexed(kind, at);
+        size_t most = longest(kind, at, sealed);
+        if (key && field->text.len == 0) return wrong(op, status, kind, at, "cannot be empty");
+        if (field->text.len > most)
+            return cf_op_fail(op, status, CF_NOT_APPLIED, "%s of a %s is %zu bytes long; at most %zu are allowed", cf_field_name(kind, at), cf_kind_name(kind), field->text.len,
+                              most);
+        const char *fault = key ? cf_key_fault(field->text) : cf_text_fault(field->text);
+        return fault ? wrong(op, status, kind, at, fault) : CF_OK;
+    }
+    switch (cf_field_type_of(kind, at)) {
+    case CF_BOOLEAN: return field->number == 0 || field->number == 1 ? CF_OK : wrong(op, status, kind, at, "is neither true nor false");
+    case CF_INSTANT:
+        return field->number >= 0 && field->number <= CF_NUMBER_MAX ? CF_OK : wrong(op, status, kind, at, "is no instant between 1970 and 2255");
+    default: return field->number >= -CF_NUMBER_MAX && field->number <= CF_NUMBER_MAX ? CF_OK : wrong(op, status, kind, at, "is too large a number");
+    }
+}
+
+/* `whole`: what is not said becomes null, or false, or is missed. */
+static int check_record(cf_op *op, int status, cf_record *record, bool whole, bool sealed)
+{
+    for (int i = 0; cf_field_name(record->kind, i); i++) {
+        cf_field *field = &record->fields[i];
+        if (field->is == CF_UNSAID && whole) {
+            if (cf_field_nullable(record->kind, i)) {
+                field->is = CF_NULL;
+            } else if (cf_field_type_of(record->kind, i) == CF_BOOLEAN || cf_field_type_of(record->kind, i) == CF_NUMBER) {
+                field->is = CF_GIVEN;
+                field->number = 0;
+            } else {
+                return wrong(op, status, record->kind, i, "is missing");
+            }
+        }
+        int rc = check_field(op, status, record->kind, i, field, sealed);
+        if (rc != CF_OK) return rc;
+    }
+    return CF_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- sealing -- */
+
+/* Under this name a token is sealed: it opens in its own field of its own record only. Records of a hook have ids that the application gives when it has the
+ * token already; there it is what the provider calls the account. No part of it can hold a line break. */
+static int name_field(cf_op *op, const cf_record *record, int at, cf_buffer *name)
+{
+    const cf_platform *platform = op->loop->platform;
+    const cf_store    *store = op->store;
+    bool     hook = store->table->hook != NULL;
+    cf_slice parts[] = {cf_bytes(store->prefix, store->prefix_len), cf_text(cf_kind_name(record->kind)),
+                        hook ? record->fields[CF_SOCIAL_ACCOUNT_PROVIDER].text : record->fields[0].text,
+                        hook ? record->fields[CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID].text : cf_bytes(NULL, 0), cf_text(cf_field_name(record->kind, at))};
+    name->len = 0;
+    int rc = CF_OK;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && rc == CF_OK; i++) {
+        rc = cf_buffer_append(platform, name, parts[i]);
+        if (rc == CF_OK) rc = cf_buffer_append(platform, name, cf_text("\n"));
+    }
+    return rc;
+}
+
+static bool is_secret(const cf_record *record, int at) { return record->fields[at].is == CF_GIVEN && cf_field_type_of(record->kind, at) == CF_SECRET; }
+
+static int seal_record(cf_op *op, cf_record *record)
+{
+    cf_store *store = op->store;
+    if (!store->seal) {
+        for (int i = 0; cf_field_name(record->kind, i); i++)
+            if (is_secret(record, i) && cf_slice_starts(record->fields[i].text, cf_text(CF_SEALED_MARK)))
+                return wrong(op, CF_EINVAL, record->kind, i, "begins with \"" CF_SEALED_MARK "\", which is the mark of what this library has sealed");
+        return CF_OK;
+    }
+    cf_buffer name = {0};
+    size_t    room = op->sealed.len;
+    for (int i = 0; cf_field_name(record->kind, i); i++)
+        if (is_secret(record, i)) room += (record->fields[i].text.len + CF_SEAL_MORE) * 4 / 3 + 16;
+    int rc = cf_buffer_reserve(op->loop->platform, &op->sealed, room); /* it does not move any more */
+    for (int i = 0; cf_field_name(record->kind, i) && rc == CF_OK; i++) {
+        if (!is_secret(record, i)) continue;
+        size_t at = op->sealed.len;
+        rc = name_field(op, record, i, &name);
+        if (rc == CF_OK) rc = cf_seal_close_text(store->seal, cf_bytes(name.ptr, name.len), record->fields[i].text, &op->sealed);
+        if (rc == CF_OK) record->fields[i].text = cf_bytes(op->sealed.ptr + at, op->sealed.len - at);
+    }
+    cf_buffer_free(op->loop->platform, &name);
+    if (rc == CF_ENOMEM) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory to seal a token");
+    return rc == CF_OK ? rc : cf_op_fail(op, rc, CF_NOT_APPLIED, "a token could not be sealed: there is no randomness, or OpenSSL failed");
+}
+
+/* Opens the tokens of a record and appends it. `room` holds what is opened. */
+static int open_record(cf_op *op, cf_record *record, cf_buffer *out)
+{
+    const cf_platform *platform = op->loop->platform;
+    cf_buffer   name = {0}, text[2] = {{0}, {0}};
+    const char *why = "no memory";
+    int rc = CF_OK, used = 0;
+    for (int i = 0; cf_field_name(record->kind, i) && rc == CF_OK; i++) {
+        if (!is_secret(record, i)) continue;
+        cf_buffer *into = &text[used++ % 2]; /* a record has two secrets */
+        if (op->store->seal) {
+            op->secret = true;
+            rc = name_field(op, record, i, &name);
+            if (rc == CF_OK) rc = cf_seal_open_text(op->store->seal, cf_bytes(name.ptr, name.len), record->fields[i].text, into, &why);
+            if (rc == CF_OK) record->fields[i].text = cf_bytes(into->ptr, into->len);
+        } else if (cf_slice_starts(record->fields[i].text, cf_text(CF_SEALED_MARK))) {
+            why = "the token is sealed, and the store was opened without keys";
+            rc = CF_ECORRUPT;
+        }
+    }
+    if (rc == CF_OK) rc = cf_record_append(platform, out, record);
+    cf_buffer_free(platform, &name);
+    for (int i = 0; i < 2; i++) {
+        cf_wipe(text[i].ptr, text[i].len);
+        cf_buffer_free(platform, &text[i]);
+    }
+    return rc == CF_OK ? rc : cf_op_fail(op, rc, cf_op_writes(op) ? CF_APPLIED : CF_NOT_APPLIED, "%s", why);
+}
+
+static int open_all(cf_op *op)
+{
+    cf_buffer out = {0};
+    cf_record record;
+    int       rc = CF_OK;
+    op->key_at = 0;
+    while (rc == CF_OK && cf_op_next_record(op, &record)) rc = open_record(op, &record, &out);
+    op->key_at = 0;
+    cf_buffer sealed = op->value;
+    op->value = out;
+    cf_buffer_free(op->loop->platform, &sealed);
+    return rc;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- pages -- */
+
+typedef struct place {
+    int64_t     value;
+    const char *id;
+    size_t      id_len, at, size;
+} place;
+
+static int by_value(const void *first, const void *second)
+{
+    const place *a = first, *b = second;
+    if (a->value != b->value) return a->value < b->value ? -1 : 1;
+    size_t len = a->id_len < b->id_len ? a->id_len : b->id_len;
+    int    order = memcmp(a->id, b->id, len);
+    return order ? order : (a->id_len > b->id_len) - (a->id_len < b->id_len);
+}
+static int by_value_down(const void *a, const void *b) { return by_value(b, a); }
+
+static int order_field(int kind, int order)
+{
+    static const char *const names[] = {"updated_at", "created_at", "expires_at"};
+    return cf_field_named(kind, cf_text(names[order / 2]));
+}
+
+bool cf_page_after(cf_page *page, cf_slice cursor)
+{
+    if (cursor.len < 4 || cursor.ptr[0] != '0' + page->order || cursor.ptr[1] != '.') return false;
+    const char *second = memchr(cursor.ptr + 2, '.', cursor.len - 2);
+    if (!second || cursor.len - (size_t)(second + 1 - cursor.ptr) != CF_ID_LEN) return false;
+    if (!cf_parse_int(cf_bytes(cursor.ptr + 2, (size_t)(second - cursor.ptr) - 2), &page->after_value) || page->after_value < 0) return false;
+    memcpy(page->after_id, second + 1, CF_ID_LEN);
+    for (int i = 0; i < CF_ID_LEN; i++)
+        if (!strchr("0123456789abcdef", page->after_id[i]) || !page->after_id[i]) return false;
+    page->after = true;
+    return true;
+}
+
+static int set_next(cf_op *op, const place *last)
+{
+    char   text[CF_INT_TEXT + CF_INT_TEXT + CF_INDEXED_MAX];
+    size_t len = 0;
+    text[len++] = (char)('0' + op->page.order);
+    text[len++] = '.';
+    len += cf_format_int(last->value, text + len);
+    text[len++] = '.';
+    memcpy(text + len, last->id, last->id_len);
+    return cf_op_set_cursor(op, cf_bytes(text, len + last->id_len));
+}
+
+/* What the backend gave is the whole group, in any order. */
+static int make_page(cf_op *op)
+{
+    const cf_platform *platform = op->loop->platform;
+    const cf_page     *page = &op->page;
+    int (*compare)(const void *, const void *) = page->order % 2 ? by_value : by_value_down;
+    size_t    count = 0, kept = 0;
+    cf_record record;
+    op->key_at = 0;
+    while (cf_op_next_record(op, &record)) count++;
+    op->key_at = 0;
+    if (!count) return CF_OK;
+    cf_buffer places = {0}, out = {0};
+    int rc = cf_buffer_reserve(platform, &places, (count + 1) * sizeof(place));
+    place *all = (place *)(void *)places.ptr;
+    place  after = {page->after_value, page->after_id, CF_ID_LEN, 0, 0};
+    for (size_t at = 0; rc == CF_OK && cf_op_next_record(op, &record); at = op->key_at) {
+        if (page->status != CF_STATUS_ANY && cf_session_status(&record, page->now) != page->status) continue;
+        const cf_slice id = record.fields[0].text;
+        all[kept] = (place){record.fields[order_field(record.kind, page->order)].number, id.ptr, id.len, at, op->key_at - at};
+        if (!page->after || compare(&after, &all[kept]) < 0) kept++;
+    }
+    op->key_at = 0;
+    if (kept) qsort(all, kept, sizeof *all, compare);
+    size_t end = kept < page->limit ? kept : page->limit;
+    for (size_t i = 0; i < end && rc == CF_OK; i++) rc = cf_buffer_append(platform, &out, cf_bytes(op->value.ptr + all[i].at, all[i].size));
+    if (rc == CF_OK && end < kept) rc = set_next(op, &all[end - 1]);
+    cf_buffer_free(platform, &places);
+    cf_buffer whole = op->value;
+    op->value = out;
+    cf_buffer_free(platform, &whole);
+    return rc == CF_OK ? rc : cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory for a list");
+}
+
+/* ------------------------------------------------------------------------------------------------------ there and back -- */
+
+int cf_records_arrive(cf_op *op, int status)
+{
+    if ((status != CF_OK && status != CF_EEXISTS) || op->orphan) return status;
+    cf_error  told = op->error;
+    cf_record record;
+    int       rc = CF_OK;
+    op->key_at = 0;
+    bool tokens = cf_op_next_record(op, &record) && record.kind == CF_SOCIAL_ACCOUNT;
+    while (!tokens && cf_op_next_record(op, &record)) tokens = record.kind == CF_SOCIAL_ACCOUNT;
+    op->key_at = 0;
+    if (tokens) rc = open_all(op);
+    if (rc == CF_OK && op->page.limit) rc = make_page(op);
+    op->key_at = 0;
+    if (rc != CF_OK) {
+        op->value.len = 0;
+        return rc;
+    }
+    op->error = told;
+    return status;
+}
+
+/* Seals and writes down what is to be done; the operation's request becomes it. */
+static int prepare(cf_op *op, cf_plan *plan)
+{
+    const cf_platform *platform = op->loop->platform;
+    int rc = CF_OK;
+    bool insert = op->in.kind == CF_OP_INSERT, changes = insert || op->in.kind == CF_OP_UPDATE;
+    if (changes) rc = check_record(op, CF_EINVAL, &plan->record, insert, false);
+    if (rc == CF_OK && insert && plan->with.kind >= 0) rc = check_record(op, CF_EINVAL, &plan->with, true, false);
+    if (rc == CF_OK && changes) rc = seal_record(op, &plan->record);
+    if (rc == CF_OK && insert && plan->with.kind >= 0) rc = seal_record(op, &plan->with);
+    if (rc != CF_OK) return rc;
+    op->plan.len = 0;
+    if (!op->store->seal) op->secret = op->secret || plan->record.kind == CF_SOCIAL_ACCOUNT || plan->with.kind == CF_SOCIAL_ACCOUNT;
+    if (cf_buffer_append(platform, &op->plan, cf_bytes(op->store->prefix, op->store->prefix_len)) != CF_OK || cf_plan_write(platform, plan, &op->plan) != CF_OK)
+        return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+    return CF_OK;
+}
+
+static void point(cf_op *op)
+{
+    size_t prefix = op->store->prefix_len;
+    op->in.key = cf_bytes(op->plan.ptr, prefix);
+    op->in.value = cf_bytes(op->plan.ptr + prefix, op->plan.len - prefix);
+}
+
+/* A new operation, checked as far as that needs no plan. NULL: no memory at all. */
+static cf_op *begin(cf_store *store, int kind, const cf_call *call, cf_op **out, int *rc)
+{
+    cf_op *op = cf_op_new(store->loop, store);
+    *out = op;
+    *rc = CF_ENOMEM;
+    if (!op) return NULL;
+    store->operations++;
+    op->in = cf_asked(call, kind, cf_bytes(NULL, 0));
+    *rc = cf_submit_check(op, store);
+    return op;
+}
+
+int cf_records_submit(cf_store *store, int kind, cf_plan *plan, const cf_page *page, const cf_call *call, cf_op **out)
+{
+    int    rc;
+    cf_op *op = begin(store, kind, call, out, &rc);
+    if (!op) return rc;
+    if (page) op->page = *page;
+    if (rc == CF_OK) rc = prepare(op, plan);
+    if (rc == CF_OK) {
+        point(op);
+        rc = cf_store_call(op);
+    }
+    return cf_submit_end(op, store, rc);
+}
+
+int cf_records_compose(cf_store *store, int kind, cf_plan *plan, cf_step_fn step, const cf_call *call, cf_op **out)
+{
+    int    rc;
+    cf_op *op = begin(store, kind, call, out, &rc);
+    if (!op) return rc;
+    if (rc == CF_OK) rc = prepare(op, plan);
+    if (rc == CF_OK) {
+        point(op);
+        rc = cf_compose(op, step);
+    }
+    return cf_submit_end(op, store, rc);
+}
+
+cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan)
+{
+    cf_op *child = cf_child(op, kind, cf_bytes(NULL, 0));
+    if (!child) return NULL;
+    const cf_platform *platform = op->loop->platform;
+    child->in.timeout_ms = op->in.timeout_ms;
+    if (cf_buffer_append(platform, &child->plan, cf_bytes(op->store->prefix, op->store->prefix_len)) != CF_OK ||
+        cf_plan_write(platform, plan, &child->plan) != CF_OK) {
+        cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+        return NULL;
+    }
+    point(child);
+    return child;
+}
+
+int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **out)
+{
+    int    rc;
+    cf_op *op = begin(store, CF_OP_HOOK, call, out, &rc);
+    if (!op) return rc;
+    if (rc == CF_OK) rc = check_record(op, CF_EINVAL, &hook->record, false, false);
+    if (rc == CF_OK && hook->user.kind >= 0) rc = check_record(op, CF_EINVAL, &hook->user, false, false);
+    if (rc == CF_OK) rc = seal_record(op, &hook->record);
+    if (rc == CF_OK && (cf_buffer_append(op->loop->platform, &op->plan, cf_bytes(store->prefix, store->prefix_len)) != CF_OK ||
+                        cf_hook_write(op->loop->platform, hook, &op->plan) != CF_OK))
+        rc = cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+    if (rc == CF_OK) {
+        point(op);
+        rc = cf_store_call(op);
+    }
+    return cf_submit_end(op, store, rc);
+}
+
+int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **out, int status, const char *text)
+{
+    int    rc;
+    cf_op *op = begin(store, kind, call, out, &rc);
+    if (!op) return rc;
+    if (rc == CF_OK) rc = cf_op_fail(op, status, CF_NOT_APPLIED, "%s", text);
+    return cf_submit_end(op, store, rc);
+}
+
+int cf_op_add_record(cf_op *op, const cf_record *record)
+{
+    cf_record whole = *record;
+    int       rc = cf_kind_of(record->kind) ? check_record(op, CF_ECORRUPT, &whole, true, true)
+                                            : cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the %s backend gave a record of no kind", op->store->table->name);
+    if (rc == CF_OK && cf_record_append(op->loop->platform, &op->value, &whole) != CF_OK) rc = cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+    return rc;
+}

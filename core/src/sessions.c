@@ -1,0 +1,214 @@
+/* sessions.c: SessionStorage, session records of users. */
+#include "core.h"
+
+int cf_session_status(const cf_record *session, int64_t now)
+{
+    if (session->fields[CF_SESSION_REVOKED_AT].is == CF_GIVEN) return CF_STATUS_REVOKED;
+    return now > session->fields[CF_SESSION_EXPIRES_AT].number ? CF_STATUS_EXPIRED : CF_STATUS_ACTIVE;
+}
+
+#define BIT(field) (1U << (field))
+static const struct {
+    unsigned needs, may;
+} methods[CF_SESSION_METHODS] = {
+    [CF_SESSION_CREATE] = {BIT(CF_SESSION_USER_ID) | BIT(CF_SESSION_TOKEN_HASH) | BIT(CF_SESSION_CREATED_AT) | BIT(CF_SESSION_UPDATED_AT) | BIT(CF_SESSION_EXPIRES_AT),
+                           BIT(CF_SESSION_LAST_ACTIVE_AT) | BIT(CF_SESSION_CLIENT_ID) | BIT(CF_SESSION_CLIENT_NAME) | BIT(CF_SESSION_USER_AGENT) | BIT(CF_SESSION_IP)},
+    [CF_SESSION_GET] = {BIT(CF_SESSION_TOKEN_HASH), 0},
+    [CF_SESSION_GET_ANY] = {BIT(CF_SESSION_ID), 0},
+    [CF_SESSION_LIST] = {BIT(CF_SESSION_USER_ID), 0},
+    [CF_SESSION_REFRESH] = {BIT(CF_SESSION_ID) | BIT(CF_SESSION_UPDATED_AT) | BIT(CF_SESSION_EXPIRES_AT), BIT(CF_SESSION_LAST_ACTIVE_AT)},
+    [CF_SESSION_REVOKE] = {BIT(CF_SESSION_ID) | BIT(CF_SESSION_REVOKED_AT), 0},
+    [CF_SESSION_REVOKE_ALL] = {BIT(CF_SESSION_USER_ID) | BIT(CF_SESSION_REVOKED_AT), 0},
+    [CF_SESSION_READ_EPOCH] = {BIT(CF_SESSION_USER_ID), 0},
+};
+
+static const char *check_fields(const cf_record *record, int method)
+{
+    unsigned needs = methods[method].needs, may = methods[method].may;
+    for (int i = 0; cf_field_name(CF_SESSION, i); i++) {
+        if (record->fields[i].is != CF_UNSAID && !(BIT(i) & (needs | may))) return "that method has no such field, or it cannot be changed";
+        if (BIT(i) & needs && record->fields[i].is != CF_GIVEN) return "a field that this method needs is missing";
+    }
+    return NULL;
+}
+
+static bool possible(cf_slice text) { return text.len > 0 && text.len <= CF_INDEXED_MAX && !cf_key_fault(text); }
+
+/* The record goes some time after the session ends, also where the caller's clock is behind. */
+static int64_t expiry_of(const cf_sessions *sessions, int64_t expires_at)
+{
+    int64_t now = cf_wall(sessions->store->loop->platform), end = expires_at / 1000;
+    return (end > now ? end : now) + (sessions->retention_ms ? sessions->retention_ms : CF_SESSION_RETENTION);
+}
+
+static bool is_id(cf_slice id)
+{
+    if (id.len != CF_ID_LEN) return false;
+    for (size_t i = 0; i < id.len; i++)
+        if (!id.ptr[i] || !strchr("0123456789abcdef", id.ptr[i])) return false;
+    return true;
+}
+
+/* ---- methods that look at what comes back ---- */
+
+static int plan_again(cf_op *op, cf_plan *plan)
+{
+    return cf_plan_read(op->in.value, plan) ? CF_OK : cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
+}
+
+static int create_step(cf_op *op, cf_op *child)
+{
+    cf_plan plan;
+    int     rc = plan_again(op, &plan);
+    if (rc != CF_OK) return rc;
+    if (!child) return cf_records_child(op, CF_OP_INSERT, &plan) ? STEP_CHILD : CF_ENOMEM;
+    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    cf_record_number(&plan.record, CF_SESSION_EPOCH, child->number);
+    if ((rc = cf_op_add_record(op, &plan.record)) != CF_OK) {
+        op->error.outcome = CF_APPLIED;
+        return rc;
+    }
+    op->number = child->number;
+    op->hit = true;
+    return CF_OK;
+}
+
+/* Only while it is active. */
+static int get_step(cf_op *op, cf_op *child)
+{
+    cf_plan   plan;
+    cf_record session;
+    int       rc = plan_again(op, &plan);
+    if (rc != CF_OK) return rc;
+    if (!child) return cf_records_child(op, CF_OP_FIND, &plan) ? STEP_CHILD : CF_ENOMEM;
+    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    child->key_at = 0;
+    if (!child->hit || !cf_op_next_record(child, &session) || cf_session_status(&session, plan.now) != CF_STATUS_ACTIVE) return CF_OK;
+    cf_take_value(op, child);
+    op->key_at = 0;
+    op->hit = true;
+    return CF_OK;
+}
+
+/* Where the guard did not hold the session is revoked: nothing comes back. */
+static int refresh_step(cf_op *op, cf_op *child)
+{
+    cf_plan plan;
+    int     rc = plan_again(op, &plan);
+    if (rc != CF_OK) return rc;
+    if (!child) return cf_records_child(op, CF_OP_UPDATE, &plan) ? STEP_CHILD : CF_ENOMEM;
+    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    if (!child->hit) return CF_OK;
+    cf_take_value(op, child);
+    op->key_at = 0;
+    op->hit = true;
+    return CF_OK;
+}
+
+static int revoke_step(cf_op *op, cf_op *child)
+{
+    cf_plan plan;
+    int     rc = plan_again(op, &plan);
+    if (rc != CF_OK) return rc;
+    if (!child) return cf_records_child(op, CF_OP_UPDATE, &plan) ? STEP_CHILD : CF_ENOMEM;
+    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    op->hit = child->hit || child->value.len > 0; /* revoked before: it is there */
+    return CF_OK;
+}
+
+static cf_plan plan_of(int by)
+{
+    return (cf_plan){.kind = CF_SESSION, .record = {.kind = CF_SESSION}, .with = {.kind = -1}, .by = by, .guard = -1, .epoch = -1, .expiry_ms = -1};
+}
+
+static void only_unrevoked(cf_plan *plan)
+{
+    plan->guard = CF_SESSION_REVOKED_AT;
+    plan->equals.is = CF_NULL;
+}
+
+/* ---- entry ---- */
+
+static int list(const cf_sessions *sessions, cf_plan *plan, const cf_session_args *args, const cf_call *call, cf_op **op)
+{
+    cf_page page = {.status = args->status, .order = args->order, .now = plan->now, .limit = args->limit ? args->limit : CF_LIST_LIMIT};
+    if (args->status < CF_STATUS_ANY || args->status > CF_STATUS_REVOKED)
+        return cf_records_refuse(sessions->store, CF_OP_LIST, call, op, CF_EINVAL, "a session has no such status");
+    if (args->order < 0 || args->order >= CF_SESSION_ORDERS) return cf_records_refuse(sessions->store, CF_OP_LIST, call, op, CF_EINVAL, "there is no such order");
+    if (page.limit > CF_SESSIONS_MOST) return cf_records_refuse(sessions->store, CF_OP_LIST, call, op, CF_EINVAL, "a page has at most 10000 sessions");
+    if (args->cursor.len && !cf_page_after(&page, args->cursor))
+        return cf_records_refuse(sessions->store, CF_OP_LIST, call, op, CF_ECURSOR, "the cursor is none that a list in this order gave");
+    return cf_records_submit(sessions->store, CF_OP_LIST, plan, &page, call, op);
+}
+
+static int create(const cf_sessions *sessions, cf_plan *plan, const cf_record *record, const cf_session_args *args, const cf_call *call, cf_op **op)
+{
+    char id[CF_ID_LEN];
+    if (sessions->most > CF_SESSIONS_MOST || sessions->retention_ms < 0 || sessions->retention_ms > CF_TTL_MAX)
+        return cf_records_refuse(sessions->store, CF_OP_INSERT, call, op, CF_EINVAL, "at most 10000 sessions of a user, kept for at most ten years");
+    if (cf_record_id(sessions->store->loop->platform, id) != CF_OK)
+        return cf_records_refuse(sessions->store, CF_OP_INSERT, call, op, CF_EUNAVAILABLE, "the system gives no random bytes");
+    plan->record = *record;
+    cf_record_text(&plan->record, CF_SESSION_ID, cf_bytes(id, sizeof id));
+    plan->expiry_ms = expiry_of(sessions, record->fields[CF_SESSION_EXPIRES_AT].number);
+    plan->epoch = args->epoch;
+    plan->most = (int64_t)(sessions->most ? sessions->most : CF_SESSIONS_MAX);
+    plan->oldest_out = !sessions->refuse;
+    return cf_records_compose(sessions->store, CF_OP_INSERT, plan, create_step, call, op);
+}
+
+int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *record, const cf_session_args *args, const cf_call *call, cf_op **op)
+{
+    static const cf_session_args none = {.size = sizeof none, .epoch = -1};
+    cf_store *store = sessions->store;
+    *op = NULL;
+    if (!args) args = &none;
+    const char *fault = method < 0 || method >= CF_SESSION_METHODS ? "a SessionStorage has no such method"
+                        : args->size != sizeof *args               ? "cf_session_args.size is not sizeof(cf_session_args)"
+                        : record->kind != CF_SESSION               ? "that method is about another kind of record"
+                                                                   : check_fields(record, method);
+    if (!fault && (args->now < 0 || args->now > CF_NUMBER_MAX)) fault = "now is no instant between 1970 and 2255";
+    if (fault) return cf_records_refuse(store, CF_OP_UPDATE, call, op, CF_EINVAL, fault);
+    const cf_field *fields = record->fields;
+    int64_t now = args->now ? args->now : cf_now_us(store->loop->platform);
+    cf_plan plan = plan_of(CF_BY_ID);
+    plan.now = now;
+    cf_slice nobody = cf_text("-"); /* which no id, user id or token hash that is found is: where what is asked for cannot be one */
+    switch (method) {
+    case CF_SESSION_CREATE: return create(sessions, &plan, record, args, call, op);
+    case CF_SESSION_GET:
+        plan.by = possible(fields[CF_SESSION_TOKEN_HASH].text) ? CF_BY_UNIQUE : CF_BY_ID;
+        plan.at[0] = plan.by == CF_BY_UNIQUE ? fields[CF_SESSION_TOKEN_HASH].text : nobody;
+        return cf_records_compose(store, CF_OP_FIND, &plan, get_step, call, op);
+    case CF_SESSION_GET_ANY:
+        plan.at[0] = is_id(fields[CF_SESSION_ID].text) ? fields[CF_SESSION_ID].text : nobody;
+        return cf_records_submit(store, CF_OP_FIND, &plan, NULL, call, op);
+    case CF_SESSION_REFRESH:
+        plan.at[0] = is_id(fields[CF_SESSION_ID].text) ? fields[CF_SESSION_ID].text : nobody;
+        plan.record = *record;
+        plan.record.fields[CF_SESSION_ID].is = CF_UNSAID;
+        if (plan.record.fields[CF_SESSION_LAST_ACTIVE_AT].is == CF_NULL) plan.record.fields[CF_SESSION_LAST_ACTIVE_AT].is = CF_UNSAID;
+        plan.expiry_ms = expiry_of(sessions, fields[CF_SESSION_EXPIRES_AT].number);
+        only_unrevoked(&plan);
+        return cf_records_compose(store, CF_OP_UPDATE, &plan, refresh_step, call, op);
+    case CF_SESSION_REVOKE:
+        plan.at[0] = is_id(fields[CF_SESSION_ID].text) ? fields[CF_SESSION_ID].text : nobody;
+        plan.record.fields[CF_SESSION_REVOKED_AT] = fields[CF_SESSION_REVOKED_AT];
+        only_unrevoked(&plan);
+        return cf_records_compose(store, CF_OP_UPDATE, &plan, revoke_step, call, op);
+    case CF_SESSION_REVOKE_ALL:
+        if (!possible(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_UPDATE, call, op, CF_EINVAL, "user_id of a session cannot be that");
+        plan.by = CF_BY_GROUP;
+        plan.at[0] = fields[CF_SESSION_USER_ID].text;
+        plan.record.fields[CF_SESSION_REVOKED_AT] = fields[CF_SESSION_REVOKED_AT];
+        plan.except = is_id(args->except) ? args->except : cf_bytes(NULL, 0);
+        plan.bump = true;
+        only_unrevoked(&plan);
+        return cf_records_submit(store, CF_OP_UPDATE, &plan, NULL, call, op);
+    default:
+        if (!possible(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_LIST, call, op, CF_EINVAL, "user_id of a session cannot be that");
+        plan.by = CF_BY_GROUP;
+        plan.at[0] = fields[CF_SESSION_USER_ID].text;
+        return method == CF_SESSION_LIST ? list(sessions, &plan, args, call, op) : cf_records_submit(store, CF_OP_LIST, &plan, &(cf_page){.limit = 1}, call, op);
+    }
+}
