@@ -173,7 +173,7 @@ static int update(asked *ask, int updated, const cf_call *call, cf_op **op)
 
 /* ---- find or create ---- */
 
-enum { LOOK, LOOKED, LOOKED_FOR_USER, INSERTED };
+enum { LOOK, LOOKED, LOOKED_FOR_USER, INSERTED, TRIES = 8 };
 
 static int look(cf_op *op, const cf_plan *whole)
 {
@@ -207,7 +207,11 @@ static int find_or_create_step(cf_op *op, cf_op *child)
         return cf_records_child(op, CF_OP_FIND, &plan) ? STEP_CHILD : CF_ENOMEM;
     case LOOKED_FOR_USER:
         if (child->error.status != CF_OK) return cf_adopt(op, child);
-        if (!child->hit) return look(op, &whole); /* the user has just been removed, and the account with it */
+        if (!child->hit) { /* the user has just been removed, and the account with it */
+            if (++op->note > TRIES) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the social account belongs to a user that is not there");
+            op->value.len = 0;
+            return look(op, &whole);
+        }
         if (cf_buffer_append(op->loop->platform, &op->value, cf_bytes(child->value.ptr, child->value.len)) != CF_OK)
             return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
         op->hit = true;
@@ -216,7 +220,7 @@ static int find_or_create_step(cf_op *op, cf_op *child)
         if (child->error.status == CF_EEXISTS) {
             /* Somebody else was first: with this account, which is what we wanted, or with this e-mail. */
             child->key_at = 0;
-            if (cf_op_next_record(child, &found) && found.kind == CF_SOCIAL_ACCOUNT) return look(op, &whole);
+            if (cf_op_next_record(child, &found) && found.kind == CF_SOCIAL_ACCOUNT && ++op->note <= TRIES) return look(op, &whole);
             child->key_at = 0;
         }
         if (child->error.status != CF_OK) return cf_adopt(op, child);
@@ -273,16 +277,6 @@ static int take_away(asked *ask, const cf_call *call, cf_op **op)
     return cf_records_submit(ask->store, CF_OP_REMOVE, &plan, NULL, call, op);
 }
 
-/* Nothing is found, listed or removed. */
-static int miss(asked *ask, int kind, const cf_call *call, cf_op **op)
-{
-    /* A name that nothing can have: so the answer is the backend's, and its errors are told. */
-    cf_plan plan = plan_of(ask->record.kind, CF_BY_ID);
-    plan.at[0] = cf_text("-");
-    (void)kind;
-    return cf_records_submit(ask->store, CF_OP_FIND, &plan, NULL, call, op);
-}
-
 int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *record, const cf_record *user, const cf_call *call, cf_op **op)
 {
     asked ask = {.accounts = accounts, .store = accounts->store, .method = method, .user = {.kind = -1}};
@@ -297,7 +291,7 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
     if (user) ask.user = *user;
     cf_record *with_email = user ? &ask.user : ask.record.kind == CF_USER ? &ask.record : NULL;
     fault = with_email ? normalise(with_email, ask.key) : NULL;
-    if (fault && method == CF_FIND_USER_BY_EMAIL) return miss(&ask, CF_OP_FIND, call, op);
+    if (fault && method == CF_FIND_USER_BY_EMAIL) return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
     if (fault) {
         char text[128] = "the e-mail address ";
         strncat(text, fault, sizeof text - strlen(text) - 1);
@@ -308,18 +302,18 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
     case CF_FIND_USER_BY_EMAIL: return find(&ask, CF_BY_UNIQUE, CF_USER_EMAIL_KEY, -1, call, op);
     case CF_FIND_USER_BY_ID:
     case CF_FIND_SOCIAL_ACCOUNT_BY_ID:
-        return possible(&ask.record, 0) ? find(&ask, CF_BY_ID, 0, -1, call, op) : miss(&ask, CF_OP_FIND, call, op);
+        return possible(&ask.record, 0) ? find(&ask, CF_BY_ID, 0, -1, call, op) : cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
     case CF_FIND_SOCIAL_ACCOUNT:
         if (!possible(&ask.record, CF_SOCIAL_ACCOUNT_PROVIDER) || !possible(&ask.record, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID))
-            return miss(&ask, CF_OP_FIND, call, op);
+            return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
         return find(&ask, CF_BY_UNIQUE, CF_SOCIAL_ACCOUNT_PROVIDER, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID, call, op);
-    case CF_LIST_SOCIAL_ACCOUNTS: return possible(&ask.record, CF_SOCIAL_ACCOUNT_USER_ID) ? list(&ask, call, op) : miss(&ask, CF_OP_LIST, call, op);
+    case CF_LIST_SOCIAL_ACCOUNTS: return possible(&ask.record, CF_SOCIAL_ACCOUNT_USER_ID) ? list(&ask, call, op) : cf_records_refuse(ask.store, CF_OP_LIST, call, op, CF_OK, "");
     case CF_CREATE_USER: return create_user(&ask, call, op);
     case CF_CREATE_SOCIAL_ACCOUNT: return create_social_account(&ask, call, op);
     case CF_UPDATE_USER: return update(&ask, CF_USER_UPDATED_AT, call, op);
     case CF_UPDATE_SOCIAL_ACCOUNT: return update(&ask, CF_SOCIAL_ACCOUNT_UPDATED_AT, call, op);
     case CF_DELETE_USER:
-    case CF_DELETE_SOCIAL_ACCOUNT: return possible(&ask.record, 0) ? take_away(&ask, call, op) : miss(&ask, CF_OP_REMOVE, call, op);
+    case CF_DELETE_SOCIAL_ACCOUNT: return possible(&ask.record, 0) ? take_away(&ask, call, op) : cf_records_refuse(ask.store, CF_OP_REMOVE, call, op, CF_OK, "");
     default: return find_or_create(&ask, call, op);
     }
 }

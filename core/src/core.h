@@ -22,6 +22,7 @@ typedef struct cf_page {
     int     status, order;
     int64_t now;
     size_t  limit; /* 0: this is no page */
+    bool    nothing; /* but the number */
     bool    after; /* what comes behind these two */
     int64_t after_value;
     char    after_id[CF_ID_LEN];
@@ -226,7 +227,7 @@ int cf_records_compose(cf_store *store, int kind, cf_plan *plan, cf_step_fn step
 /* The next child; its tokens are sealed already. NULL: no memory, and the error says so. */
 cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan);
 int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **op);
-/* A call that is refused: MISSING, INVALID ... */
+/* A call that ends before any backend hears of it: refused, or with CF_OK: nothing is there. */
 int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **op, int status, const char *text);
 /* The backend has answered with CF_OK or CF_EEXISTS: opens what is sealed, and makes a page of a group. `status`, or an error that is written into the operation. */
 int cf_records_arrive(cf_op *op, int status);

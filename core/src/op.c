@@ -49,7 +49,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     op->number = 0;
     op->note = 0;
     op->value.len = op->key.len = op->cursor.len = op->sealed.len = op->plan.len = op->key_at = 0;
-    op->page.limit = 0;
+    op->page = (cf_page){0};
     op->error.status = CF_OK;
     op->error.outcome = CF_NOT_APPLIED;
     op->error.text[0] = 0;

@@ -275,6 +275,7 @@ int cf_records_arrive(cf_op *op, int status)
     op->key_at = 0;
     if (tokens) rc = open_all(op);
     if (rc == CF_OK && op->page.limit) rc = make_page(op);
+    if (op->page.nothing) op->value.len = 0;
     op->key_at = 0;
     if (rc != CF_OK) {
         op->value.len = 0;
@@ -387,7 +388,7 @@ int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **ou
     int    rc;
     cf_op *op = begin(store, kind, call, out, &rc);
     if (!op) return rc;
-    if (rc == CF_OK) rc = cf_op_fail(op, status, CF_NOT_APPLIED, "%s", text);
+    if (rc == CF_OK && status < 0) rc = cf_op_fail(op, status, CF_NOT_APPLIED, "%s", text);
     return cf_submit_end(op, store, rc);
 }
 

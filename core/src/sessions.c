@@ -173,18 +173,18 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
     int64_t now = args->now ? args->now : cf_now_us(store->loop->platform);
     cf_plan plan = plan_of(CF_BY_ID);
     plan.now = now;
-    cf_slice nobody = cf_text("-"); /* which no id, user id or token hash that is found is: where what is asked for cannot be one */
+    bool by_id = method == CF_SESSION_GET_ANY || method == CF_SESSION_REFRESH || method == CF_SESSION_REVOKE;
+    if ((by_id && !is_id(fields[CF_SESSION_ID].text)) || (method == CF_SESSION_GET && !possible(fields[CF_SESSION_TOKEN_HASH].text)))
+        return cf_records_refuse(store, CF_OP_FIND, call, op, CF_OK, ""); /* no session has such a one */
+    if (by_id) plan.at[0] = fields[CF_SESSION_ID].text;
     switch (method) {
     case CF_SESSION_CREATE: return create(sessions, &plan, record, args, call, op);
     case CF_SESSION_GET:
-        plan.by = possible(fields[CF_SESSION_TOKEN_HASH].text) ? CF_BY_UNIQUE : CF_BY_ID;
-        plan.at[0] = plan.by == CF_BY_UNIQUE ? fields[CF_SESSION_TOKEN_HASH].text : nobody;
+        plan.by = CF_BY_UNIQUE;
+        plan.at[0] = fields[CF_SESSION_TOKEN_HASH].text;
         return cf_records_compose(store, CF_OP_FIND, &plan, get_step, call, op);
-    case CF_SESSION_GET_ANY:
-        plan.at[0] = is_id(fields[CF_SESSION_ID].text) ? fields[CF_SESSION_ID].text : nobody;
-        return cf_records_submit(store, CF_OP_FIND, &plan, NULL, call, op);
+    case CF_SESSION_GET_ANY: return cf_records_submit(store, CF_OP_FIND, &plan, NULL, call, op);
     case CF_SESSION_REFRESH:
-        plan.at[0] = is_id(fields[CF_SESSION_ID].text) ? fields[CF_SESSION_ID].text : nobody;
         plan.record = *record;
         plan.record.fields[CF_SESSION_ID].is = CF_UNSAID;
         if (plan.record.fields[CF_SESSION_LAST_ACTIVE_AT].is == CF_NULL) plan.record.fields[CF_SESSION_LAST_ACTIVE_AT].is = CF_UNSAID;
@@ -192,7 +192,6 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
         only_unrevoked(&plan);
         return cf_records_compose(store, CF_OP_UPDATE, &plan, refresh_step, call, op);
     case CF_SESSION_REVOKE:
-        plan.at[0] = is_id(fields[CF_SESSION_ID].text) ? fields[CF_SESSION_ID].text : nobody;
         plan.record.fields[CF_SESSION_REVOKED_AT] = fields[CF_SESSION_REVOKED_AT];
         only_unrevoked(&plan);
         return cf_records_compose(store, CF_OP_UPDATE, &plan, revoke_step, call, op);
@@ -209,6 +208,6 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
         if (!possible(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_LIST, call, op, CF_EINVAL, "user_id of a session cannot be that");
         plan.by = CF_BY_GROUP;
         plan.at[0] = fields[CF_SESSION_USER_ID].text;
-        return method == CF_SESSION_LIST ? list(sessions, &plan, args, call, op) : cf_records_submit(store, CF_OP_LIST, &plan, &(cf_page){.limit = 1}, call, op);
+        return method == CF_SESSION_LIST ? list(sessions, &plan, args, call, op) : cf_records_submit(store, CF_OP_LIST, &plan, &(cf_page){.nothing = true}, call, op);
     }
 }
