@@ -268,6 +268,7 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  *   SCAN     key(=prefix) cursor limit          true                                        a page           (6)
  *   COUNT    key(=prefix)                       true                              count                      (6)
  *   CLEAR    key(=prefix) [CF_FORCE]            true                              removed                    (6) (7)
+ *   RESEAL   key(=prefix) cursor limit          true                 (8)          sealed anew   cursor       (6) (8)
  *
  * (1) At most one of CF_IF_ABSENT, CF_IF_PRESENT, CF_IF_EQUAL (the value now there is byte for byte `expected`). When the
  *     condition does not hold nothing changes and hit is false.
@@ -282,9 +283,12 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  *     is there from before the first page to after the last is returned exactly once; keys that come or go meanwhile may be.
  *     Redis promises less: while its table grows or shrinks a key may come in two pages, and COUNT counts it twice.
  * (7) Refused (CF_EINVAL) when store prefix and prefix are both empty, unless CF_FORCE: that would be everybody's keys.
+ * (8) One page of a sweep through a store that seals its values (`seal_values`): what an older key of the ring has sealed is sealed with the first, and keeps its expiry;
+ *     what somebody changes meanwhile stays as they left it. The value is decimal text: how many do not open at all. When the cursor comes back empty and other programs
+ *     seal with the new key too, the old one can be taken out of the ring.
  *
  * Keys are UTF-8 without NUL, CR or LF, 1 to CF_KEY_MAX bytes; values any bytes up to CF_VALUE_MAX, also none.
- * Outcome of a failed read is always not applied. The kinds from CF_OP_INSERT on belong to records: cf_accounts_call and cf_sessions_call submit them. */
+ * Outcome of a failed read is always not applied. The kinds from CF_OP_INSERT to CF_OP_HOOK belong to records: cf_accounts_call and cf_sessions_call submit them. */
 enum {
 #define CF_OP(NAME, slot, writes) CF_OP_##NAME,
 #include "counterfoil/ops.def"

@@ -41,6 +41,7 @@ struct cf_op {
     bool        prepared; /* a child that waits for its turn after a yield        */
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
     bool        secret;   /* what it holds is sealed elsewhere: it is wiped */
+    bool        raw;      /* an envelope comes and goes as it is, also for its children */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
     uint64_t    ticket, note;
@@ -238,6 +239,8 @@ bool cf_is_record_op(int kind);
 int64_t cf_now_us(const cf_platform *platform);
 /* Parses a cursor of a list in this order. */
 bool cf_page_after(cf_page *page, cf_slice cursor);
+
+int cf_reseal_step(cf_op *op, cf_op *child); /* reseal.c */
 
 /* keyed.c: records of a backend that has only keys, and one process that uses them. */
 bool cf_keyed_applies(const cf_store *store);

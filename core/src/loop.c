@@ -147,6 +147,7 @@ void cf_loop_free(cf_loop *loop)
         cf_buffer_free(platform, &op->keep);
         cf_buffer_free(platform, &op->cursor);
         cf_buffer_free(platform, &op->sealed);
+        cf_buffer_free(platform, &op->plan);
     }
     for (size_t i = 0; i < loop->op_count; i++) cf_release(platform, loop->ops[i]);
     cf_release(platform, loop->ops);

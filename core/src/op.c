@@ -44,7 +44,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     }
     op->store = store;
     op->state = OP_SUBMITTING;
-    op->hit = op->kept = op->prepared = op->locks = op->orphan = op->secret = false;
+    op->hit = op->kept = op->prepared = op->locks = op->raw = op->orphan = op->secret = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->note = 0;
@@ -237,6 +237,7 @@ cf_op *cf_child(cf_op *op, int kind, cf_slice key)
         return NULL;
     }
     op->child = child;
+    child->raw = op->raw;
     child->parent = op;
     child->in = (cf_request){.size = sizeof child->in, .kind = kind, .key = key};
     return child;
@@ -287,7 +288,7 @@ void *cf_op_attached(const cf_op *op) { return op->attached; }
 
 bool cf_op_next_key(cf_op *op, cf_slice *key)
 {
-    if (op->in.kind != CF_OP_SCAN && op->in.kind != CF_OP_CLEAR) return false; /* a clear has the page it is at */
+    if (op->in.kind != CF_OP_SCAN && op->in.kind != CF_OP_CLEAR && op->in.kind != CF_OP_RESEAL) return false; /* the last two have the page they are at */
     if (op->key_at >= op->value.len) return false;
     uint32_t len;
     memcpy(&len, op->value.ptr + op->key_at, sizeof len);
@@ -508,7 +509,7 @@ void cf_op_finish(cf_op *op, int status)
     cf_store *store = op->store;
     if (cf_is_record_op(op->in.kind))
         status = cf_records_arrive(op, status);
-    else if (status == CF_OK && store->seal_values)
+    else if (status == CF_OK && store->seal_values && !op->raw)
         status = cf_store_unseal(op);
     store->depth++;
     cf_op_end(op, status, END_QUEUE);

@@ -19,6 +19,9 @@ int cf_seal_close(cf_seal *seal, cf_slice key, cf_slice value, cf_buffer *out);
 /* Opens it in place: *value becomes a part of itself. CF_OK, or CF_ECORRUPT (CF_EUNAVAILABLE: OpenSSL failed) with what is wrong in `why`. */
 int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why);
 
+/* Whether an envelope was made with the first key of the ring. What is no envelope is not; it will not open either. */
+bool cf_seal_is_current(const cf_seal *seal, cf_slice envelope);
+
 /* The same as text, for fields of records: CF_SEALED_MARK and base64url. Appends; CF_ENOMEM, CF_EUNAVAILABLE. */
 #define CF_SEALED_MARK "sealed:"
 int cf_seal_close_text(cf_seal *seal, cf_slice key, cf_slice text, cf_buffer *out);

@@ -350,7 +350,7 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
     if (in->flags & ~allowed_flags(in->kind)) return invalid(op, "that operation has no such option");
     int rc = cf_submit_check(op, store);
     if (rc != CF_OK) return rc;
-    bool is_prefix = in->kind == CF_OP_SCAN || in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR;
+    bool is_prefix = in->kind == CF_OP_SCAN || in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR || in->kind == CF_OP_RESEAL;
     rc = check_key(op, in->key, is_prefix);
     if (rc == CF_OK && in->receipt.len) rc = check_receipt(op, store);
     if (rc != CF_OK) return rc;
@@ -366,6 +366,9 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
     case CF_OP_INCR:
         if (in->by > CF_NUMBER_MAX || in->by < -CF_NUMBER_MAX) return invalid(op, "by must be within 2^53 - 1 of zero");
         break;
+    case CF_OP_RESEAL:
+        if (!store->seal_values) return invalid(op, "the store seals no values (seal_values), so there is nothing to seal anew");
+        /* fall through */
     case CF_OP_SCAN:
         if (in->limit > CF_SCAN_MAX) return invalid(op, "a page of a scan holds at most 1000 keys");
         if (in->limit == 0) in->limit = CF_SCAN_DEFAULT;
@@ -385,9 +388,9 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
 static int hash_key(cf_op *op, char out[CF_HASHED])
 {
     cf_request *in = &op->in;
-    bool part = in->kind == CF_OP_SCAN || ((in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR) && in->key.len);
+    bool whole = in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR || in->kind == CF_OP_RESEAL, part = in->kind == CF_OP_SCAN || (whole && in->key.len);
     if (part) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "this store keeps hashes of its keys (hash_keys): they cannot be listed or told by a prefix");
-    if (in->kind == CF_OP_COUNT || in->kind == CF_OP_CLEAR) return CF_OK;
+    if (whole) return CF_OK;
     if (cf_seal_name(in->key, out) != CF_OK) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, "OpenSSL could not hash a key");
     in->key = cf_bytes(out, CF_HASHED);
     return CF_OK;
@@ -482,7 +485,7 @@ int cf_store_call(cf_op *op)
         return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support keep_ttl", table->name);
     if (store->loop->depth >= CF_DEPTH_MAX)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
-    if (store->seal_values) {
+    if (store->seal_values && !op->raw) {
         int rc = seal_in(op);
         if (rc != CF_OK) return rc;
     }
@@ -491,7 +494,7 @@ int cf_store_call(cf_op *op)
     cf_store_enter(store);
     int rc = slot(store->self, op);
     cf_store_exit(store);
-    if (rc == CF_OK && store->seal_values) rc = cf_store_unseal(op);
+    if (rc == CF_OK && store->seal_values && !op->raw) rc = cf_store_unseal(op);
     if (cf_is_record_op(op->in.kind)) rc = cf_records_arrive(op, rc);
     if (rc == CF_PENDING) {
         cf_op_pend(op);
@@ -590,6 +593,9 @@ static int dispatch(cf_op *op, cf_store *store)
     case CF_OP_COUNT:
         if ((rc = cf_op_keep(op)) != CF_OK) return rc;
         return cf_compose(op, op->in.kind == CF_OP_COUNT ? count_step : clear_step);
+    case CF_OP_RESEAL:
+        if ((rc = cf_op_keep(op)) != CF_OK) return rc;
+        return cf_compose(op, cf_reseal_step);
     default: break;
     }
     if (cf_derive_applies(store, op->in.kind, op->in.flags)) return cf_derive(op);

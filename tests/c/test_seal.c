@@ -3,7 +3,9 @@
 #include "support.h"
 
 #include <malloc.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static counting memory;
 static cf_loop *loop;
@@ -204,7 +206,6 @@ static void rings_that_are_none(void **state)
     cf_error              error;
     const cf_open_options bad[] = {
         {.size = sizeof *bad, .seal_values = true},
-        {.size = sizeof *bad, .keys = keys, .key_count = 1},
         {.size = sizeof *bad, .keys = keys, .key_count = 2, .seal_values = true},
         {.size = sizeof *bad, .keys = &zero, .key_count = 1, .seal_values = true},
         {.size = sizeof *bad, .keys = keys, .key_count = 65, .seal_values = true},
@@ -494,6 +495,94 @@ static void the_longest_value_and_the_longest_key_fit(void **state)
     free(big);
 }
 
+/* ---- sealing anew ---- */
+
+typedef struct swept {
+    int pages, anew, unreadable;
+} swept;
+
+static swept sweep(cf_store *store, size_t limit)
+{
+    swept     all = {0};
+    char      cursor[CF_CURSOR_MAX];
+    size_t    len = 0;
+    do {
+        cf_op *op;
+        assert_ok(cf_submit(store, CF_REQUEST(CF_OP_RESEAL, .cursor = cf_bytes(cursor, len), .limit = limit), &op) == CF_PENDING ? cf_op_wait(op) : cf_op_status(op));
+        all.pages++;
+        all.anew += (int)cf_op_number(op);
+        char text[24] = {0};
+        memcpy(text, cf_op_value(op).ptr, cf_op_value(op).len);
+        all.unreadable += atoi(text);
+        len = cf_op_cursor(op).len;
+        memcpy(cursor, cf_op_cursor(op).ptr, len);
+        cf_op_free(op);
+    } while (len);
+    return all;
+}
+
+static void a_sweep_seals_anew_what_an_older_key_has_sealed(void **state)
+{
+    (void)state;
+    memory.platform.random = cf_platform_real()->random; /* a nonce is used once */
+    cf_key    ring[] = {key_of(2, 50), key_of(1, 10)};
+    cf_store *old = sealed("p:", &ring[1], 1), *both = sealed("p:", ring, 2), *other = sealed("q:", &ring[1], 1), *raw = bare();
+    char      key[16];
+    for (int i = 0; i < 250; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_ok(ask_ttl(old, key, key, 60000).status);
+    }
+    assert_ok(ask_set(both, "new", "1").status);
+    assert_ok(ask_set(other, "k", "v").status);
+    assert_ok(ask(raw, CF_REQUEST(CF_OP_SET, .key = cf_text("p:plain"), .value = cf_text("never sealed"))).status);
+    swept all = sweep(both, 100);
+    assert_int_equal(all.anew, 250);
+    assert_int_equal(all.unreadable, 1);
+    assert_true(all.pages >= 3);
+    all = sweep(both, 0);
+    assert_int_equal(all.anew, 0);
+    cf_store *without = sealed("p:", &ring[0], 1); /* the old key is given up */
+    for (int i = 0; i < 250; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_value(ask_get(without, key), key);
+    }
+    assert_value(ask_get(other, "k"), "v"); /* another prefix is another store's */
+    assert_int_equal(ask_get(without, "plain").status, CF_ECORRUPT);
+    cf_store *all_of_them[] = {old, both, other, raw, without};
+    for (size_t i = 0; i < sizeof all_of_them / sizeof *all_of_them; i++) assert_ok(cf_store_close(all_of_them[i], NULL));
+}
+
+static void a_sweep_keeps_what_it_must(void **state)
+{
+    (void)state;
+    memory.platform.random = cf_platform_real()->random;
+    cf_key ring[] = {key_of(2, 50), key_of(1, 10)};
+    struct {
+        cf_store *old, *both;
+    } ways[2];
+    for (int hashes = 0; hashes < 2; hashes++) {
+        cf_open_options options = {.size = sizeof options, .prefix = cf_text(hashes ? "h:" : "p:"), .keys = &ring[1], .key_count = 1, .seal_values = true, .hash_keys = hashes};
+        assert_ok(open_with(&options, &ways[hashes].old, NULL));
+        options.keys = ring;
+        options.key_count = 2;
+        assert_ok(open_with(&options, &ways[hashes].both, NULL));
+        assert_ok(ask_ttl(ways[hashes].old, "short", "s", 30).status);
+        assert_ok(ask_set(ways[hashes].old, "long", "l").status);
+        assert_int_equal(sweep(ways[hashes].both, 1).anew, 2);
+    }
+    struct timespec pause = {0, 40000000};
+    nanosleep(&pause, NULL);
+    for (int hashes = 0; hashes < 2; hashes++) {
+        assert_miss(ask_get(ways[hashes].both, "short")); /* its expiry stayed */
+        assert_value(ask_get(ways[hashes].both, "long"), "l");
+        assert_ok(cf_store_close(ways[hashes].old, NULL));
+        assert_ok(cf_store_close(ways[hashes].both, NULL));
+    }
+    cf_store *raw = bare();
+    assert_int_equal(ask(raw, CF_REQUEST(CF_OP_RESEAL)).status, CF_EINVAL);
+    assert_ok(cf_store_close(raw, NULL));
+}
+
 int main(void)
 {
     hang_guard(60);
@@ -509,6 +598,8 @@ int main(void)
         TEST(an_answer_that_comes_after_the_deadline_is_nobodys),
         TEST(a_popped_value_is_not_lost_for_want_of_memory),
         TEST(a_store_that_cannot_be_opened_closes_its_backend_once),
+        TEST(a_sweep_seals_anew_what_an_older_key_has_sealed),
+        TEST(a_sweep_keeps_what_it_must),
         TEST(the_longest_value_and_the_longest_key_fit),
     };
     return cmocka_run_group_tests_name("seal", tests, NULL, NULL);
