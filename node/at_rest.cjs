@@ -18,6 +18,7 @@ function flag(value, name) {
 function ringOf(keys) {
   if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be pairs [id, 32 bytes], for example [[1, key]]');
   const pairs = [...keys];
+  if (pairs.length === 0) throw invalid('keys must have at least one pair [id, 32 bytes]'); // or nothing would be sealed
   for (const pair of pairs) {
     if (!Array.isArray(pair) || pair.length !== 2) throw invalid('keys must be pairs [id, 32 bytes], for example [[1, key]]');
     const [id, key] = pair;

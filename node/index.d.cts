@@ -17,10 +17,15 @@ export const version: string;
  * - `CORRUPT`: what the backend holds or answered cannot be right
  * - `CLOSED`: the store was closed
  * - `FORKED`: the process forked, and this is the child
- * - `EXISTS`: there is such a record already
+ * - `EXISTS`: there is such a record already: `error.existing`
+ * - `MISSING`: the record that this needs is not there
+ * - `LIMIT`: there are as many records of that user as are allowed
+ * - `CURSOR`: the cursor of a list is none that this list gave
  * - `AUTH`: the backend refused our credentials or rights, or could not prove who it is (TLS)
  * - `CANCELED`: the caller cancelled
- * - `ENDED`, `CHANGED`: of the express-session store alone, where its options ask for them (`saveEnded`, `saveChanged`)
+ * - `CHANGED`: what this was to build upon has changed meanwhile: all sessions of the user were revoked (`epoch`); of the express-session store, where its option
+ *   `saveChanged` asks for it
+ * - `ENDED`: of the express-session store alone, where its option `saveEnded` asks for it
  */
 export type ErrorCode =
   | 'INVALID'
@@ -33,6 +38,9 @@ export type ErrorCode =
   | 'CLOSED'
   | 'FORKED'
   | 'EXISTS'
+  | 'MISSING'
+  | 'LIMIT'
+  | 'CURSOR'
   | 'AUTH'
   | 'CANCELED'
   | 'ENDED'
@@ -47,7 +55,7 @@ export type Outcome = 'not_applied' | 'applied' | 'unknown';
  */
 export class CounterfoilError extends Error {
   /** `outcome` is `not_applied` when left out. */
-  constructor(message: string, code: ErrorCode, outcome?: Outcome, receipt?: string);
+  constructor(message: string, code: ErrorCode, outcome?: Outcome, receipt?: string, existing?: object);
   readonly name: 'CounterfoilError';
   readonly code: ErrorCode;
   readonly outcome: Outcome;
@@ -57,6 +65,8 @@ export class CounterfoilError extends Error {
    * for twice the timeout. Not enumerable, so that logs do not show it.
    */
   readonly receipt?: string;
+  /** With `EXISTS`: the record that is there already. Not enumerable either. */
+  readonly existing?: User | SocialAccount | Session;
 }
 
 /** Text (well-formed: a lone surrogate is refused), or bytes. At most 1 MiB. A Buffer is a Uint8Array. */
@@ -81,7 +91,7 @@ export interface OpenOptions {
    */
   sealValues?: boolean;
   /**
-   * The ring for `sealValues`: pairs of an id (an integer from 1 to 2^32 - 1) and 32 random bytes; at most 64. Make a key once, with
+   * The ring for `sealValues`, and for the tokens of social accounts, which are sealed wherever there are keys: pairs of an id (an integer from 1 to 2^32 - 1) and 32 random bytes; at most 64. Make a key once, with
    * `openssl rand -base64 32`, and keep it with your other secrets: `[[1, Buffer.from(process.env.STORE_KEY, 'base64')]]`. Who loses it loses the values.
    */
   keys?: Iterable<readonly [id: number, key: Uint8Array]>;
@@ -374,6 +384,278 @@ export class SecondaryStorage {
   delete(key: string): Promise<void>;
   /** Get and delete, in one step. */
   pop(key: string): Promise<string | undefined>;
+}
+
+/** An id: those that this library makes are text; an integer of an application's own tables is the same id as its decimal text. */
+export type Id = string | number | bigint;
+
+/**
+ * A user. `hashedPassword` is not enumerable, so that neither JSON nor a copy has it by accident; a log shows of every record which one it is, and nothing more.
+ */
+export interface User {
+  readonly id: string;
+  /** As it was given: mail goes there. */
+  readonly email: string | null;
+  readonly emailVerified: boolean;
+  readonly hashedPassword: string | null;
+  readonly hasUsablePassword: boolean;
+  readonly userInfo: any;
+  readonly extraFields: any;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+}
+
+/** An account with a provider, of a user. `accessToken` and `refreshToken` are not enumerable. */
+export interface SocialAccount {
+  readonly id: string;
+  readonly userId: string;
+  readonly provider: string;
+  readonly providerUserId: string;
+  readonly providerEmail: string | null;
+  readonly providerEmailVerified: boolean | null;
+  readonly isLoginMethod: boolean;
+  readonly accessToken: string | null;
+  readonly refreshToken: string | null;
+  readonly accessTokenExpiresAt: Date | null;
+  readonly refreshTokenExpiresAt: Date | null;
+  readonly scope: string | null;
+  readonly userInfo: any;
+  readonly extraFields: any;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+}
+
+/** What is not said is null (a boolean false), or stays as it is in an update; null takes away. */
+export interface UserFields {
+  /**
+   * At most 320 bytes. Two addresses are one when only spaces around them and the case of ASCII letters differ: no dots or plus signs are stripped, and nobody is
+   * ever taken for somebody else.
+   */
+  email?: string | null | undefined;
+  emailVerified?: boolean | undefined;
+  hashedPassword?: string | null | undefined;
+  /** Any JSON value; a copy is kept. */
+  userInfo?: unknown;
+  extraFields?: unknown;
+}
+
+export interface SocialAccountChanges {
+  providerEmail?: string | null | undefined;
+  providerEmailVerified?: boolean | null | undefined;
+  isLoginMethod?: boolean | undefined;
+  /** Sealed wherever the store, or the AccountsStorage over hooks, has `keys`. */
+  accessToken?: string | null | undefined;
+  refreshToken?: string | null | undefined;
+  accessTokenExpiresAt?: Date | null | undefined;
+  refreshTokenExpiresAt?: Date | null | undefined;
+  scope?: string | null | undefined;
+  userInfo?: unknown;
+  extraFields?: unknown;
+}
+
+/** Who somebody is to a provider: there is one social account for each. */
+export interface ProviderUser {
+  provider: string;
+  providerUserId: string;
+}
+
+export interface AccountsOptions {
+  /** Social accounts that a user may have: 1 to 10000. Default: 64. One more is `LIMIT`. Hooks decide for themselves. */
+  maxSocialAccounts?: number | undefined;
+  /** Seconds that a call may take. Default: the store's; over hooks 5. */
+  timeout?: number | undefined;
+  /** Over hooks: the ring that seals tokens before a hook gets them, and opens them after. As in `OpenOptions`. */
+  keys?: Iterable<readonly [id: number, key: Uint8Array]> | undefined;
+  /** Over hooks: a stage of `counterfoil/testing`. */
+  stage?: testing.Stage | undefined;
+}
+
+/**
+ * Users, and the social accounts that belong to them (Cross Auth's storage). Over a store every method is one atomic step, whoever else calls: an e-mail
+ * address has one user, and `provider` with `providerUserId` one social account. It needs a backend that keeps records (memory, SQLite, Redis), or one of
+ * yours with `singleProcess`.
+ *
+ * Or over hooks: methods of your own, on tables of your own (`AccountsHooks`).
+ *
+ * Every method gives a promise and rejects, never throws. A miss is `undefined`; an id that is none of ours is a miss.
+ */
+export class AccountsStorage {
+  constructor(storeOrHooks: Store | AccountsHooks, options?: AccountsOptions);
+  /** An address that cannot be one is a miss. */
+  findUserByEmail(email: string): Promise<User | undefined>;
+  findUserById(id: Id): Promise<User | undefined>;
+  /** `EXISTS`: the user that has the e-mail. */
+  createUser(fields: UserFields): Promise<User>;
+  /** `MISSING`; `EXISTS`: another user has that e-mail. */
+  updateUser(id: Id, changes: UserFields): Promise<User>;
+  /** Whether it was there. With it go its social accounts and sessions. */
+  deleteUser(id: Id): Promise<boolean>;
+  findSocialAccount(by: ProviderUser): Promise<SocialAccount | undefined>;
+  findSocialAccountById(id: Id): Promise<SocialAccount | undefined>;
+  /** All of them, the oldest first. */
+  listSocialAccounts(by: { userId: Id }): Promise<SocialAccount[]>;
+  /** `EXISTS`: the one that is there; `MISSING`: there is no such user; `LIMIT`. */
+  createSocialAccount(fields: ProviderUser & { userId: Id } & SocialAccountChanges): Promise<SocialAccount>;
+  /** `MISSING`. Whose it is and what the provider calls it cannot change. */
+  updateSocialAccount(id: Id, changes: SocialAccountChanges): Promise<SocialAccount>;
+  /** Whether it was there. */
+  deleteSocialAccount(id: Id): Promise<boolean>;
+  /**
+   * The social account and its user; where there is none, both are made in one step: of any number of logins at once, one makes them. `EXISTS`: a user has
+   * that e-mail, and nothing was linked: who owns an address must be asked; then link with `createSocialAccount`.
+   */
+  findOrCreateBySocialAccount(fields: ProviderUser & SocialAccountChanges & { user: UserFields }): Promise<FoundOrCreated>;
+  /** Over hooks: what waits rejects with `CLOSED`, and so does what comes later. Over a store nothing: the store is yours to close. */
+  close(): Promise<void>;
+}
+
+export interface FoundOrCreated {
+  user: User;
+  socialAccount: SocialAccount;
+  /** Whether they were made now. */
+  created: boolean;
+}
+
+/** What a hook gives for a user. Of the rest, what is missing is null, a boolean false, and an instant 1970. */
+export interface GivenUser {
+  id: Id;
+  email?: string | null | undefined;
+  emailVerified?: boolean | undefined;
+  hashedPassword?: string | null | undefined;
+  userInfo?: unknown;
+  extraFields?: unknown;
+  createdAt?: Date | undefined;
+  updatedAt?: Date | undefined;
+}
+
+/** And for a social account: its tokens are what the hook was given. */
+export interface GivenSocialAccount extends ProviderUser, SocialAccountChanges {
+  id: Id;
+  userId: Id;
+  createdAt?: Date | undefined;
+  updatedAt?: Date | undefined;
+}
+
+/** The fields of a user for a hook: beside the e-mail its normalised form, which is what must be unique and is looked up. */
+export interface HookUserFields extends UserFields {
+  emailKey?: string | null | undefined;
+}
+
+/**
+ * The methods of an `AccountsStorage`, done by you: all, or those that you need (another one rejects with `NOT_SUPPORTED`). They give their result or a promise;
+ * ids come as text. What they throw reaches the caller as the same object, so a duplicate may be told by `new CounterfoilError('...', 'EXISTS')`. A
+ * result of a wrong type is `CORRUPT`, a promise that does not settle `TIMEOUT`. `examples/accounts_pg.cjs` is such an object over PostgreSQL.
+ */
+export interface AccountsHooks {
+  /** By the normalised address. */
+  findUserByEmail?(emailKey: string): Awaitable<GivenUser | null | undefined>;
+  findUserById?(id: string): Awaitable<GivenUser | null | undefined>;
+  createUser?(fields: HookUserFields): Awaitable<GivenUser>;
+  /** Nothing: there is no such user, `MISSING`. */
+  updateUser?(id: string, changes: HookUserFields): Awaitable<GivenUser | null | undefined>;
+  /** Whether it was there; `undefined` counts as yes. */
+  deleteUser?(id: string): Awaitable<boolean | void | null | undefined>;
+  findSocialAccount?(by: ProviderUser): Awaitable<GivenSocialAccount | null | undefined>;
+  findSocialAccountById?(id: string): Awaitable<GivenSocialAccount | null | undefined>;
+  listSocialAccounts?(by: { userId: string }): Awaitable<GivenSocialAccount[]>;
+  createSocialAccount?(fields: ProviderUser & { userId: string } & SocialAccountChanges): Awaitable<GivenSocialAccount>;
+  /** Nothing: `MISSING`. With `keys`, `findSocialAccountById` is asked first: a token is sealed for its own account. */
+  updateSocialAccount?(id: string, changes: SocialAccountChanges): Awaitable<GivenSocialAccount | null | undefined>;
+  deleteSocialAccount?(id: string): Awaitable<boolean | void | null | undefined>;
+  /** In one transaction. */
+  findOrCreateBySocialAccount?(
+    fields: ProviderUser & SocialAccountChanges & { user: HookUserFields },
+  ): Awaitable<{ user: GivenUser; socialAccount: GivenSocialAccount; created: boolean }>;
+}
+
+export type SessionStatus = 'active' | 'expired' | 'revoked';
+
+/** A session record. `tokenHash` is not enumerable. Instants are cut to the millisecond where another language wrote a finer one. */
+export interface Session {
+  readonly id: string;
+  readonly userId: string;
+  readonly tokenHash: string;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+  readonly expiresAt: Date;
+  readonly lastActiveAt: Date | null;
+  readonly revokedAt: Date | null;
+  readonly clientId: string | null;
+  readonly clientName: string | null;
+  readonly userAgent: string | null;
+  readonly ip: string | null;
+  /** How often all sessions of the user had been revoked when it was made. */
+  readonly epoch: number;
+  /** When it was read, or at the `now` that was given: revoked when it has a `revokedAt`, else expired after its `expiresAt`; at that very instant it is active. */
+  readonly status: SessionStatus;
+}
+
+export interface SessionFields {
+  /** A hash of the token (SHA-256 in hex), never the token: at most 512 bytes. */
+  tokenHash: string;
+  /** Any text: the user need not be in an AccountsStorage. */
+  userId: Id;
+  createdAt: Date;
+  updatedAt: Date;
+  expiresAt: Date;
+  lastActiveAt?: Date | null | undefined;
+  clientId?: string | null | undefined;
+  clientName?: string | null | undefined;
+  userAgent?: string | null | undefined;
+  ip?: string | null | undefined;
+  /** What `epoch` gave when the login began: `CHANGED` when all sessions of the user were revoked meanwhile. */
+  epoch?: number | undefined;
+}
+
+export interface SessionsOptions {
+  /** Records of one user: 1 to 10000. Default: 100. */
+  maxSessions?: number | undefined;
+  /**
+   * What becomes of one more. First the oldest that has ended makes room; where none has, the oldest there is (`oldestOut`, the default), or the new one is refused with
+   * `LIMIT` (`refuse`).
+   */
+  whenFull?: 'oldestOut' | 'refuse' | undefined;
+  /** Seconds that a record is kept after its `expiresAt`, so that a user can see it. Default: 2592000 (30 days). */
+  retention?: number | undefined;
+  /** Seconds that a call may take. Default: the store's. */
+  timeout?: number | undefined;
+}
+
+export interface ListOptions {
+  /** Default: now. */
+  now?: Date | undefined;
+  /** Only these. */
+  status?: SessionStatus | undefined;
+  /** Default: updatedAtDesc. Ties are ordered by id. */
+  orderBy?: 'updatedAtDesc' | 'updatedAtAsc' | 'createdAtDesc' | 'createdAtAsc' | 'expiresAtDesc' | 'expiresAtAsc' | undefined;
+  /** Of one page: 1 to 10000. Default: 50. */
+  limit?: number | undefined;
+  /** `nextCursor` of the page before; good for the same order only. */
+  cursor?: string | undefined;
+}
+
+/**
+ * Session records, found by the hash of a token (Cross Auth's session storage). They stay for a while after their end, so that a user can see them. Over the same
+ * backends as `AccountsStorage`; every method is one atomic step.
+ */
+export class SessionStorage {
+  constructor(store: Store, options?: SessionsOptions);
+  /** `EXISTS`: that token hash is taken; `CHANGED`: see `epoch`; `LIMIT`. */
+  create(fields: SessionFields): Promise<Session>;
+  /** The session, if it is active. */
+  get(by: { tokenHash: string; now?: Date | undefined }): Promise<Session | undefined>;
+  /** The session, whatever its status. */
+  getAny(id: Id): Promise<Session | undefined>;
+  /** A page of a user's sessions; `nextCursor` is `undefined` at the end. `CURSOR`: that cursor is none of this list's. */
+  listForUser(userId: Id, options?: ListOptions): Promise<{ records: Session[]; nextCursor: string | undefined }>;
+  /** `undefined` where it is missing or revoked. `lastActiveAt` stays where it is not said. */
+  refresh(id: Id, changes: { updatedAt: Date; expiresAt: Date; lastActiveAt?: Date | null | undefined }): Promise<Session | undefined>;
+  /** Whether it is there. The first `revokedAt` stays. */
+  revoke(id: Id, options: { revokedAt: Date }): Promise<boolean>;
+  /** How many were revoked now, expired ones too. A login that has begun before this and says its `epoch` is refused afterwards. */
+  revokeAllForUser(userId: Id, options: { revokedAt: Date; exceptSessionId?: Id | null | undefined }): Promise<number>;
+  /** How often all sessions of the user have been revoked: read it when a login begins, and give it to `create`. */
+  epoch(userId: Id): Promise<number>;
 }
 
 export {};

@@ -1,3 +1,3 @@
 import counterfoil from './index.cjs';
 
-export const { open, Store, Backend, Storage, SecondaryStorage, CounterfoilError, version } = counterfoil;
+export const { open, Store, Backend, Storage, SecondaryStorage, AccountsStorage, SessionStorage, CounterfoilError, version } = counterfoil;

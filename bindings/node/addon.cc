@@ -76,7 +76,8 @@ static void define(napi_env napi, napi_value exports)
     if (env_new(napi) == nullptr || napi_create_string_utf8(napi, cf_version(), NAPI_AUTO_LENGTH, &version) != napi_ok ||
         napi_set_named_property(napi, exports, "version", version) != napi_ok || store_define(napi, exports) != napi_ok || stage_define(napi, exports) != napi_ok ||
         !add_function(napi, exports, "init", init) || !add_function(napi, exports, "flush", loop_flush) || !add_function(napi, exports, "identity", identity) ||
-        !add_function(napi, exports, "ttl", ttl))
+        !add_function(napi, exports, "ttl", ttl) || !add_function(napi, exports, "kinds", records_kinds) ||
+        !add_function(napi, exports, "accountsMethods", records_accounts_methods))
         return;
     (void)(add_flag(napi, exports, "TTL", CF_TTL) && add_flag(napi, exports, "EXPIRES_AT", CF_EXPIRES_AT) && add_flag(napi, exports, "KEEP_TTL", CF_KEEP_TTL) &&
            add_flag(napi, exports, "IF_ABSENT", CF_IF_ABSENT) && add_flag(napi, exports, "IF_PRESENT", CF_IF_PRESENT) &&

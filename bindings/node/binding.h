@@ -57,6 +57,7 @@ struct Pending {
     Store        *store;
     int32_t       slot;
     int           form;
+    int64_t       now;    // FORM_RECORDS: the moment that a session's status is for, in microseconds; 0: the clock's
     napi_value    result; // once it is done, until it is delivered
     bool          good;
 };
@@ -104,6 +105,7 @@ enum Form {
     FORM_BYTES,  // GET, POP: a Buffer, undefined for a miss
     FORM_HIT,    // a boolean
     FORM_NUMBER, // a number
+    FORM_RECORDS, // an array: hit, number, cursor (or undefined), and the records
     FORM_PAGE,   // SCAN: an array of keys, with the cursor (or undefined) as the last element
     FORM_NOTHING // undefined
 };
@@ -143,13 +145,30 @@ napi_value text_to_js(napi_env env, cf_slice bytes, bool *bad);
 napi_value bytes_to_js(napi_env env, cf_slice bytes);
 
 // A CounterfoilError, or NULL when the environment is going away.
-napi_value error_to_js(Env *env, const cf_error *error, cf_slice receipt = cf_slice());
+napi_value error_to_js(Env *env, const cf_error *error, cf_slice receipt = cf_slice(), napi_value existing = nullptr);
 void throw_error(Env *env, const cf_error *error);
 void throw_status(Env *env, int status, const char *text);
 // What a failed operation is to its caller: what the host's backend threw, unchanged, or a CounterfoilError.
 napi_value failure_to_js(Env *env, cf_op *op);
 // The result in its form. NULL with *failure filled in when it cannot be said in that form.
-napi_value result_to_js(Env *env, cf_op *op, int form, cf_error *failure);
+napi_value result_to_js(Env *env, cf_op *op, int form, int64_t now, cf_error *failure);
+
+// ---------------------------------------------------------------------------------------------------------- records.cc --
+
+// A record, and the texts in it.
+struct RecordHolder {
+    cf_record   record;
+    Holder<128> texts[CF_FIELDS_MAX];
+};
+// Takes a record out of its array; `at` is the field that was wrong.
+Take take_record(napi_env env, napi_value array, RecordHolder *holder, int *at);
+// NULL with *bad set when a text is not UTF-8; NULL alone when the environment is going away.
+napi_value record_to_js(napi_env env, const cf_record *record, bool *bad);
+// The next record that an operation brought; NULL: no more, or *failure was filled in, or going away.
+napi_value next_record_to_js(Env *env, cf_op *op, int64_t now, cf_error *failure);
+napi_value records_to_js(Env *env, cf_op *op, int64_t now, cf_error *failure);
+napi_value records_kinds(napi_env napi, napi_callback_info info);
+napi_value records_accounts_methods(napi_env napi, napi_callback_info info);
 
 // ------------------------------------------------------------------------------------------------------------- loop.cc --
 
@@ -185,7 +204,7 @@ void store_forget(Store *store);
 // What the JavaScript side found on the object; a number of these bits is the handle's second argument.
 enum Shape {
     SHAPE_POP = 1, SHAPE_TOUCH = 2, SHAPE_INCR = 4, SHAPE_SET_IF = 8, SHAPE_SCAN = 16, SHAPE_BINARY = 32, SHAPE_KEEPS_TTL = 64,
-    SHAPE_SINGLE_PROCESS = 128
+    SHAPE_SINGLE_PROCESS = 128, SHAPE_HOOKS = 256 // the methods of an AccountsStorage, and nothing else
 };
 
 // The native half of a backend written in JavaScript; NULL: no memory, or going away. `dispatch` is held weakly: the handle holds it.

@@ -165,16 +165,16 @@ napi_value bytes_to_js(napi_env env, cf_slice bytes)
     return napi_create_buffer_copy(env, bytes.len, bytes.len > 0 ? bytes.ptr : "", nullptr, &buffer) == napi_ok ? buffer : nullptr;
 }
 
-napi_value error_to_js(Env *env, const cf_error *error, cf_slice receipt)
+napi_value error_to_js(Env *env, const cf_error *error, cf_slice receipt, napi_value existing)
 {
     const char *sentence = error->text[0] != '\0' ? error->text : cf_status_name(error->status);
-    napi_value  type = nullptr, arguments[4] = {nullptr, nullptr, nullptr, nullptr}, made = nullptr;
-    size_t      count = receipt.len > 0 ? 4 : 3;
+    napi_value  type = nullptr, arguments[5] = {nullptr, nullptr, nullptr, undefined(env->napi), existing}, made = nullptr;
+    size_t      count = existing != nullptr ? 5 : receipt.len > 0 ? 4 : 3;
     if (napi_get_reference_value(env->napi, env->error_class, &type) != napi_ok || type == nullptr ||
         napi_create_string_utf8(env->napi, sentence, NAPI_AUTO_LENGTH, &arguments[0]) != napi_ok ||
         napi_create_string_utf8(env->napi, cf_status_name(error->status), NAPI_AUTO_LENGTH, &arguments[1]) != napi_ok ||
         napi_create_string_utf8(env->napi, cf_outcome_name(error->outcome), NAPI_AUTO_LENGTH, &arguments[2]) != napi_ok ||
-        (count == 4 && napi_create_string_latin1(env->napi, receipt.ptr, receipt.len, &arguments[3]) != napi_ok) ||
+        (receipt.len > 0 && napi_create_string_latin1(env->napi, receipt.ptr, receipt.len, &arguments[3]) != napi_ok) ||
         napi_new_instance(env->napi, type, count, arguments, &made) != napi_ok)
         return nullptr;
     return made;
@@ -203,7 +203,9 @@ napi_value failure_to_js(Env *env, cf_op *op)
             return nullptr;
         return thrown;
     }
-    return error_to_js(env, cf_op_error(op), cf_op_receipt(op));
+    if (cf_op_status(op) != CF_EEXISTS) return error_to_js(env, cf_op_error(op), cf_op_receipt(op));
+    cf_error failure; // a record that cannot be said is left out
+    return error_to_js(env, cf_op_error(op), cf_slice(), next_record_to_js(env, op, 0, &failure));
 }
 
 static napi_value page_to_js(napi_env env, cf_op *op, cf_error *failure)
@@ -227,7 +229,7 @@ static napi_value page_to_js(napi_env env, cf_op *op, cf_error *failure)
     return last != nullptr && napi_set_element(env, page, count, last) == napi_ok ? page : nullptr;
 }
 
-napi_value result_to_js(Env *env, cf_op *op, int form, cf_error *failure)
+napi_value result_to_js(Env *env, cf_op *op, int form, int64_t now, cf_error *failure)
 {
     napi_env   napi = env->napi;
     napi_value value = nullptr;
@@ -244,6 +246,7 @@ napi_value result_to_js(Env *env, cf_op *op, int form, cf_error *failure)
     case FORM_HIT: return napi_get_boolean(napi, cf_op_hit(op), &value) == napi_ok ? value : nullptr;
     case FORM_NUMBER: return napi_create_double(napi, static_cast<double>(cf_op_number(op)), &value) == napi_ok ? value : nullptr;
     case FORM_PAGE: return page_to_js(napi, op, failure);
+    case FORM_RECORDS: return records_to_js(env, op, now, failure);
     default: return undefined(napi);
     }
 }

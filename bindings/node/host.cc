@@ -8,8 +8,8 @@
 namespace counterfoil {
 
 // The first argument of dispatch; node/host.cjs has the same list.
-enum { CALL_GET, CALL_SET, CALL_DELETE, CALL_POP, CALL_TOUCH, CALL_INCR, CALL_SCAN, CALL_SET_IF, CALL_CLOSE };
-static const char *const METHODS[] = {"get", "set", "delete", "pop", "touch", "incr", "scan", "setIf", "close"};
+enum { CALL_GET, CALL_SET, CALL_DELETE, CALL_POP, CALL_TOUCH, CALL_INCR, CALL_SCAN, CALL_SET_IF, CALL_CLOSE, CALL_HOOK };
+static const char *const METHODS[] = {"get", "set", "delete", "pop", "touch", "incr", "scan", "setIf", "close", "a hook"};
 
 struct Host {
     Env             *env;
@@ -149,6 +149,37 @@ static int answer_page(Env *env, cf_op *op, napi_value result)
     return cf_op_set_cursor(op, cf_bytes(tagged, len + 1));
 }
 
+// What node/hooks.cjs made of a hook's result: hit, number, and records.
+static int answer_records(napi_env napi, cf_op *op, napi_value result)
+{
+    napi_value value = nullptr;
+    uint32_t   count = 0;
+    bool       hit = false;
+    double     number = 0;
+    if (napi_get_array_length(napi, result, &count) != napi_ok || napi_get_element(napi, result, 0, &value) != napi_ok ||
+        napi_get_value_bool(napi, value, &hit) != napi_ok || napi_get_element(napi, result, 1, &value) != napi_ok ||
+        napi_get_value_double(napi, value, &number) != napi_ok)
+        return cf_op_fail(op, CF_ECLOSED, CF_UNKNOWN, "the environment is going away");
+    cf_op_set_hit(op, hit);
+    cf_op_set_number(op, static_cast<int64_t>(number));
+    for (uint32_t i = 2; i < count; i++) {
+        RecordHolder holder;
+        int          at = 0;
+        if (napi_get_element(napi, result, i, &value) != napi_ok) return cf_op_fail(op, CF_ECLOSED, CF_UNKNOWN, "the environment is going away");
+        Take take = take_record(napi, value, &holder, &at);
+        if (take == TAKE_NO_MEMORY) return cf_op_fail(op, CF_ENOMEM, CF_UNKNOWN, "out of memory");
+        if (take != TAKE_OK)
+            return cf_op_fail(op, CF_ECORRUPT, CF_UNKNOWN, "%s of a %s that a hook gave is no text", cf_field_name(holder.record.kind, at), cf_kind_name(holder.record.kind));
+        int status = cf_op_add_record(op, &holder.record);
+        if (status != CF_OK) { // what the hook has done is done
+            char text[sizeof cf_error().text];
+            memcpy(text, cf_op_error(op)->text, sizeof text);
+            return cf_op_fail(op, status, CF_UNKNOWN, "%s", text);
+        }
+    }
+    return CF_OK;
+}
+
 static int answer(Env *env, cf_op *op, int call, napi_value result)
 {
     napi_env napi = env->napi;
@@ -174,6 +205,7 @@ static int answer(Env *env, cf_op *op, int call, napi_value result)
         cf_op_set_hit(op, true);
         cf_op_set_number(op, static_cast<int64_t>(number));
         return CF_OK;
+    case CALL_HOOK: return answer_records(napi, op, result);
     default: return answer_page(env, op, result);
     }
 }
@@ -216,9 +248,12 @@ static bool arguments(Host *host, cf_op *op, int call, napi_value at[ARGUMENTS],
         return add(napi_get_null(napi, &null) == napi_ok ? null : nullptr);
     };
     *status = CF_OK;
+    auto record = [&](const cf_record *of) { return add(cf_kind_name(of->kind) != nullptr ? record_to_js(napi, of, &bad) : undefined(napi)); };
     // A ticket has 64 bits: as a number it would lose its last ones, and a promise would settle somebody else's operation, or none.
     napi_value ticket = nullptr;
-    bool       made = number(call) && add(napi_create_bigint_uint64(napi, cf_op_ticket(op), &ticket) == napi_ok ? ticket : nullptr) && text(in->key);
+    bool       made = number(call) && add(napi_create_bigint_uint64(napi, cf_op_ticket(op), &ticket) == napi_ok ? ticket : nullptr);
+    cf_hook    hook;
+    if (call != CALL_HOOK) made = made && text(in->key);
     switch (call) {
     case CALL_SET: made = made && value(in->value) && life() && ttl(in->ttl_ms); break;
     case CALL_SET_IF:
@@ -226,6 +261,7 @@ static bool arguments(Host *host, cf_op *op, int call, napi_value at[ARGUMENTS],
                (in->flags & CF_IF_EQUAL ? value(in->expected) : add(undefined(napi))) && ttl(in->ttl_ms);
         break;
     case CALL_TOUCH: made = made && ttl(in->ttl_ms); break;
+    case CALL_HOOK: made = made && cf_hook_read(in->value, &hook) && number(hook.method) && record(&hook.record) && record(&hook.user); break;
     case CALL_INCR: made = made && number(static_cast<double>(in->by)) && ttl(in->ttl_ms); break;
     case CALL_SCAN:
         if (made && in->cursor.len == 1 + sizeof(double) && in->cursor.ptr[0] == 'n') {
@@ -280,6 +316,12 @@ static int slot_set(cf_backend *self, cf_op *op)
     return trampoline(self, op, conditional ? CALL_SET_IF : CALL_SET);
 }
 
+// Hooks are no store of keys.
+static int slot_none(cf_backend *, cf_op *op)
+{
+    return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the methods of an AccountsStorage keep nothing else");
+}
+
 // The JavaScript side counts the stores over the object, calls its close() after the last, and keeps what became of that for the
 // promise of Store.close(): an error of the host cannot be said here.
 static int slot_close(cf_backend *self, cf_error *)
@@ -322,6 +364,12 @@ Host *host_new(Env *env, napi_value dispatch, uint32_t shape, const void *identi
     if (shape & SHAPE_SINGLE_PROCESS) table->flags |= CF_BACKEND_DERIVE;
     table->close = slot_close;
     table->identity = slot_identity;
+    if (shape & SHAPE_HOOKS) {
+        table->name = "hooks";
+        table->get = table->set = table->del = slot_none;
+        table->hook = slot<CALL_HOOK>;
+        return host;
+    }
     table->get = slot<CALL_GET>;
     table->set = slot_set;
     table->del = slot<CALL_DELETE>;

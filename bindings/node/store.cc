@@ -31,14 +31,14 @@ static void store_ended(Env *env, Store *store)
     if (--store->in_flight == 0 && !env->leaving) (void)!napi_reference_unref(env->napi, store->handle, nullptr);
 }
 
-static napi_value outcome(Env *env, cf_op *op, int form, bool *fine)
+static napi_value outcome(Env *env, cf_op *op, const Pending *pending, bool *fine)
 {
     cf_error   failure;
     napi_value value = nullptr;
     bool       good = cf_op_status(op) == CF_OK, waiting = false;
     failure.status = CF_OK;
     if (good) {
-        value = result_to_js(env, op, form, &failure);
+        value = result_to_js(env, op, pending->form, pending->now, &failure);
         if (value == nullptr && failure.status != CF_OK) {
             good = false;
             value = error_to_js(env, &failure);
@@ -61,7 +61,7 @@ static void on_done(cf_op *op, void *user)
     Loop             *loop = pending->loop;
     Store            *store = pending->store;
     Env              *env = loop->env;
-    pending->result = env->leaving ? nullptr : outcome(env, op, pending->form, &pending->good);
+    pending->result = env->leaving ? nullptr : outcome(env, op, pending, &pending->good);
     cf_op_free(op);
     if (pending->result != nullptr) pending_done(loop, pending);
     else pending_give(pending); // going away
@@ -96,7 +96,7 @@ static napi_value submitted(Env *env, Store *store, Pending *pending, cf_op *op,
         return nullptr;
     }
     if (status == CF_OK) {
-        result = result_to_js(env, op, pending->form, &failure);
+        result = result_to_js(env, op, pending->form, pending->now, &failure);
         if (failure.status != CF_OK) throw_error(env, &failure);
     } else if (op == nullptr) {
         throw_status(env, status, status == CF_ENOMEM ? "out of memory" : cf_status_name(status));
@@ -119,6 +119,7 @@ static Pending *begin(Env *env, Store *store, int form)
     }
     pending->store = store;
     pending->form = form;
+    pending->now = 0;
     pending->result = nullptr;
     loop_enter(store->loop);
     return pending;
@@ -330,13 +331,14 @@ static napi_value method_clear(napi_env napi, napi_callback_info info)
 
 // ---------------------------------------------------------------------------------------------------------- interfaces --
 
-template <size_t N, typename Start> static napi_value through(const Call<N> &call, int form, Start start)
+template <size_t N, typename Start> static napi_value through(const Call<N> &call, int form, Start start, int64_t timeout_ms = 0, int64_t now = 0)
 {
     cf_op   *op = nullptr;
     cf_call  how;
     Pending *pending = begin(call.env, call.store, form);
     if (pending == nullptr) return nullptr;
-    how.timeout_ms = 0;
+    pending->now = now;
+    how.timeout_ms = timeout_ms;
     how.done = on_done;
     how.user = pending;
     int status = start(&how, &op);
@@ -397,6 +399,81 @@ static napi_value method_secondary_set(napi_env napi, napi_callback_info info)
     return through(call, FORM_NOTHING, [&](const cf_call *how, cf_op **op) {
         return cf_secondary_set(&secondary, key.slice, value.slice, given ? &ttl : nullptr, how, op);
     });
+}
+
+// A record of node/records.cjs, which has looked at its types. False: thrown, or going away.
+static bool take_given(Env *env, napi_value value, RecordHolder *holder)
+{
+    int      at = 0;
+    cf_error error;
+    switch (take_record(env->napi, value, holder, &at)) {
+    case TAKE_OK: return true;
+    case TAKE_NO_MEMORY: throw_status(env, CF_ENOMEM, "out of memory"); return false;
+    case TAKE_LONE_SURROGATE:
+        cf_error_set(&error, CF_EINVAL, CF_NOT_APPLIED, "%s of a %s has a lone surrogate, which is not text", cf_field_name(holder->record.kind, at),
+                     cf_kind_name(holder->record.kind));
+        throw_error(env, &error);
+        return false;
+    default: throw_status(env, CF_EINVAL, "a field of a record has a wrong type"); return false;
+    }
+}
+
+static bool take_timeout(Env *env, napi_value value, int64_t *ms)
+{
+    return is_undefined(env->napi, value) || take_seconds(env, value, "timeout", cf_timeout_from_seconds, ms);
+}
+
+// accounts(method, record, user, most, timeout): user and timeout may be undefined
+static napi_value method_accounts(napi_env napi, napi_callback_info info)
+{
+    Call<5>      call;
+    RecordHolder record, user;
+    int32_t      method = -1;
+    uint32_t     most = 0;
+    int64_t      timeout = 0;
+    if (!call.open(napi, info) || napi_get_value_int32(napi, call.at[0], &method) != napi_ok || !take_given(call.env, call.at[1], &record) ||
+        napi_get_value_uint32(napi, call.at[3], &most) != napi_ok || !take_timeout(call.env, call.at[4], &timeout))
+        return nullptr;
+    bool both = !is_undefined(napi, call.at[2]);
+    if (both && !take_given(call.env, call.at[2], &user)) return nullptr;
+    cf_accounts accounts = {call.store->store, most};
+    return through(call, FORM_RECORDS, [&](const cf_call *how, cf_op **op) {
+        return cf_accounts_call(&accounts, method, &record.record, both ? &user.record : nullptr, how, op);
+    }, timeout);
+}
+
+// sessions(method, record, timeout, most, refuse, retention, now, epoch, status, order, limit, except, cursor): retention is in milliseconds, and
+// timeout, except and cursor may be undefined
+static napi_value method_sessions(napi_env napi, napi_callback_info info)
+{
+    Call<13>        call;
+    RecordHolder    record;
+    KeyHolder       except, cursor;
+    int32_t         method = -1;
+    uint32_t        most = 0, limit = 0;
+    int64_t         timeout = 0;
+    cf_sessions     sessions;
+    cf_session_args args;
+    memset(&sessions, 0, sizeof sessions);
+    memset(&args, 0, sizeof args);
+    args.size = sizeof args;
+    if (!call.open(napi, info) || napi_get_value_int32(napi, call.at[0], &method) != napi_ok || !take_given(call.env, call.at[1], &record) ||
+        !take_timeout(call.env, call.at[2], &timeout) || napi_get_value_uint32(napi, call.at[3], &most) != napi_ok ||
+        napi_get_value_bool(napi, call.at[4], &sessions.refuse) != napi_ok || napi_get_value_int64(napi, call.at[5], &sessions.retention_ms) != napi_ok ||
+        napi_get_value_int64(napi, call.at[6], &args.now) != napi_ok || napi_get_value_int64(napi, call.at[7], &args.epoch) != napi_ok ||
+        napi_get_value_int32(napi, call.at[8], &args.status) != napi_ok || napi_get_value_int32(napi, call.at[9], &args.order) != napi_ok ||
+        napi_get_value_uint32(napi, call.at[10], &limit) != napi_ok)
+        return nullptr;
+    if (!is_undefined(napi, call.at[11]) && !take_key(call.env, call.at[11], "exceptSessionId", &except)) return nullptr;
+    if (!is_undefined(napi, call.at[12]) && !take_key(call.env, call.at[12], "cursor", &cursor)) return nullptr;
+    sessions.store = call.store->store;
+    sessions.most = most;
+    args.limit = limit;
+    args.except = except.slice;
+    args.cursor = cursor.slice;
+    return through(call, FORM_RECORDS, [&](const cf_call *how, cf_op **op) {
+        return cf_sessions_call(&sessions, method, &record.record, &args, how, op);
+    }, timeout, args.now);
 }
 
 // ---------------------------------------------------------------------------------------------------------------- life --
@@ -642,6 +719,8 @@ napi_status store_define(napi_env napi, napi_value exports)
         METHOD("secondarySet", method_secondary_set),
         METHOD("secondaryDelete", (secondary_by_key<cf_secondary_delete, FORM_NOTHING>)),
         METHOD("secondaryPop", (secondary_by_key<cf_secondary_pop, FORM_TEXT>)),
+        METHOD("accounts", method_accounts),
+        METHOD("sessions", method_sessions),
         METHOD("stats", method_stats),
         METHOD("close", method_close),
         METHOD("settle", method_settle),
