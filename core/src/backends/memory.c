@@ -664,7 +664,7 @@ static void figures(cf_backend *self, cf_stat_fn each, void *user)
 const cf_backend_table cf_memory_table = {
     .size = sizeof(cf_backend_table),
     .name = "memory",
-    .flags = CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL,
+    .flags = CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_RECORDS, /* what shares the data shares `self` */
     .open = open_table,
     .close = close_table,
     .stats = figures,
