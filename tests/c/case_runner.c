@@ -9,11 +9,10 @@
  * The Redis servers are those that the environment names (tests/faults/README.md); with_servers.sh starts them where it names none. */
 #include <dirent.h>
 #include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <unistd.h>
 
-#include "support.h"
+#include "case_runner.h"
 
 /* ---------------------------------------------------------------------------------------------------------- backends -- */
 
@@ -27,6 +26,7 @@ enum {
     HAS_BINARY = 1 << 6,
     HAS_MEMORY = 1 << 7,
     HAS_CLOCK = 1 << 8,
+    HAS_RECORDS = 1 << 9,
     HAS_KEYS = HAS_POP | HAS_TOUCH | HAS_INCR | HAS_CONDITIONS | HAS_KEEP_TTL | HAS_BINARY
 };
 
@@ -34,7 +34,8 @@ static const struct {
     const char *word;
     unsigned    bit;
 } capabilities[] = {{"pop", HAS_POP},           {"touch", HAS_TOUCH}, {"incr", HAS_INCR},     {"conditions", HAS_CONDITIONS},
-                    {"keep_ttl", HAS_KEEP_TTL}, {"scan", HAS_SCAN},   {"binary", HAS_BINARY}, {"memory", HAS_MEMORY}};
+                    {"keep_ttl", HAS_KEEP_TTL}, {"scan", HAS_SCAN},   {"binary", HAS_BINARY}, {"memory", HAS_MEMORY},
+                    {"records", HAS_RECORDS}};
 
 typedef struct backend {
     const char *name;
@@ -51,16 +52,16 @@ typedef struct backend {
 } backend;
 
 static const backend backends[] = {
-    {.name = "memory", .url = "memory:", .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN | HAS_MEMORY},
-    {.name = "memory-shared", .url = "memory:cases", .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN | HAS_MEMORY},
+    {.name = "memory", .url = "memory:", .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_MEMORY},
+    {.name = "memory-shared", .url = "memory:cases", .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_MEMORY},
     {.name = "table", .manner = TB_NOW, .slots = TB_FULL, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN},
     {.name = "table-pipe", .manner = TB_PIPE, .slots = TB_FULL, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "table-timer", .manner = TB_TIMER, .slots = TB_FULL, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "derived", .manner = TB_NOW, .slots = TB_DERIVED, .has = HAS_CLOCK | HAS_KEYS},
-    {.name = "derived-pipe", .manner = TB_PIPE, .slots = TB_DERIVED, .has = HAS_CLOCK | HAS_KEYS, .pends = true},
+    {.name = "derived", .manner = TB_NOW, .slots = TB_DERIVED, .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS},
+    {.name = "derived-pipe", .manner = TB_PIPE, .slots = TB_DERIVED, .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS, .pends = true},
     {.name = "bare", .manner = TB_NOW, .slots = TB_BARE, .has = HAS_CLOCK | HAS_BINARY},
-    {.name = "memory-sealed", .url = "memory:", .seals = true, .has = HAS_CLOCK | HAS_POP | HAS_TOUCH | HAS_KEEP_TTL | HAS_BINARY | HAS_SCAN},
-    {.name = "derived-sealed", .manner = TB_PIPE, .slots = TB_DERIVED, .seals = true, .hides = true, .has = HAS_CLOCK | HAS_KEYS, .pends = true},
+    {.name = "memory-sealed", .url = "memory:", .seals = true, .has = HAS_CLOCK | HAS_RECORDS | HAS_POP | HAS_TOUCH | HAS_KEEP_TTL | HAS_BINARY | HAS_SCAN},
+    {.name = "derived-sealed", .manner = TB_PIPE, .slots = TB_DERIVED, .seals = true, .hides = true, .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS, .pends = true},
     {.name = "sqlite", .url = "sqlite:", .file = true, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "sqlite-blocking", .url = "sqlite:", .file = true, .waits = true, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN},
     {.name = "sqlite-memory", .url = "sqlite::memory:", .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
@@ -75,14 +76,15 @@ static const backend backends[] = {
 
 /* ---------------------------------------------------------------------------------------------------------- failures -- */
 
-static const char *now_backend = "", *now_case = "";
+const char       *now_case = "";
+static const char *now_backend = "";
 static long        now_step = -1;
 static bool        case_failed;
 static unsigned long long now_nth;
 static const char *now_mode = "";
 static int         bare_database = 15; /* where cases without a prefix are played: nobody else's */
 
-static void CF_PRINTF(1, 2) wrong(const char *format, ...)
+void wrong(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -95,7 +97,7 @@ static void CF_PRINTF(1, 2) wrong(const char *format, ...)
     case_failed = true;
 }
 
-static _Noreturn void broken(const char *what, const char *where)
+_Noreturn void broken(const char *what, const char *where)
 {
     fprintf(stderr, "the cases are broken: %s: %s\n", what, where);
     exit(2);
@@ -103,25 +105,14 @@ static _Noreturn void broken(const char *what, const char *where)
 
 /* ------------------------------------------------------------------------------------------------------------ values -- */
 
-/* Bytes of an argument, owned. */
-typedef struct text {
-    char  *ptr;
-    size_t len;
-    bool   skip;      /* wrong_type: C has no such thing                   */
-    bool   surrogate; /* not UTF-8: as a value C takes it                  */
-    bool   there;     /* false: the argument is missing                    */
-} text;
-
-static cf_slice slice(text t) { return cf_bytes(t.ptr, t.len); }
-
-static void *need(size_t size)
+void *need(size_t size)
 {
     void *block = malloc(size ? size : 1);
     if (!block) abort();
     return block;
 }
 
-static text text_of(const json_t *value)
+text text_of(const json_t *value)
 {
     text t = {0};
     if (!value) return t;
@@ -179,7 +170,7 @@ static double number_of(const json_t *value, bool *skip)
     return 0;
 }
 
-static int status_of(const char *code)
+int status_of(const char *code)
 {
     for (int status = -1; status > -64; status--) {
         if (strcmp(cf_status_name(status), code) == 0) return status;
@@ -211,6 +202,7 @@ typedef struct story {
     tb_log         log;
     cf_storage     storage;
     cf_secondary   secondary;
+    record_story   records;
     cf_slice       receipt; /* for the next request */
     int64_t        timeout_ms;
     bool           met, stays; /* the failing allocation was met, and others fail still */
@@ -225,6 +217,7 @@ typedef struct result {
     char    *value;
     size_t   value_len;
     json_t  *keys; /* of a scan */
+    brought  records;
     char     receipt[CF_RECEIPT_LEN];
     bool     has_receipt;
 } result;
@@ -233,6 +226,7 @@ static void result_free(result *r)
 {
     free(r->value);
     json_decref(r->keys);
+    brought_free(&r->records);
     memset(r, 0, sizeof *r);
 }
 
@@ -266,7 +260,9 @@ static result take(story *s, int status, cf_op *op)
         return r;
     }
     if ((s->backend->has & HAS_MEMORY) && status == CF_PENDING && !composed(cf_op_kind(op))) wrong("a memory operation pends");
-    if (s->backend->pends && status == CF_OK) wrong("an operation of a backend that pends was done at once");
+    bool of_records = cf_op_kind(op) >= CF_OP_INSERT;
+    /* What no record can have is a miss of which no backend hears. */
+    if (s->backend->pends && status == CF_OK && (!of_records || cf_op_hit(op))) wrong("an operation of a backend that pends was done at once");
     if (status != CF_PENDING && cf_op_status(op) != status) wrong("cf_submit returned %d; the status is %d", status, cf_op_status(op));
     while (status == CF_PENDING) status = wait_on_stage(s, op);
     r.status = status;
@@ -281,7 +277,8 @@ static result take(story *s, int status, cf_op *op)
     r.value = need(value.len);
     r.value_len = value.len;
     if (value.len) memcpy(r.value, value.ptr, value.len);
-    if (status < 0 && (r.hit || value.len)) wrong("a failed operation has a hit or a value");
+    if (of_records) r.records = bring(op);
+    if (status < 0 && (r.hit || (value.len && status != CF_EEXISTS))) wrong("a failed operation has a hit or a value");
     cf_op_free(op);
     return r;
 }
@@ -421,6 +418,16 @@ static fate perform(story *s, const json_t *step, result *r)
         return DONE;
     }
 
+    if (is_record_step(what)) {
+        cf_op *record_op = NULL;
+        int    told = record_submit(&s->records, step, &record_op, &skip);
+        if (skip) return PASSED_OVER;
+        *r = take(s, told, record_op);
+        record_remember(&s->records, step, r->status, r->number, &r->records);
+        record_discreet(step, &r->error);
+        return DONE;
+    }
+
     cf_request  request = {.size = sizeof request};
     cf_call     call = {0};
     cf_op      *op = NULL;
@@ -557,7 +564,7 @@ static void check_keys(const json_t *step, const json_t *keys)
     free(sorted);
 }
 
-static void check(const json_t *step, const result *r)
+static void check(story *s, const json_t *step, const result *r)
 {
     const char   *what = json_string_value(json_object_get(step, "do"));
     const char   *code = json_string_value(json_object_get(step, "error"));
@@ -565,10 +572,15 @@ static void check(const json_t *step, const result *r)
     if (code) {
         if (r->status != status_of(code)) wrong("%s in place of %s", cf_status_name(r->status), code);
         else if (r->error.outcome != CF_NOT_APPLIED) wrong("the outcome is %s", cf_outcome_name(r->error.outcome));
+        else if (json_object_get(step, "existing")) record_check_existing(&s->records, step, &r->records);
         return;
     }
     if (r->status != CF_OK) {
         wrong("%s: %s", cf_status_name(r->status), r->error.text);
+        return;
+    }
+    if (is_record_step(what)) {
+        record_check(&s->records, step, r->hit, r->number, &r->records);
         return;
     }
     if (strcmp(what, "scan") == 0) {
@@ -716,12 +728,14 @@ static fate open_story(story *s, cf_error *error)
     }
     s->storage.store = s->store;
     s->secondary.store = s->store;
+    record_open(&s->records, s->store, s->stage, open);
     free(prefix.ptr);
     return skip ? PASSED_OVER : DONE;
 }
 
 static void end_story(story *s)
 {
+    record_close(&s->records);
     if (s->store && s->clears) {
         memory_again(s);
         result r = submit(s, CF_REQUEST(CF_OP_CLEAR, .flags = CF_FORCE, .timeout_ms = 60000));
@@ -790,7 +804,7 @@ static fate play(const backend *b, const json_t *one)
         json_array_foreach (json_object_get(one, "steps"), i, step) {
             result r;
             now_step = (long)i;
-            if (perform(&s, step, &r) == DONE) check(step, &r);
+            if (perform(&s, step, &r) == DONE) check(&s, step, &r);
             result_free(&r);
             if (cf_loop_pending(s.loop) != 0) wrong("operations are pending after the step");
             if (case_failed) break;
@@ -890,6 +904,7 @@ static uint64_t *rehearse(const backend *b, const json_t *one)
 
 static void blocks_only(story *s)
 {
+    record_close(&s->records);
     cf_loop_free(s->loop); /* closes the store */
     if (cf_stage_blocks(s->stage) != 0) wrong("%lld blocks were not released", (long long)cf_stage_blocks(s->stage));
     if (s->store && !s->backend->url && !s->backend->variable && s->log.closes != 1) wrong("the backend was closed %d times", s->log.closes);
@@ -950,7 +965,8 @@ static bool play_failing(const backend *b, const json_t *one, uint64_t nth, chao
             bool lost = may_lose && r.error.outcome != CF_NOT_APPLIED, again = lost && r.has_receipt && !strchr(what, '.');
             char receipt[CF_RECEIPT_LEN];
             memcpy(receipt, r.receipt, sizeof receipt);
-            if (r.error.outcome != CF_NOT_APPLIED && !in_parts(step) && !lost) wrong("the outcome is %s", cf_outcome_name(r.error.outcome));
+            bool applied = r.error.outcome != CF_NOT_APPLIED;
+            if (applied && !in_parts(step) && !is_record_step(what) && !lost) wrong("the outcome is %s", cf_outcome_name(r.error.outcome));
             result_free(&r);
             if (how == FOR_GOOD_THEN_LEAVE) {
                 blocks_only(&s);
@@ -958,6 +974,10 @@ static bool play_failing(const backend *b, const json_t *one, uint64_t nth, chao
             }
             memory_again(&s);
             if (cf_loop_pending(s.loop) != 0) wrong("operations are pending after a failure");
+            if (is_record_step(what) && applied) { /* the answer alone was lost */
+                end_story(&s);
+                return true;
+            }
             if (lost && !again) { /* it may have happened or not: nothing can be said of the steps that follow */
                 end_story(&s);
                 return true;
@@ -966,13 +986,13 @@ static bool play_failing(const backend *b, const json_t *one, uint64_t nth, chao
                 s.receipt = cf_bytes(receipt, sizeof receipt);
                 perform(&s, step, &r);
                 s.receipt = cf_bytes(NULL, 0);
-                check(step, &r);
+                check(&s, step, &r);
                 result_free(&r);
                 continue;
             }
             if (in_parts(step)) { /* the rest of it, and no comparison of counts: some are gone already */
                 perform(&s, step, &r);
-                if (json_object_get(step, "error")) check(step, &r);
+                if (json_object_get(step, "error")) check(&s, step, &r);
                 else if (r.status != CF_OK) wrong("again: %s", r.error.text);
                 result_free(&r);
                 continue;
@@ -980,7 +1000,7 @@ static bool play_failing(const backend *b, const json_t *one, uint64_t nth, chao
             if (before && snapshot(&s) != before[i]) wrong("the failed step has changed something");
             perform(&s, step, &r);
         }
-        if (had == DONE) check(step, &r);
+        if (had == DONE) check(&s, step, &r);
         result_free(&r);
         if (case_failed) break;
     }
