@@ -76,7 +76,7 @@ static const char *normalise(cf_record *user, char key[CF_EMAIL_MAX])
     return fault;
 }
 
-/* What is looked for under a text that no record can have is not there; hooks are asked, their ids are their own. */
+/* What is looked for under a text that no record can have is not there. */
 static bool possible(const cf_record *record, int at)
 {
     cf_slice text = record->fields[at].text;
@@ -244,12 +244,70 @@ static int find_or_create(asked *ask, const cf_call *call, cf_op **op)
 
 /* ------------------------------------------------------------------------------------------------------------- hooks -- */
 
-enum { HOOK_FIND, HOOK_FOUND, HOOK_DONE };
+enum { HOOK_BEGIN, HOOK_FOUND, HOOK_DONE };
+
+static bool has_token(const cf_record *record)
+{
+    return record->kind == CF_SOCIAL_ACCOUNT && (says(record, CF_SOCIAL_ACCOUNT_ACCESS_TOKEN) || says(record, CF_SOCIAL_ACCOUNT_REFRESH_TOKEN));
+}
+
+/* Tokens are sealed under what the provider calls the account, so that is asked for first. */
+static int hook_update_step(cf_op *op, cf_op *child)
+{
+    cf_hook   whole, find = {.method = CF_FIND_SOCIAL_ACCOUNT_BY_ID, .record = {.kind = CF_SOCIAL_ACCOUNT}, .user = {.kind = -1}};
+    cf_record found;
+    if (!cf_hook_read(op->in.value, &whole)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a hook was lost");
+    if (child && child->error.status != CF_OK) {
+        cf_adopt(op, child);
+        if (op->phase == HOOK_FOUND) op->error.outcome = CF_NOT_APPLIED;
+        return op->error.status;
+    }
+    if (op->phase == HOOK_BEGIN && op->store->seal && has_token(&whole.record)) {
+        find.record.fields[CF_SOCIAL_ACCOUNT_ID] = whole.record.fields[CF_SOCIAL_ACCOUNT_ID];
+        op->phase = HOOK_FOUND;
+        return cf_hook_child(op, &find, NULL) ? STEP_CHILD : op->error.status;
+    }
+    if (child) child->key_at = 0;
+    bool there = child && child->hit && cf_op_next_record(child, &found);
+    if (child && !there) return cf_op_fail(op, CF_EMISSING, CF_NOT_APPLIED, "there is no such %s", cf_kind_name(whole.record.kind));
+    if (op->phase != HOOK_DONE) {
+        /* What was found is the child's, which is used again. */
+        cf_buffer kept = {0};
+        if (child) {
+            kept = child->value;
+            child->value = (cf_buffer){0};
+        }
+        op->phase = HOOK_DONE;
+        cf_op *next = cf_hook_child(op, &whole, child ? &found : NULL);
+        cf_wipe(kept.ptr, kept.len);
+        cf_buffer_free(op->loop->platform, &kept);
+        return next ? STEP_CHILD : op->error.status;
+    }
+    op->hit = true;
+    cf_take_value(op, child);
+    op->key_at = 0;
+    return CF_OK;
+}
 
 static int hook(asked *ask, const cf_call *call, cf_op **op)
 {
     cf_hook hooked = {.method = ask->method, .record = ask->record, .user = ask->user};
-    return cf_hook_submit(ask->store, &hooked, call, op);
+    bool    updates = ask->method == CF_UPDATE_USER || ask->method == CF_UPDATE_SOCIAL_ACCOUNT;
+    return updates ? cf_hook_compose(ask->store, &hooked, hook_update_step, call, op) : cf_hook_submit(ask->store, &hooked, call, op);
+}
+
+/* Whether a lookup is for what no record can have. */
+static bool is_in_vain(const asked *ask)
+{
+    switch (ask->method) {
+    case CF_FIND_USER_BY_ID:
+    case CF_FIND_SOCIAL_ACCOUNT_BY_ID:
+    case CF_DELETE_USER:
+    case CF_DELETE_SOCIAL_ACCOUNT: return !possible(&ask->record, 0);
+    case CF_FIND_SOCIAL_ACCOUNT: return !possible(&ask->record, CF_SOCIAL_ACCOUNT_PROVIDER) || !possible(&ask->record, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID);
+    case CF_LIST_SOCIAL_ACCOUNTS: return !possible(&ask->record, CF_SOCIAL_ACCOUNT_USER_ID);
+    default: return false;
+    }
 }
 
 /* -------------------------------------------------------------------------------------------------------------- entry -- */
@@ -297,23 +355,20 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
         strncat(text, fault, sizeof text - strlen(text) - 1);
         return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, text);
     }
+    if (is_in_vain(&ask)) return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
     if (ask.store->table->hook) return hook(&ask, call, op);
     switch (method) {
     case CF_FIND_USER_BY_EMAIL: return find(&ask, CF_BY_UNIQUE, CF_USER_EMAIL_KEY, -1, call, op);
     case CF_FIND_USER_BY_ID:
-    case CF_FIND_SOCIAL_ACCOUNT_BY_ID:
-        return possible(&ask.record, 0) ? find(&ask, CF_BY_ID, 0, -1, call, op) : cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
-    case CF_FIND_SOCIAL_ACCOUNT:
-        if (!possible(&ask.record, CF_SOCIAL_ACCOUNT_PROVIDER) || !possible(&ask.record, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID))
-            return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
-        return find(&ask, CF_BY_UNIQUE, CF_SOCIAL_ACCOUNT_PROVIDER, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID, call, op);
-    case CF_LIST_SOCIAL_ACCOUNTS: return possible(&ask.record, CF_SOCIAL_ACCOUNT_USER_ID) ? list(&ask, call, op) : cf_records_refuse(ask.store, CF_OP_LIST, call, op, CF_OK, "");
+    case CF_FIND_SOCIAL_ACCOUNT_BY_ID: return find(&ask, CF_BY_ID, 0, -1, call, op);
+    case CF_FIND_SOCIAL_ACCOUNT: return find(&ask, CF_BY_UNIQUE, CF_SOCIAL_ACCOUNT_PROVIDER, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID, call, op);
+    case CF_LIST_SOCIAL_ACCOUNTS: return list(&ask, call, op);
     case CF_CREATE_USER: return create_user(&ask, call, op);
     case CF_CREATE_SOCIAL_ACCOUNT: return create_social_account(&ask, call, op);
     case CF_UPDATE_USER: return update(&ask, CF_USER_UPDATED_AT, call, op);
     case CF_UPDATE_SOCIAL_ACCOUNT: return update(&ask, CF_SOCIAL_ACCOUNT_UPDATED_AT, call, op);
     case CF_DELETE_USER:
-    case CF_DELETE_SOCIAL_ACCOUNT: return possible(&ask.record, 0) ? take_away(&ask, call, op) : cf_records_refuse(ask.store, CF_OP_REMOVE, call, op, CF_OK, "");
+    case CF_DELETE_SOCIAL_ACCOUNT: return take_away(&ask, call, op);
     default: return find_or_create(&ask, call, op);
     }
 }

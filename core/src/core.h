@@ -228,6 +228,10 @@ int cf_records_compose(cf_store *store, int kind, cf_plan *plan, cf_step_fn step
 /* The next child; its tokens are sealed already. NULL: no memory, and the error says so. */
 cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan);
 int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **op);
+/* A method of hooks that is composed of several: `op` has the hook, its tokens as they were given; `step` prepares children with cf_hook_child. */
+int cf_hook_compose(cf_store *store, const cf_hook *hook, cf_step_fn step, const cf_call *call, cf_op **op);
+/* The next child. Its tokens are sealed under the name of `account`, or where that is NULL, of its own record. NULL: it failed, and the error says so. */
+cf_op *cf_hook_child(cf_op *op, const cf_hook *hook, const cf_record *account);
 /* A call that ends before any backend hears of it: refused, or with CF_OK: nothing is there. */
 int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **op, int status, const char *text);
 /* The backend has answered with CF_OK or CF_EEXISTS: opens what is sealed, and makes a page of a group. `status`, or an error that is written into the operation. */

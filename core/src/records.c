@@ -365,6 +365,16 @@ cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan)
     return child;
 }
 
+/* `op` becomes the call of a hook; `told` gets the error. */
+static int write_hook(cf_op *op, cf_op *told, const cf_hook *hook)
+{
+    const cf_platform *platform = op->loop->platform;
+    if (cf_buffer_append(platform, &op->plan, cf_bytes(told->store->prefix, told->store->prefix_len)) != CF_OK || cf_hook_write(platform, hook, &op->plan) != CF_OK)
+        return cf_op_fail(told, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+    point(op);
+    return CF_OK;
+}
+
 int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **out)
 {
     int    rc;
@@ -373,14 +383,37 @@ int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **
     if (rc == CF_OK) rc = check_record(op, CF_EINVAL, &hook->record, false, false);
     if (rc == CF_OK && hook->user.kind >= 0) rc = check_record(op, CF_EINVAL, &hook->user, false, false);
     if (rc == CF_OK) rc = seal_record(op, &hook->record);
-    if (rc == CF_OK && (cf_buffer_append(op->loop->platform, &op->plan, cf_bytes(store->prefix, store->prefix_len)) != CF_OK ||
-                        cf_hook_write(op->loop->platform, hook, &op->plan) != CF_OK))
-        rc = cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
-    if (rc == CF_OK) {
-        point(op);
-        rc = cf_store_call(op);
-    }
+    if (rc == CF_OK) rc = write_hook(op, op, hook);
+    if (rc == CF_OK) rc = cf_store_call(op);
     return cf_submit_end(op, store, rc);
+}
+
+int cf_hook_compose(cf_store *store, const cf_hook *hook, cf_step_fn step, const cf_call *call, cf_op **out)
+{
+    int    rc;
+    cf_op *op = begin(store, CF_OP_HOOK, call, out, &rc);
+    if (!op) return rc;
+    cf_record copy = hook->record;
+    if (rc == CF_OK) rc = check_record(op, CF_EINVAL, &copy, false, false);
+    if (rc == CF_OK) {
+        op->secret = true;
+        rc = write_hook(op, op, hook);
+    }
+    if (rc == CF_OK) rc = cf_compose(op, step);
+    return cf_submit_end(op, store, rc);
+}
+
+cf_op *cf_hook_child(cf_op *op, const cf_hook *hook, const cf_record *account)
+{
+    static const int name[] = {CF_SOCIAL_ACCOUNT_PROVIDER, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID};
+    cf_op *child = cf_child(op, CF_OP_HOOK, cf_bytes(NULL, 0));
+    if (!child) return NULL;
+    cf_hook asked = *hook;
+    child->in.timeout_ms = op->in.timeout_ms;
+    for (int i = 0; account && i < 2; i++) asked.record.fields[name[i]] = account->fields[name[i]];
+    int rc = seal_record(op, &asked.record);
+    for (int i = 0; account && i < 2; i++) asked.record.fields[name[i]] = hook->record.fields[name[i]];
+    return rc == CF_OK && write_hook(child, op, &asked) == CF_OK ? child : NULL;
 }
 
 int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **out, int status, const char *text)
