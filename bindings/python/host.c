@@ -55,6 +55,7 @@ static const char *method_name(int kind, bool conditional)
     case CF_OP_POP:    return "pop";
     case CF_OP_TOUCH:  return "touch";
     case CF_OP_INCR:   return "incr";
+    case CF_OP_HOOK:   return "hook";
     default:           return "scan";
     }
 }
@@ -272,6 +273,30 @@ static int accept_page(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *re
     return rc == CF_OK ? accept_cursor(host, op, PyTuple_GetItem(result, 1)) : rc;
 }
 
+/* What interfaces/hooks.py has made of an answer: (hit, number, a list of (kind, record)). */
+static int accept_records(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *result)
+{
+    int       hit;
+    long long number;
+    PyObject *list;
+    if (!PyTuple_Check(result) || !PyArg_ParseTuple(result, "pLO", &hit, &number, &list) || !PyList_Check(list)) {
+        PyErr_Clear();
+        return fail_result(host, op, "what hooks.py makes", result);
+    }
+    int rc = CF_OK;
+    for (Py_ssize_t i = 0; i < PyList_Size(list) && rc == CF_OK; i++) {
+        PyObject *kind, *fields;
+        cf_record record;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "OO", &kind, &fields) ||
+            cfpy_record_take(host->state, cfpy_kind_named(kind), fields, &record) < 0)
+            return fail_with_current(loop, op);
+        rc = cf_op_add_record(op, &record);
+    }
+    cf_op_set_hit(op, hit != 0);
+    cf_op_set_number(op, number);
+    return rc;
+}
+
 static int accept(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *result)
 {
     switch (cf_op_kind(op)) {
@@ -281,6 +306,7 @@ static int accept(cfpy_host *host, cfpy_loop *loop, cf_op *op, PyObject *result)
     case CF_OP_TOUCH:  return accept_boolean(host, op, result, false);
     case CF_OP_INCR:   return accept_number(host, loop, op, result);
     case CF_OP_SCAN:   return accept_page(host, loop, op, result);
+    case CF_OP_HOOK:   return accept_records(host, loop, op, result);
     default: /* SET */
         if (is_conditional(op))
             return accept_boolean(host, op, result, false);
@@ -315,12 +341,37 @@ static PyObject *ttl_object(cfpy_host *host, const cf_request *in)
     return keep;
 }
 
+/* Hands a method of an AccountsStorage to interfaces/hooks.py. */
+static PyObject *call_hook(cfpy_host *host, const cf_op *op)
+{
+    cf_hook   hook;
+    PyObject *method = NULL, *record = NULL, *user = NULL, *result = NULL;
+    if (!cf_hook_read(cf_op_in(op)->value, &hook)) {
+        PyErr_SetString(PyExc_SystemError, "the core gave no hook");
+        return NULL;
+    }
+    method = PyUnicode_FromString(cf_accounts_method_name(hook.method));
+    record = cfpy_record_give(&hook.record);
+    if (hook.user.kind >= 0)
+        user = cfpy_record_give(&hook.user);
+    else
+        Py_INCREF(user = Py_None);
+    if (method != NULL && record != NULL && user != NULL)
+        result = PyObject_CallMethodObjArgs(host->object, host->state->names.hook, method, record, user, NULL);
+    Py_XDECREF(method);
+    Py_XDECREF(record);
+    Py_XDECREF(user);
+    return result;
+}
+
 /* Calls the method for this operation. NULL with an exception; `*unfit` when a value is not text, before anything was called. */
 static PyObject *call_method(cfpy_host *host, const cf_op *op, bool *unfit)
 {
     const cf_request *in = cf_op_in(op);
     cfpy_names       *names = &host->state->names;
     PyObject         *object = host->object;
+    if (cf_op_kind(op) == CF_OP_HOOK)
+        return call_hook(host, op);
     PyObject         *key = cfpy_string(in->key);
     PyObject         *value = NULL, *ttl = NULL, *extra = NULL, *result = NULL;
     if (key == NULL)
@@ -529,6 +580,12 @@ static const void *identity_slot(cf_backend *self) { return self->host; }
 
 static int get_slot(cf_backend *self, cf_op *op) { return run_slot(self, op); }
 
+static int no_slot(cf_backend *self, cf_op *op)
+{
+    (void)self;
+    return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the hooks of an AccountsStorage keep no keys");
+}
+
 static void table_fill(cfpy_host *self)
 {
     cf_backend_table *table = &self->table;
@@ -541,7 +598,8 @@ static void table_fill(cfpy_host *self)
     table->close = close_slot;
     table->cancel = cancel_slot;
     table->identity = identity_slot;
-    table->get = table->set = table->del = get_slot;
+    table->get = table->set = table->del = has & CFPY_HOOK ? no_slot : get_slot;
+    table->hook = has & CFPY_HOOK ? get_slot : NULL;
     table->pop = has & CFPY_POP ? get_slot : NULL;
     table->touch = has & CFPY_TOUCH ? get_slot : NULL;
     table->incr = has & CFPY_INCR ? get_slot : NULL;
@@ -594,6 +652,8 @@ int cfpy_host_open(cfpy_host *host, cfpy_loop *loop, const cf_open_options *opti
 }
 
 PyObject *cfpy_host_object(cfpy_host *host) { return host->object; }
+
+bool cfpy_host_hooks(const cfpy_host *host) { return (host->flags & CFPY_HOOK) != 0; }
 
 /* ------------------------------------------------------------------------------------------------------------- type -- */
 

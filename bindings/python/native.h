@@ -3,7 +3,7 @@
  *   module.c   the module and its state            loop.c   loops: the pool of the blocking store, the GIL around waits
  *   convert.c  Python objects to slices and back   store.c  the two store types: parse, submit, give the result
  *   op.c       the awaitable of the async store    host.c   backends written in Python: one trampoline
- *   stage.c    the staged platform for tests
+ *   stage.c    the staged platform for tests           records.c  records as dicts
  *
  * THE GIL. Every call of the core is made with the GIL held, except cf_op_wait_for of a pooled loop. Such a loop remembers the thread
  * state it gave up (`saved`), so that a slot or an event that is called from inside the wait can take it back: with the thread's own
@@ -30,7 +30,7 @@
     X(force) X(get) X(id) X(if_absent) X(if_equal) X(if_present) X(incr) X(keep_ttl) X(key) X(limit) X(notify) X(nth)       \
     X(outcome) X(pending) X(pop) X(prefix) X(scan) X(seconds) X(send) X(set) X(set_if) X(spawn) X(stage) X(state) X(stop)   \
     X(target) X(throw_, "throw") X(ticket) X(timeout) X(timestamp) X(touch) X(ttl) X(utcoffset) X(value) X(wait) X(error)   \
-    X(at_rest) X(link) X(call_soon) X(connections) X(context) X(loop) X(receipt) X(run) X(soon) X(told, "_told") X(watch)
+    X(at_rest) X(hook) X(link) X(call_soon) X(connections) X(context) X(loop) X(receipt) X(record_, "_record") X(run) X(soon) X(told, "_told") X(watch)
 
 #define CFPY_NAME_FIELD_1(name)         PyObject *name;
 #define CFPY_NAME_FIELD_2(name, text)   PyObject *name;
@@ -209,7 +209,8 @@ void cfpy_leave(cfpy_loop *loop, bool entered);
 
 enum { /* what backend.py found on a backend object */
     CFPY_POP = 1, CFPY_TOUCH = 2, CFPY_INCR = 4, CFPY_SCAN = 8, CFPY_SET_IF = 16, CFPY_CLOSE = 32,
-    CFPY_BINARY = 64, CFPY_KEEPS_TTL = 128, CFPY_SINGLE_PROCESS = 256
+    CFPY_BINARY = 64, CFPY_KEEPS_TTL = 128, CFPY_SINGLE_PROCESS = 256,
+    CFPY_HOOK = 512 /* it is no backend, but the hooks of an AccountsStorage: interfaces/hooks.py */
 };
 
 /* The host of a backend object: the one that is there, or a new one. New reference, or NULL with the exception. */
@@ -217,6 +218,7 @@ cfpy_host *cfpy_host_of(cfpy_state *state, PyObject *module, PyObject *object, u
 /* Opens a core store over it. As cf_open_backend. */
 int       cfpy_host_open(cfpy_host *host, cfpy_loop *loop, const cf_open_options *options, cf_store **out, cf_error *error);
 PyObject *cfpy_host_object(cfpy_host *host); /* borrowed */
+bool      cfpy_host_hooks(const cfpy_host *host); /* CFPY_HOOK */
 /* A task has ended: gives its result (`value`) or its exception (`error`; the other is NULL) to the operation with this ticket. */
 void cfpy_host_settle(cfpy_loop *loop, uint64_t ticket, PyObject *value, PyObject *error);
 /* The exception that a Python backend threw into this operation, borrowed, or NULL. */
@@ -231,18 +233,20 @@ typedef enum cfpy_mode {
     CFPY_AS_HIT,
     CFPY_AS_NUMBER,
     CFPY_AS_PAGE, /* (keys, cursor or None)       */
+    CFPY_AS_RECORDS, /* (records, hit, number, cursor or None) */
     CFPY_AS_NONE
 } cfpy_mode;
 
 /* One call of the core, whichever function it is. */
 typedef struct cfpy_call {
     enum { CFPY_SUBMIT, CFPY_STORAGE_GET, CFPY_STORAGE_SET, CFPY_SECONDARY_SET, CFPY_SECONDARY_GET, CFPY_SECONDARY_DELETE,
-           CFPY_SECONDARY_POP } what;
+           CFPY_SECONDARY_POP, CFPY_RECORDS } what;
     cfpy_mode     mode;
     cf_request    request;     /* of the interfaces: key, value                  */
     bool          has_seconds; /* SecondaryStorage.set: a ttl was given          */
     double        seconds;
     int64_t       default_ttl; /* SecondaryStorage: for a set without ttl        */
+    const struct cfpy_records *records;
 } cfpy_call;
 
 /* `timeout_ms` 0: the store's. */
@@ -265,6 +269,29 @@ void cfpy_op_stepping(cfpy_store *store, cfpy_loop *loop, bool outer);
 /* After the read callback has run the loop: steps the tasks whose operations have finished. 0, or -1 with an exception that is the
  * event loop's to handle (KeyboardInterrupt, SystemExit). */
 int cfpy_op_step(cfpy_store *store);
+
+/* ------------------------------------------------------------------------------------------------------- records.c -- */
+
+/* A call of an AccountsStorage or a SessionStorage. Its texts are lent by the arguments. */
+typedef struct cfpy_records {
+    bool            sessions, reads;
+    int             method;
+    size_t          most;
+    cf_record       record, user; /* user.kind -1: none */
+    cf_sessions     sessions_of;  /* but for its store */
+    cf_session_args args;
+} cfpy_records;
+
+/* Of the arguments of `_accounts` and `_sessions`. 0, or -1 with the exception. */
+int cfpy_accounts_take(cfpy_state *state, PyObject *const *args, Py_ssize_t nargs, cfpy_records *out);
+int cfpy_sessions_take(cfpy_state *state, PyObject *const *args, Py_ssize_t nargs, cfpy_records *out);
+int cfpy_records_submit(cf_store *store, const cfpy_records *in, const cf_call *how, cf_op **op);
+PyObject *cfpy_records_result(cf_op *op);
+void      cfpy_records_existing(cfpy_state *state, cf_op *op);
+
+int       cfpy_kind_named(PyObject *name); /* -1: none */
+int       cfpy_record_take(cfpy_state *state, int kind, PyObject *fields, cf_record *out);
+PyObject *cfpy_record_give(const cf_record *record);
 
 cf_stage *cfpy_stage_of(PyObject *stage);
 

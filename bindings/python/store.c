@@ -23,6 +23,7 @@ int cfpy_submit(cf_store *store, const cfpy_call *call, int64_t timeout_ms, cf_d
     cf_storage        storage = {.store = store};
     cf_secondary      secondary = {.store = store, .ttl_ms = call->default_ttl};
     switch (call->what) {
+    case CFPY_RECORDS:          return cfpy_records_submit(store, call->records, &how, op);
     case CFPY_STORAGE_GET:      return cf_storage_get(&storage, in->key, &how, op);
     case CFPY_STORAGE_SET:      return cf_storage_set(&storage, in->key, in->value, &how, op);
     case CFPY_SECONDARY_SET:
@@ -64,7 +65,12 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
     int status = cf_op_status(op);
     if (status != CF_OK) {
         PyObject *thrown = status == CF_EHOST ? cfpy_host_thrown(op) : NULL;
-        return thrown ? cfpy_raise_object(thrown) : cfpy_raise_failed(state, op);
+        if (thrown != NULL)
+            return cfpy_raise_object(thrown);
+        cfpy_raise_failed(state, op);
+        if (status == CF_EEXISTS && mode == CFPY_AS_RECORDS)
+            cfpy_records_existing(state, op);
+        return NULL;
     }
     switch (mode) {
     case CFPY_AS_TEXT: {
@@ -87,6 +93,7 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
     case CFPY_AS_HIT:    return PyBool_FromLong(cf_op_hit(op));
     case CFPY_AS_NUMBER: return PyLong_FromLongLong(cf_op_number(op));
     case CFPY_AS_PAGE:   return page_result(op);
+    case CFPY_AS_RECORDS: return cfpy_records_result(op);
     default:             Py_RETURN_NONE;
     }
 }
@@ -95,6 +102,8 @@ static bool reads(const cfpy_call *call)
 {
     if (call->what == CFPY_SUBMIT)
         return call->request.kind == CF_OP_GET || call->request.kind == CF_OP_SCAN;
+    if (call->what == CFPY_RECORDS)
+        return call->records->reads;
     return call->what == CFPY_STORAGE_GET || call->what == CFPY_SECONDARY_GET;
 }
 
@@ -430,6 +439,27 @@ static PyObject *store_secondary_pop(FASTCALL)
     return secondary_keyed(self, CFPY_SECONDARY_POP, CF_OP_POP, CFPY_AS_TEXT, given[0]);
 }
 
+static PyObject *records(cfpy_store *self, const cfpy_records *asked)
+{
+    /* The kind only names the operation. */
+    const cfpy_call call = {.what = CFPY_RECORDS, .mode = CFPY_AS_RECORDS, .request = {.kind = asked->reads ? CF_OP_FIND : CF_OP_UPDATE}, .records = asked};
+    return perform(self, &call);
+}
+
+static PyObject *store_accounts(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    SELF(object);
+    cfpy_records asked;
+    return cfpy_accounts_take(self->state, args, nargs, &asked) < 0 ? refuse(self) : records(self, &asked);
+}
+
+static PyObject *store_sessions(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    SELF(object);
+    cfpy_records asked;
+    return cfpy_sessions_take(self->state, args, nargs, &asked) < 0 ? refuse(self) : records(self, &asked);
+}
+
 /* ------------------------------------------------------------------------------------------------------------- life -- */
 
 /* Whether a URL is sqlite::memory:, also with % and two digits in place of a character. */
@@ -740,7 +770,7 @@ static void store_finalize(PyObject *object)
     if (!self->open)
         return;
     PyErr_Fetch(&type, &value, &traceback);
-    if (self->host != NULL &&
+    if (self->host != NULL && !cfpy_host_hooks(self->host) &&
         PyErr_WarnFormat(PyExc_ResourceWarning, 1, "a store over a backend was dropped without close()") < 0)
         PyErr_WriteUnraisable(object);
     if (self->link != NULL) {
@@ -837,6 +867,10 @@ PyDoc_STRVAR(secondary_set_doc, "_secondary_set($self, key, value, ttl, default_
 PyDoc_STRVAR(secondary_get_doc, "_secondary_get($self, key)\n--\n\nSecondaryStorage.get.");
 PyDoc_STRVAR(secondary_delete_doc, "_secondary_delete($self, key)\n--\n\nSecondaryStorage.delete.");
 PyDoc_STRVAR(secondary_pop_doc, "_secondary_pop($self, key)\n--\n\nSecondaryStorage.pop.");
+PyDoc_STRVAR(accounts_doc, "_accounts($self, method, kind, record, user, most, /)\n--\n\n"
+                           "A method of AccountsStorage: a list of (kind, record), hit, number and None. Records are dicts by the names of schema.def.");
+PyDoc_STRVAR(sessions_doc, "_sessions($self, method, record, options, args, /)\n--\n\n"
+                           "A method of SessionStorage: a list of (kind, record), hit, number and the cursor of the next page or None.");
 PyDoc_STRVAR(run_doc, "_run($self)\n--\n\nHandles what is ready. Gives the descriptor to watch, -1 when closed.");
 PyDoc_STRVAR(flush_doc, "_flush($self)\n--\n\nSends what was submitted in this tick.");
 PyDoc_STRVAR(settle_doc, "_settle($self, ticket, value, error)\n--\n\nThe task of a coroutine backend has ended: with value, or with error.");
@@ -863,6 +897,8 @@ PyDoc_STRVAR(settle_doc, "_settle($self, ticket, value, error)\n--\n\nThe task o
     {"_secondary_set", CFPY_METHOD(store_secondary_set), FAST, secondary_set_doc},                                            \
     {"_secondary_get", CFPY_METHOD(store_secondary_get), FAST, secondary_get_doc},                                            \
     {"_secondary_delete", CFPY_METHOD(store_secondary_delete), FAST, secondary_delete_doc},                                   \
+    {"_accounts", CFPY_METHOD(store_accounts), METH_FASTCALL, accounts_doc},                                                 \
+    {"_sessions", CFPY_METHOD(store_sessions), METH_FASTCALL, sessions_doc},                                                 \
     {"_secondary_pop", CFPY_METHOD(store_secondary_pop), FAST, secondary_pop_doc}
 
 static PyMethodDef store_methods[] = {

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import datetime
 from types import GenericAlias
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from _typeshed import ReadableBuffer
 from typing_extensions import disjoint_base
@@ -12,6 +12,7 @@ from .store import Stats
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_Records: TypeAlias = tuple[list[tuple[str, dict[str, Any]]], bool, int, str | None]
 
 def version() -> str: ...
 def ttl_ms(seconds: float, /) -> int: ...
@@ -91,6 +92,23 @@ class Store:
     def _secondary_get(self, key: str) -> str | None: ...
     def _secondary_delete(self, key: str) -> None: ...
     def _secondary_pop(self, key: str) -> str | None: ...
+    def _accounts(
+        self,
+        method: str,
+        kind: str,
+        record: dict[str, Any],
+        user: dict[str, Any] | None,
+        most: int,
+        /,
+    ) -> _Records: ...
+    def _sessions(
+        self,
+        method: str,
+        record: dict[str, Any],
+        options: tuple[int, bool, int],
+        args: tuple[int, int, str, int, int, int, str] | None,
+        /,
+    ) -> _Records: ...
 
 @disjoint_base
 class AsyncStore:
@@ -140,6 +158,23 @@ class AsyncStore:
     def _secondary_get(self, key: str) -> Op[str | None]: ...
     def _secondary_delete(self, key: str) -> Op[None]: ...
     def _secondary_pop(self, key: str) -> Op[str | None]: ...
+    def _accounts(
+        self,
+        method: str,
+        kind: str,
+        record: dict[str, Any],
+        user: dict[str, Any] | None,
+        most: int,
+        /,
+    ) -> Op[_Records]: ...
+    def _sessions(
+        self,
+        method: str,
+        record: dict[str, Any],
+        options: tuple[int, bool, int],
+        args: tuple[int, int, str, int, int, int, str] | None,
+        /,
+    ) -> Op[_Records]: ...
     def _run(self) -> int: ...
     def _flush(self) -> None: ...
     def _settle(self, ticket: int, value: object, error: BaseException | None) -> None: ...

@@ -23,7 +23,9 @@ from . import _native
 from .at_rest import Keys, at_rest
 from .backend import describe
 from .errors import CanceledError, Error, InvalidError
+from .interfaces.accounts import AsyncAccountsStorage as AccountsStorage
 from .interfaces.secondary import AsyncSecondaryStorage as SecondaryStorage
+from .interfaces.sessions import AsyncSessionStorage as SessionStorage
 from .interfaces.storage import AsyncStorage as Storage
 from .store import (
     Listeners,
@@ -39,7 +41,7 @@ from .store import (
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["AsyncStore", "SecondaryStorage", "Storage", "open"]
+__all__ = ["AccountsStorage", "AsyncStore", "SecondaryStorage", "SessionStorage", "Storage", "open"]
 
 _ELSEWHERE = "an AsyncStore belongs to the event loop that it was opened in, and this is not that one"
 
@@ -323,6 +325,7 @@ class AsyncStore(_native.AsyncStore):
         stage: _native.Stage | None,
         rest: bytes,
         options: dict[str, Option],
+        flags: int | None = None,
     ) -> None:
         if "max_connections" in options:
             raise InvalidError("max_connections is for counterfoil.open: an AsyncStore has one connection")
@@ -331,7 +334,8 @@ class AsyncStore(_native.AsyncStore):
         self._listeners = Listeners()
         self._link = _link()
         self._link.attach(self)
-        flags = 0 if isinstance(target, str) else describe(target, blocking=False)
+        if flags is None:
+            flags = 0 if isinstance(target, str) else describe(target, blocking=False)
         self._open(target, flags, prefix, ttl, timeout, stage, self._link, 1, rest)
         if isinstance(target, str) and self._name != "memory":
             # A connection lives also while nobody awaits anything: it is made and made again, and events are told.

@@ -14,24 +14,32 @@
     EXISTS         ExistsError        ValueError
     AUTH           AuthError          PermissionError
     CANCELED       CanceledError
+    CHANGED        ChangedError
+    LIMIT          LimitError
+    MISSING        MissingError       ValueError
+    CURSOR         InvalidCursorError ValueError
 
 Their sentences contain no key, no value and no password.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 __all__ = [
     "AuthError",
     "BusyError",
     "CanceledError",
+    "ChangedError",
     "ClosedError",
     "CorruptError",
     "DeadlineError",
     "Error",
     "ExistsError",
     "ForkedError",
+    "InvalidCursorError",
     "InvalidError",
     "InvalidTypeError",
+    "LimitError",
+    "MissingError",
     "NoMemoryError",
     "NotSupportedError",
     "UnavailableError",
@@ -121,6 +129,19 @@ class ExistsError(Error, ValueError):
     """There is one with this unique field already."""
 
     code = "EXISTS"
+    existing: Any
+    """The `User`, `SocialAccount` or `Session` that is there; None where that is not known."""
+    _record: "tuple[str, dict[str, Any]] | None" = None  # of the native module, until an interface has made that of it
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        outcome: Literal["applied", "not_applied", "unknown"] = "not_applied",
+        existing: Any = None,
+    ) -> None:
+        super().__init__(message, outcome=outcome)
+        self.existing = existing
 
 
 class AuthError(Error, PermissionError):
@@ -133,6 +154,31 @@ class CanceledError(Error):
     """The operation was cancelled."""
 
     code = "CANCELED"
+
+
+class ChangedError(Error):
+    """What this was to build upon has changed meanwhile: all sessions of the user were revoked since the epoch was
+    read."""
+
+    code = "CHANGED"
+
+
+class LimitError(Error):
+    """There are as many records of this user as are allowed."""
+
+    code = "LIMIT"
+
+
+class MissingError(Error, ValueError):
+    """The record that this needs is not there."""
+
+    code = "MISSING"
+
+
+class InvalidCursorError(Error, ValueError):
+    """The cursor of a list is none that this list gave, or one in another order."""
+
+    code = "CURSOR"
 
 
 _CLASSES: dict[str, type[Error]] = {
@@ -150,6 +196,10 @@ _CLASSES: dict[str, type[Error]] = {
         ExistsError,
         AuthError,
         CanceledError,
+        ChangedError,
+        LimitError,
+        MissingError,
+        InvalidCursorError,
     )
 }
 
