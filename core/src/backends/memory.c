@@ -37,6 +37,7 @@ struct table {
     size_t       segment_cap, buckets;
     size_t       entries, bytes;
     size_t       max_entries, max_bytes; /* 0: no cap */
+    size_t       pinned_entries, pinned_bytes; /* of a capped table, which they do not fill */
     bool         capped;
     cf_link      by_use; /* least recently used first */
     uint64_t     evicted, expired;
@@ -81,6 +82,17 @@ static entry *new_entry(const table *t, cf_slice key, cf_slice value)
     memcpy(e->bytes, key.ptr, key.len);
     if (value.len) memcpy(e->bytes + key.len, value.ptr, value.len);
     return e;
+}
+
+/* What users and sessions are made of has a line break in its key, which no caller's key has. It is never evicted: without their names records would not be found,
+ * and what is unique would not stay so. */
+static bool pinned(cf_slice key) { return memchr(key.ptr, '\n', key.len) != NULL; }
+
+static void pin(table *t, const entry *e, bool in)
+{
+    if (!t->capped || !pinned(key_of(e))) return;
+    t->pinned_entries += in ? 1 : (size_t)-1;
+    t->pinned_bytes += in ? cost_of(t, e) : 0 - cost_of(t, e);
 }
 
 static void free_entry(const table *t, entry *e) { cf_release(t->platform, t->capped ? (void *)use_link(e) : (void *)e); }
@@ -240,6 +252,7 @@ static void remove_entry(table *t, entry **at)
     if (t->capped) cf_link_remove(use_link(e));
     t->entries--;
     t->bytes -= cost_of(t, e);
+    pin(t, e, false);
     free_entry(t, e);
     /* Four for each entry that goes, or a table that empties would keep three quarters of its buckets. */
     for (int i = 0; i < 4 && t->buckets > LEAST_BUCKETS && t->entries < t->buckets / 4; i++) shrink(t);
@@ -247,7 +260,7 @@ static void remove_entry(table *t, entry **at)
 
 static void used(table *t, entry *e)
 {
-    if (!t->capped) return;
+    if (!t->capped || pinned(key_of(e))) return;
     cf_link_remove(use_link(e));
     cf_link_append(&t->by_use, use_link(e));
 }
@@ -273,7 +286,7 @@ static entry *find_live(table *t, cf_slice key, uint64_t hash, int64_t now)
 
 static bool over(const table *t)
 {
-    return (t->max_entries && t->entries > t->max_entries) || (t->max_bytes && t->bytes > t->max_bytes);
+    return (t->max_entries && t->entries - t->pinned_entries > t->max_entries) || (t->max_bytes && t->bytes - t->pinned_bytes > t->max_bytes);
 }
 
 /* Puts `e` in, in the place of `old` (which may be NULL) if there is one. */
@@ -288,6 +301,7 @@ static void put(table *t, entry *e, entry *old, uint64_t hash, int64_t deadline)
         if (!cf_link_alone(&old->wheel)) cf_link_remove(&old->wheel);
         if (t->capped) cf_link_remove(use_link(old));
         t->bytes -= cost_of(t, old);
+        pin(t, old, false);
         free_entry(t, old);
     } else {
         entry **at = bucket(t, index_of(t, hash));
@@ -296,7 +310,8 @@ static void put(table *t, entry *e, entry *old, uint64_t hash, int64_t deadline)
         t->entries++;
     }
     t->bytes += cost_of(t, e);
-    if (t->capped) cf_link_append(&t->by_use, use_link(e));
+    pin(t, e, true);
+    if (t->capped && !pinned(key_of(e))) cf_link_append(&t->by_use, use_link(e));
     e->deadline = deadline;
     wheel_add(t, e);
     if (t->entries > t->buckets) grow(t);
@@ -315,7 +330,7 @@ static void evict(table *t, const entry *keep)
 static int store_value(table *t, cf_op *op, cf_slice value, entry *old, uint64_t hash, int64_t deadline, int64_t now)
 {
     const cf_request *in = cf_op_in(op);
-    if (t->max_bytes && size_of(t, in->key.len, value.len) + sizeof(entry *) > t->max_bytes)
+    if (t->max_bytes && size_of(t, in->key.len, value.len) + sizeof(entry *) > t->max_bytes && !pinned(in->key))
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "key and value are larger than max_bytes");
     if (old && old->value_len == value.len) {
         if (value.len) memcpy(old->bytes + old->key_len, value.ptr, value.len);
@@ -336,6 +351,7 @@ static int store_value(table *t, cf_op *op, cf_slice value, entry *old, uint64_t
 
 /* -------------------------------------------------------------------------------------------------------- operations -- */
 
+/* Stores of one name have one `self`, so that they share the locks of records. */
 static table *of(cf_backend *self) { return (table *)(void *)self; }
 
 typedef int (*action)(table *t, cf_op *op, const cf_request *in, uint64_t hash, int64_t now);
@@ -664,7 +680,7 @@ static void figures(cf_backend *self, cf_stat_fn each, void *user)
 const cf_backend_table cf_memory_table = {
     .size = sizeof(cf_backend_table),
     .name = "memory",
-    .flags = CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_RECORDS, /* what shares the data shares `self` */
+    .flags = CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_RECORDS,
     .open = open_table,
     .close = close_table,
     .stats = figures,
