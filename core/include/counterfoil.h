@@ -198,7 +198,8 @@ typedef struct cf_open_options {
  *   memory:       private to this store
  *   memory:NAME   shared by all stores of that name in the process, across loops and threads
  *     ?max_entries=N   evict the least recently used beyond N entries
- *     ?max_bytes=N     evict the least recently used beyond N bytes (keys, values and bookkeeping)
+ *     ?max_bytes=N     evict the least recently used beyond N bytes (keys, values and bookkeeping). Users, social accounts
+ *                      and sessions are neither evicted nor counted
  *
  *   redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]        Redis or Valkey by TCP; port 6379, database 0; HOST may be [IPv6]
  *   rediss://...                                      the same by TLS 1.2 or newer; chain and name are always verified
