@@ -11,7 +11,7 @@ static cf_slice lifetime(int64_t ttl_ms, char text[CF_INT_TEXT]) { return number
 
 /* ------------------------------------------------------------------------------------------------------------ asking -- */
 
-static int ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count)
+int redis_ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count)
 {
     /* A loop that runs only while somebody waits has not heard of the timer. */
     if (self->refusal.status < 0 && cf_monotonic(self->platform) < self->refused_until_ms)
@@ -28,7 +28,7 @@ static int ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *arg
 }
 
 #define ASK(self, op, expects, with, ...)                                                                                     \
-    ask(self, op, (redis_call){.expect = expects, .flags = with}, (const cf_slice[]){__VA_ARGS__},                           \
+    redis_ask(self, op, (redis_call){.expect = expects, .flags = with}, (const cf_slice[]){__VA_ARGS__},                           \
         sizeof((const cf_slice[]){__VA_ARGS__}) / sizeof(cf_slice))
 
 /* ---- scripts and receipts ---- */
@@ -39,6 +39,12 @@ static const struct {
     [SCRIPT_POP] = {{SCRIPT_POP_TEXT, sizeof SCRIPT_POP_TEXT - 1}, {SCRIPT_POP_SHA1, 40}},
     [SCRIPT_INCR] = {{SCRIPT_INCR_TEXT, sizeof SCRIPT_INCR_TEXT - 1}, {SCRIPT_INCR_SHA1, 40}},
     [SCRIPT_SET] = {{SCRIPT_SET_TEXT, sizeof SCRIPT_SET_TEXT - 1}, {SCRIPT_SET_SHA1, 40}},
+    [SCRIPT_INSERT] = {{SCRIPT_INSERT_TEXT, sizeof SCRIPT_INSERT_TEXT - 1}, {SCRIPT_INSERT_SHA1, 40}},
+    [SCRIPT_UPDATE] = {{SCRIPT_UPDATE_TEXT, sizeof SCRIPT_UPDATE_TEXT - 1}, {SCRIPT_UPDATE_SHA1, 40}},
+    [SCRIPT_UPDATE_GROUP] = {{SCRIPT_UPDATE_GROUP_TEXT, sizeof SCRIPT_UPDATE_GROUP_TEXT - 1}, {SCRIPT_UPDATE_GROUP_SHA1, 40}},
+    [SCRIPT_FIND] = {{SCRIPT_FIND_TEXT, sizeof SCRIPT_FIND_TEXT - 1}, {SCRIPT_FIND_SHA1, 40}},
+    [SCRIPT_LIST] = {{SCRIPT_LIST_TEXT, sizeof SCRIPT_LIST_TEXT - 1}, {SCRIPT_LIST_SHA1, 40}},
+    [SCRIPT_REMOVE] = {{SCRIPT_REMOVE_TEXT, sizeof SCRIPT_REMOVE_TEXT - 1}, {SCRIPT_REMOVE_SHA1, 40}},
 };
 #define EVALSHA_1 "$7\r\nEVALSHA\r\n$40\r\n"
 
@@ -47,14 +53,8 @@ static void put_hex(char *to, uint64_t value)
     for (int i = 15; i >= 0; i--, value >>= 4) to[i] = "0123456789abcdef"[value & 15];
 }
 
-/* The receipt of this call: the one it was given, or a new one. */
-static bool name_receipt(cf_backend *self, cf_op *op, char receipt[CF_RECEIPT_LEN])
+bool redis_new_receipt(cf_backend *self, char receipt[CF_RECEIPT_LEN])
 {
-    const cf_request *in = cf_op_in(op);
-    if (in->receipt.len) {
-        memcpy(receipt, in->receipt.ptr, CF_RECEIPT_LEN);
-        return true;
-    }
     if (!self->seeded) {
         if (self->platform->random(self->platform->self, self->random, sizeof self->random) != 0) return false;
         self->seeded = true;
@@ -62,6 +62,22 @@ static bool name_receipt(cf_backend *self, cf_op *op, char receipt[CF_RECEIPT_LE
     put_hex(receipt, self->random[0]);
     put_hex(receipt + 16, self->random[1] + self->receipts++);
     return true;
+}
+
+/* The receipt of this call: the one it was given, or a new one. */
+static bool name_receipt(cf_backend *self, cf_op *op, char receipt[CF_RECEIPT_LEN])
+{
+    const cf_request *in = cf_op_in(op);
+    if (!in->receipt.len) return redis_new_receipt(self, receipt);
+    memcpy(receipt, in->receipt.ptr, CF_RECEIPT_LEN);
+    return true;
+}
+
+int redis_ask_script(cf_backend *self, cf_op *op, redis_script script, redis_expect expect, unsigned flags, cf_slice *args, size_t count)
+{
+    args[0] = LITERAL("EVALSHA");
+    args[1] = scripts[script].sha1;
+    return redis_ask(self, op, (redis_call){.expect = (uint8_t)expect, .flags = (uint8_t)(CALL_SCRIPT | flags), .script = (uint8_t)script}, args, count);
 }
 
 /* What the call asked for: a receipt answers only the same question. The key of this hash is the same everywhere: another process may ask again. */
@@ -98,7 +114,7 @@ static int run(cf_backend *self, cf_op *op, redis_script script, redis_expect ex
     }
     redis_call call = {.expect = (uint8_t)expect, .flags = with_receipt ? CALL_SCRIPT | CALL_REPEATABLE : CALL_SCRIPT, .script = (uint8_t)script};
     if (in->receipt.len) call.flags |= CALL_MAYBE; /* an earlier call: when this one fails that is as unknown as before */
-    int rc = ask(self, op, call, all, at);
+    int rc = redis_ask(self, op, call, all, at);
     if (with_receipt && (rc == CF_PENDING || in->receipt.len)) cf_op_set_receipt(op, receipt);
     return rc < 0 && in->receipt.len ? cf_op_fail(op, rc, CF_UNKNOWN, "%s", cf_op_error(op)->text) : rc;
 }
@@ -131,7 +147,7 @@ int redis_set(cf_backend *self, cf_op *op)
         args[count++] = LITERAL("PX");
         args[count++] = life;
     }
-    return ask(self, op, (redis_call){.expect = EXPECT_OK}, args, count);
+    return redis_ask(self, op, (redis_call){.expect = EXPECT_OK}, args, count);
 }
 
 int redis_del(cf_backend *self, cf_op *op) { return ASK(self, op, EXPECT_HIT, 0, LITERAL("DEL"), cf_op_in(op)->key); }
@@ -180,7 +196,7 @@ static int ask_page(cf_backend *self, cf_op *op, redis_expect expect, cf_slice c
                        LITERAL("MATCH"), glob(in->key, pattern)};
     redis_call call = {.expect = (uint8_t)expect, .flags = (uint8_t)(CALL_REPEATABLE | flags)};
     return flags ? redis_queue_push(self, op, call, args, in->key.len ? 6 : 4) == CF_OK ? CF_PENDING : CF_ENOMEM
-                 : ask(self, op, call, args, in->key.len ? 6 : 4);
+                 : redis_ask(self, op, call, args, in->key.len ? 6 : 4);
 }
 
 int redis_scan(cf_backend *self, cf_op *op)
@@ -217,7 +233,7 @@ static void again(cf_backend *self, redis_call call, cf_op *op, cf_slice head, s
 
 static void again_with_text(cf_backend *self, redis_call call, cf_op *op)
 {
-    /* *N $7 EVALSHA $40 ... becomes *N $4 EVAL and the text. N has one digit, or two. */
+    /* *N $7 EVALSHA $40 ... becomes *N $4 EVAL and the text. N has one digit, or more. */
     const redis_queue *queue = &self->queue;
     cf_slice text = scripts[call.script].text;
     char     digits[CF_INT_TEXT];
@@ -356,6 +372,12 @@ void redis_answer(cf_backend *self)
     }
     if (error) {
         answer_error(self, call, op);
+        return;
+    }
+    if (call.expect == EXPECT_RECORDS) {
+        redis_queue_shift(queue);
+        if (!self->leaving) redis_works(self);
+        cf_op_finish(op, redis_records_answer(self, op));
         return;
     }
     if (reply->failed) {

@@ -21,7 +21,7 @@ static const struct {
     {"WRONGPASS", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "refused our user name or password (WRONGPASS)"},
     {"NOPERM", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "does not allow this to our user (NOPERM)"},
     {"DENIED", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "is in protected mode and refuses us (DENIED)"},
-    {"WRONGTYPE", ERROR_FINAL, CF_ECORRUPT, CF_NOT_APPLIED, "holds something else than text under this key (WRONGTYPE)"},
+    {"WRONGTYPE", ERROR_FINAL, CF_ECORRUPT, CF_NOT_APPLIED, "holds something else under this key than belongs there (WRONGTYPE)"},
     {"NOSCRIPT", ERROR_NO_SCRIPT, CF_EUNAVAILABLE, CF_NOT_APPLIED, "does not know our script (NOSCRIPT)"},
     {"MOVED", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (MOVED)"},
     {"ASK", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (ASK)"},
@@ -31,11 +31,14 @@ static const struct {
 
 /* Ours, from the scripts: with the sentences of every backend. */
 static const struct {
-    const char *word, *sentence;
+    const char *word;
+    int         status;
+    const char *sentence;
 } own[] = {
-    {"CFNUMBER", "the value is not a canonical decimal integer"},
-    {"CFRANGE", "the counter would pass 2^53 - 1"},
-    {"CFRECEIPT", "the receipt belongs to a call with other arguments"},
+    {"CFNUMBER", CF_EINVAL, "the value is not a canonical decimal integer"},
+    {"CFRANGE", CF_EINVAL, "the counter would pass 2^53 - 1"},
+    {"CFRECEIPT", CF_EINVAL, "the receipt belongs to a call with other arguments"},
+    {"CFDAMAGED", CF_ECORRUPT, "what Redis holds of these records is damaged"},
 };
 
 static bool is_word(char c) { return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
@@ -49,7 +52,7 @@ redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error
     while (word.len < said.len && word.len < 24 && is_word(said.ptr[word.len])) word.len++;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (cf_slice_equal(word, cf_text(own[i].word))) {
-            cf_error_set(error, CF_EINVAL, CF_NOT_APPLIED, "%s", own[i].sentence);
+            cf_error_set(error, own[i].status, CF_NOT_APPLIED, "%s", own[i].sentence);
             return ERROR_FINAL;
         }
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)

@@ -15,6 +15,7 @@ static int redis_close(cf_backend *self, cf_error *error)
     cf_buffer_free(platform, &self->hello_out);
     cf_buffer_free(platform, &self->reply.text);
     cf_buffer_free(platform, &self->reply.keys);
+    cf_buffer_free(platform, &self->reply.records.bytes);
     redis_tls_context_free(self->tls_context);
     redis_options_free(platform, &self->options);
     cf_release(platform, self->input);
@@ -85,7 +86,8 @@ static void redis_stats(cf_backend *self, cf_stat_fn each, void *user)
         .size = sizeof(cf_backend_table), .name = scheme, .flags = CF_BACKEND_CONDITIONS | CF_BACKEND_KEEP_TTL | CF_BACKEND_RECEIPTS, \
         .open = redis_open, .close = redis_close, .flush = redis_flush, .cancel = redis_cancel, .forked = redis_forked,      \
         .stats = redis_stats, .get = redis_get, .set = redis_set, .del = redis_del, .pop = redis_pop, .touch = redis_touch,  \
-        .incr = redis_incr, .scan = redis_scan, .clear = redis_clear                                                          \
+        .incr = redis_incr, .scan = redis_scan, .clear = redis_clear, .insert = redis_insert, .update = redis_update,         \
+        .find = redis_find, .list = redis_list, .remove = redis_remove                                                        \
     }
 
 const cf_backend_table cf_redis_table = REDIS_TABLE("redis");

@@ -3,6 +3,7 @@
  *   redis.c       the table: opening, closing, figures
  *   options.c     the URL
  *   commands.c    one slot per operation: what is asked of the server, and what its answers mean
+ *   records.c     the same for records
  *   queue.c       the commands that wait: for the socket, or for their answers
  *   connection.c  dialling, greeting, reading and writing, losing and coming back
  *   tls.c         TLS over a socket
@@ -27,6 +28,7 @@ typedef enum {
     EXPECT_PAGE,  /* [cursor, [key ...]]                       */
     EXPECT_CLEAR_PAGE,
     EXPECT_CLEAR_DELETED,
+    EXPECT_RECORDS, /* [how it went, a number (, kind, [field, value ...] ...)] */
     EXPECT_INFO_PERSISTENCE, /* the connection's own, from here on */
     EXPECT_INFO_MEMORY,
     EXPECT_SAVE,
@@ -34,6 +36,21 @@ typedef enum {
 } redis_expect;
 
 typedef enum { REPLY_NONE, REPLY_NIL, REPLY_STATUS, REPLY_ERROR, REPLY_INTEGER, REPLY_STRING, REPLY_ARRAY } redis_reply_type;
+
+/* How the answer to a record operation begins: what a script returns. */
+typedef enum { RECORDS_NO, RECORDS_YES, RECORDS_EXISTS, RECORDS_MISSING, RECORDS_CHANGED, RECORDS_LIMIT, RECORDS_TOO_LARGE } redis_records_code;
+
+/* The records that are being read; each goes to its operation when it is complete. */
+typedef struct redis_records {
+    int64_t code, number; /* -1: not yet */
+    int     kind;         /* -1: not yet */
+    int     field;        /* whose value comes next; -1: one that we do not know */
+    size_t  count, size;  /* records that have come, their bytes */
+    struct {
+        size_t at, len; /* in `bytes`; of a null len is SIZE_MAX */
+    } fields[CF_FIELDS_MAX];
+    cf_buffer bytes; /* of the record that is being read */
+} redis_records;
 
 /* The answer that is being read. What belongs to an operation goes straight there; the rest is here. */
 typedef struct redis_reply {
@@ -43,7 +60,8 @@ typedef struct redis_reply {
     cf_buffer        keys;   /* CLEAR: the keys of a page, as the arguments of a command    */
     size_t           key_count;
     bool             last_page;
-    int              failed; /* a status: there was no memory for it                        */
+    int              failed; /* a status: there was no memory for it, or it is damaged      */
+    redis_records    records;
 } redis_reply;
 
 /* --------------------------------------------------------------------------------------------------------------- queue -- */
@@ -55,7 +73,18 @@ enum {
     CALL_OWN        = 1 << 3, /* the connection's own                                                       */
     CALL_SCRIPT     = 1 << 4  /* EVALSHA, see `script`                                                      */
 };
-typedef enum { SCRIPT_POP, SCRIPT_INCR, SCRIPT_SET, SCRIPTS } redis_script;
+typedef enum {
+    SCRIPT_POP,
+    SCRIPT_INCR,
+    SCRIPT_SET,
+    SCRIPT_INSERT,
+    SCRIPT_UPDATE,
+    SCRIPT_UPDATE_GROUP,
+    SCRIPT_FIND,
+    SCRIPT_LIST,
+    SCRIPT_REMOVE,
+    SCRIPTS
+} redis_script;
 
 typedef struct redis_call {
     uint64_t ticket;  /* of its operation; stale once nobody waits */
@@ -164,6 +193,28 @@ int redis_scan(cf_backend *self, cf_op *op);
 int redis_clear(cf_backend *self, cf_op *op);
 /* The answer of the call at the head of the queue is complete. */
 void redis_answer(cf_backend *self);
+/* Asks: CF_PENDING, or an error that is written into the operation. */
+int redis_ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count);
+/* The same for a script: args[0] and args[1] are left free for its name. */
+int redis_ask_script(cf_backend *self, cf_op *op, redis_script script, redis_expect expect, unsigned flags, cf_slice *args, size_t count);
+/* A receipt that nobody else has. False: the system gives no random bytes. */
+bool redis_new_receipt(cf_backend *self, char receipt[CF_RECEIPT_LEN]);
+
+/* records.c */
+int redis_insert(cf_backend *self, cf_op *op);
+int redis_update(cf_backend *self, cf_op *op);
+int redis_find(cf_backend *self, cf_op *op);
+int redis_list(cf_backend *self, cf_op *op);
+int redis_remove(cf_backend *self, cf_op *op);
+/* The parts of an answer, as they come; `op` NULL: nobody waits for it any more. `last`: of its record. */
+void redis_records_begin(cf_backend *self);
+void redis_records_number(cf_backend *self, size_t index, int64_t number);
+void redis_records_kind(cf_backend *self, size_t index, cf_slice name);
+void redis_records_next(cf_backend *self, size_t index, size_t count);
+void redis_records_text(cf_backend *self, cf_op *op, size_t index, cf_slice text, bool last);
+void redis_records_odd(cf_backend *self); /* a part that no answer has */
+/* The answer is complete: the status of the operation. */
+int redis_records_answer(cf_backend *self, cf_op *op);
 
 /* queue.c */
 enum { REDIS_ARGS = 12 };

@@ -51,6 +51,9 @@ static cf_op *waiting(cf_backend *self)
     return call->flags & CALL_OWN ? NULL : cf_loop_op(self->loop, call->ticket);
 }
 
+/* Whether the answer is one to a record operation. */
+static bool of_records(cf_backend *self) { return self->link == LINK_READY && expected(self) == EXPECT_RECORDS; }
+
 static void keep_text(cf_backend *self, cf_slice text)
 {
     enum { LONGEST = 16 * 1024 };
@@ -78,6 +81,10 @@ static void take_element(cf_backend *self, const redisReadTask *task, cf_slice t
             self->reply.key_count++;
         }
         if (rc != CF_OK) self->reply.failed = rc;
+        break;
+    case EXPECT_RECORDS:
+        if (at == 1) redis_records_kind(self, (size_t)task->idx, text);
+        else redis_records_text(self, op, (size_t)task->idx, text, (size_t)task->idx + 1 == (size_t)task->parent->elements);
         break;
     default:
         if (task->idx == 1) keep_text(self, text); /* CONFIG GET: the name, the value */
@@ -115,6 +122,9 @@ static void *create_array(const redisReadTask *task, element_count count)
         /* Of a page that was cut off: the keys that had come. */
         cf_op *op = self->link == LINK_READY ? waiting(self) : NULL;
         if (op && cf_op_value(op).len) (void)cf_op_value_buffer(op, 0);
+        if (of_records(self)) redis_records_begin(self);
+    } else if (of_records(self)) {
+        redis_records_next(self, (size_t)task->idx, (size_t)count);
     }
     return TOKEN;
 }
@@ -125,13 +135,18 @@ static void *create_integer(const redisReadTask *task, long long value)
     if (depth(task) == 0) {
         self->reply.type = REPLY_INTEGER;
         self->reply.integer = value;
+    } else if (of_records(self)) {
+        if (depth(task) == 1) redis_records_number(self, (size_t)task->idx, value);
+        else redis_records_odd(self);
     }
     return TOKEN;
 }
 
 static void *create_nil(const redisReadTask *task)
 {
-    if (depth(task) == 0) of(task)->reply.type = REPLY_NIL;
+    cf_backend *self = of(task);
+    if (depth(task) == 0) self->reply.type = REPLY_NIL;
+    else if (of_records(self)) redis_records_odd(self);
     return TOKEN;
 }
 
@@ -215,6 +230,8 @@ bool redis_reader_feed(cf_backend *self, const char *bytes, size_t count)
             return false;
         }
         made->privdata = self;
+        self->reply.failed = CF_OK; /* an answer that was cut off is forgotten */
+        self->reply.key_count = self->reply.keys.len = 0;
         self->reader = made;
     }
     redisReader *reader = self->reader;
