@@ -335,9 +335,10 @@ def open(
         what was sealed before, so a key is changed by putting a new one in front. What does not open is CorruptError,
         plain values too: use a new prefix to begin. incr and if_equal are NotSupportedError, unless they are derived.
         A backend of yours needs `binary = True`.
-    keys: the ring for seal_values: {id: 32 random bytes}, or pairs, the first one first; ids from 1 to 2**32 - 1. Make
-        a key once, with `openssl rand -base64 32`, and keep it with your other secrets:
-        {1: base64.b64decode(os.environ["STORE_KEY"])}. Who loses it loses the values.
+    keys: the ring: {id: 32 random bytes}, or pairs, the first one first; ids from 1 to 2**32 - 1. The tokens of social
+        accounts (AccountsStorage) are sealed wherever there is one, values with seal_values. Make a key once, with
+        `openssl rand -base64 32`, and keep it with your other secrets: {1: base64.b64decode(os.environ["STORE_KEY"])}.
+        Who loses it loses what was sealed.
     hash_keys: keys are kept as their SHA-256, so that a copy of the data holds no session id that works. scan, and
         count and clear with a prefix, are NotSupportedError. What can be guessed (an e-mail, six digits) can be guessed
         from its hash. Every program that uses the data must open it with the same of these three.

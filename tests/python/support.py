@@ -26,6 +26,7 @@ import trio
 import uvloop
 from counterfoil import Backend
 from counterfoil.testing import Stage
+from record_player import RecordPlayer, speaks_of_now
 from redis_servers import Redis, ServerStage, own_prefix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,6 +205,7 @@ class Sqlite:
 
 
 EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary"})
+RECORDS = frozenset({"records"})
 CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move; exact also for the shortest life
 
 
@@ -219,12 +221,12 @@ class BackendLine:
 
 
 BACKENDS = [
-    BackendLine("memory", "memory:", EVERYTHING | CLOCK | {"memory"}),
-    BackendLine("memory-shared", "memory:cases", EVERYTHING | CLOCK | {"memory"}),
+    BackendLine("memory", "memory:", EVERYTHING | CLOCK | RECORDS | {"memory"}),
+    BackendLine("memory-shared", "memory:cases", EVERYTHING | CLOCK | RECORDS | {"memory"}),
     BackendLine("full", Full, EVERYTHING | CLOCK),
-    BackendLine("bare", Bare, CLOCK | {"pop", "touch", "conditions", "binary"}),
-    BackendLine("example", example_target, EVERYTHING | CLOCK),
-    BackendLine("bare-keeping", BareKeeping, EVERYTHING - {"scan"} | CLOCK),
+    BackendLine("bare", Bare, CLOCK | RECORDS | {"pop", "touch", "conditions", "binary"}),
+    BackendLine("example", example_target, EVERYTHING | CLOCK | RECORDS),
+    BackendLine("bare-keeping", BareKeeping, EVERYTHING - {"scan"} | CLOCK | RECORDS),
     BackendLine("sqlite", Sqlite(), EVERYTHING | CLOCK, frozenset({"blocking", "asyncio"})),
     BackendLine("sqlite-memory", "sqlite::memory:", EVERYTHING | CLOCK, frozenset({"blocking", "asyncio"})),
     # The one whose clock can be moved plays everything; the others play all that asks for no clock.
@@ -362,6 +364,7 @@ class Player:
         self.store = store
         self.stage = stage
         module: Any = counterfoil if isinstance(store, counterfoil.Store) else counterfoil.aio
+        self.records = RecordPlayer(store, stage, options, value_of, finish)
         self.storage = module.Storage(store)
         self.secondary = module.SecondaryStorage(
             store, **({"ttl": options["secondary_ttl"]} if "secondary_ttl" in options else {})
@@ -395,6 +398,9 @@ class Player:
 
     async def step(self, step: dict[str, Any]) -> None:
         do = step["do"]
+        if do.startswith(("accounts.", "sessions.")):
+            await self.records.step(step)
+            return
         if do == "advance":
             advance(self.stage, step["seconds"])
             return
@@ -431,7 +437,7 @@ def needs(case: Case) -> set[str]:
     asked for one less; a life of one millisecond has none to give."""
     found = set(case.get("needs", []))
     steps = case.get("steps", [])
-    if any(step["do"] == "advance" for step in steps):
+    if any(step["do"] == "advance" for step in steps) or speaks_of_now(steps):
         found.add("clock")
     lives = [case.get("open", {}).get(name) for name in ("ttl", "secondary_ttl")]
     lives += [step.get(name) for step in steps for name in ("ttl", "expires_in")]

@@ -288,7 +288,6 @@ SHOWN = b"a key that must never be shown!!"
 @pytest.mark.parametrize(
     "options",
     [
-        {"keys": RING},
         {"seal_values": True},
         {"keys": {}, "seal_values": True},
         {"keys": "text", "seal_values": True},
