@@ -25,26 +25,53 @@ function stateText(state) {
   return text;
 }
 
+function stateOf(text) {
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new CounterfoilError('the stored state is not JSON', 'CORRUPT'); // the engine's sentence would show a piece of it
+  }
+}
+
 class Storage {
   #handle;
+  #store;
 
-  constructor(store) { this.#handle = handleOf(store); }
-
-  async get(id) {
-    const text = await promised(this.#handle.storageGet(idText(id)));
-    if (text === undefined) return undefined;
-    try {
-      return JSON.parse(text);
-    } catch {
-      throw new CounterfoilError('the stored state is not JSON', 'CORRUPT'); // the engine's sentence would show a piece of it
-    }
+  constructor(store) {
+    this.#handle = handleOf(store);
+    this.#store = store;
   }
+
+  async get(id) { return stateOf(await promised(this.#handle.storageGet(idText(id)))); }
 
   // Not an async function: over a backend that does not wait, the state is there when this returns, awaited or not.
   set(id, state) {
     try {
       return promised(this.#handle.storageSet(idText(id), stateText(state)));
     } catch (error) { return Promise.reject(error); }
+  }
+
+  async save(id, state) {
+    const text = stateText(state);
+    if (text === undefined) throw invalid('save keeps a state; set(id, undefined) ends one');
+    return this.#store.set(idText(id), text, { ifPresent: true });
+  }
+
+  async update(id, change) {
+    if (typeof change !== 'function') throw invalid('update takes a function that makes a state of a state');
+    const key = idText(id);
+    for (;;) {
+      const before = await promised(this.#handle.storageGet(key));
+      if (before === undefined) return undefined;
+      const state = await change(stateOf(before));
+      const after = stateText(state);
+      if (after === undefined) {
+        await this.set(id, undefined);
+        return undefined;
+      }
+      if (await this.#store.set(key, after, { ifEqual: before })) return state;
+    }
   }
 }
 

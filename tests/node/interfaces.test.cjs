@@ -134,3 +134,35 @@ test('one backend object under every interface', async () => {
   assert.deepEqual([...backend.entries.keys()].sort(), ['a:1', 'b:code']);
   assert.equal(await store.count(), 1);
 });
+
+test('Storage: a state that has ended stays ended', async () => {
+  const storage = new Storage(open('memory:'));
+  await storage.set('id', { n: 1 });
+  assert.equal(await storage.save('id', { n: 2 }), true);
+  assert.deepEqual(await storage.get('id'), { n: 2 });
+  await storage.set('id', undefined);
+  assert.equal(await storage.save('id', { n: 3 }), false);
+  assert.equal(await storage.update('id', () => assert.fail('there is none')), undefined);
+  assert.equal(await storage.get('id'), undefined);
+  await assert.rejects(storage.save('id', null), { code: 'INVALID' });
+  await assert.rejects(storage.update('id', 3), { code: 'INVALID' });
+});
+
+test('Storage: update asks again about what is there then, and loses nobody\'s change', async () => {
+  const storage = new Storage(open('memory:'));
+  await storage.set('id', { n: 0 });
+  await Promise.all(Array.from({ length: 50 }, () => storage.update('id', async (state) => {
+    await new Promise(setImmediate);
+    return { n: state.n + 1 };
+  })));
+  assert.deepEqual(await storage.get('id'), { n: 50 });
+  await assert.rejects(storage.update('id', () => { throw new RangeError('mine'); }), RangeError);
+  assert.equal(await storage.update('id', async (state) => {
+    await storage.set('id', undefined);
+    return state;
+  }), undefined);
+  assert.equal(await storage.get('id'), undefined);
+  await storage.set('id', { n: 1 });
+  assert.equal(await storage.update('id', () => undefined), undefined);
+  assert.equal(await storage.get('id'), undefined);
+});

@@ -3,6 +3,8 @@
 import asyncio
 import enum
 import math
+import threading
+from pathlib import Path
 from typing import Any
 
 import counterfoil
@@ -190,5 +192,82 @@ def test_async_interfaces() -> None:
                 await codes.set("k", "v")
                 assert await codes.delete("k") is None
                 assert await codes.get("k") is None
+
+    asyncio.run(main())
+
+
+def test_a_state_that_has_ended_stays_ended(store: counterfoil.Store) -> None:
+    storage = counterfoil.Storage(store)
+    storage.set("id", {"n": 1})
+    assert storage.save("id", {"n": 2}) is True
+    assert storage.get("id") == {"n": 2}
+    storage.set("id", None)
+    assert storage.save("id", {"n": 3}) is False
+    assert storage.update("id", lambda state: pytest.fail("there is none")) is None
+    assert storage.get("id") is None
+    with pytest.raises(counterfoil.InvalidError):
+        storage.save("id", None)
+
+
+def test_an_update_that_ends_a_state_or_raises(store: counterfoil.Store) -> None:
+    storage = counterfoil.Storage(store)
+    storage.set("id", {"n": 1})
+    with pytest.raises(ZeroDivisionError):
+        storage.update("id", lambda state: state["n"] / 0)
+    assert storage.get("id") == {"n": 1}
+    assert storage.update("id", lambda state: None) is None
+    assert storage.get("id") is None
+
+
+def test_an_update_is_asked_again_about_what_is_there_then(store: counterfoil.Store) -> None:
+    storage = counterfoil.Storage(store)
+    storage.set("id", {"n": 1})
+    seen = []
+
+    def change(state: Any) -> Any:
+        seen.append(state["n"])
+        if len(seen) == 1:
+            storage.set("id", {"n": 10})
+        if len(seen) == 2:
+            storage.set("id", None)  # and it does not come back
+        return {"n": state["n"] + 1}
+
+    assert storage.update("id", change) is None
+    assert seen == [1, 10]
+    assert storage.get("id") is None
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+def test_no_update_is_lost(scheme: str, tmp_path: Path) -> None:
+    url = "memory:" if scheme == "memory" else f"sqlite:{tmp_path / 'updates.db'}?synchronous=normal"
+    with counterfoil.open(url, timeout=60) as store:
+        storage = counterfoil.Storage(store)
+        storage.set(1, {"n": 0})
+
+        def count() -> None:
+            for _ in range(50):
+                storage.update(1, lambda state: {"n": state["n"] + 1})
+
+        threads = [threading.Thread(target=count) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert storage.get(1) == {"n": 400}
+
+
+def test_updates_that_are_awaited() -> None:
+    async def main() -> None:
+        async with await counterfoil.aio.open("memory:") as store:
+            storage = counterfoil.aio.Storage(store)
+            assert await storage.save("id", {"n": 0}) is False
+            await storage.set("id", {"n": 0})
+
+            async def change(state: Any) -> Any:
+                await asyncio.sleep(0)
+                return {"n": state["n"] + 1}
+
+            await asyncio.gather(*(storage.update("id", change) for _ in range(20)))
+            assert await storage.get("id") == {"n": 20}
 
     asyncio.run(main())
