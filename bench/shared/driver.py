@@ -245,7 +245,8 @@ def versions(bench: str, build: str, of_servers: dict[str, str]) -> dict[str, st
     ours = (ROOT / "VERSION").read_text().strip()
     parts = {"counterfoil": f"{ours} ({revision})" if revision else ours} | of_servers
     parts["node"] = said_by("node", "-p", "process.versions.node")
-    wanted_here: dict[str, str] = json.loads((BENCH / bench / "package.json").read_text())["dependencies"]
+    packages = BENCH / bench / "package.json"
+    wanted_here: dict[str, str] = json.loads(packages.read_text())["dependencies"] if packages.exists() else {}
     for name in wanted_here:
         package = Path(build) / "node_modules" / name / "package.json"
         parts[f"{name} (npm)"] = json.loads(package.read_text())["version"]
