@@ -67,9 +67,7 @@ class RecordPlayer:
         arguments = {name: self.said(name, said) for name, said in step.get("args", {}).items()}
         for name in _MUST.get(do, ()):
             arguments.setdefault(name, None)
-        if do == "sessions.list_for_user":
-            arguments.setdefault("now", self.stage.now())
-        elif do == "sessions.get":
+        if do in ("sessions.list_for_user", "sessions.get"):
             arguments.setdefault("now", self.stage.now())
         first = _FIRST.get(do, "id")
         positional = (arguments.pop(first),) if first in arguments else ()

@@ -397,7 +397,7 @@ def test_the_oldest_form() -> None:
         user_id=user.id, provider="p", provider_user_id="1", provider_email="a@b", user_info={}, extra_fields={}
     )
     assert (account.id, account.is_login_method, account.access_token) == ("5", True, None)
-    with pytest.raises(counterfoil.NotSupportedError, match="Old.create_user takes no hashed_password"):
+    with pytest.raises(counterfoil.NotSupportedError, match=r"Old\.create_user takes no hashed_password"):
         accounts.create_user(user_info={}, hashed_password="x")
     with pytest.raises(counterfoil.NotSupportedError, match=r"create_social_account takes no is_login_method"):
         accounts.create_social_account(user_id="1", provider="p", provider_user_id="1", is_login_method=False)
@@ -455,7 +455,7 @@ def test_a_coroutine_function_under_the_blocking_form() -> None:
         def find_user_by_id(self, id: str) -> Any:
             return Coroutine().find_user_by_id(id)
 
-    with pytest.raises(counterfoil.InvalidTypeError, match="Hidden.find_user_by_id must return a value here"):
+    with pytest.raises(counterfoil.InvalidTypeError, match=r"Hidden\.find_user_by_id must return a value here"):
         AccountsStorage(Hidden()).find_user_by_id("1")
 
 

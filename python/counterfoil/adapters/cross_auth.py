@@ -1,26 +1,40 @@
-"""SecondaryStorage for Cross Auth (https://pypi.org/project/cross-auth/), releases 0.2 to 0.22.
+"""The storages of Cross Auth (https://pypi.org/project/cross-auth/), releases 0.2 to 0.22.
 
-    from counterfoil.adapters.cross_auth import SecondaryStorage
+    from counterfoil.adapters.cross_auth import AccountsStorage, SecondaryStorage, SessionStorage
 
-    storage = SecondaryStorage.from_url("memory:auth")
-    auth = CrossAuth(storage=storage, accounts_storage=..., providers=[...], trusted_origins=[...])
+    store = counterfoil.open("sqlite:auth.db", keys={1: key})
+    auth = CrossAuth(
+        storage=SecondaryStorage(store),
+        accounts_storage=AccountsStorage(store),
+        session_storage=SessionStorage(store),  # since 0.16
+        providers=[...], trusted_origins=[...],
+    )
     ...
-    storage.close()  # at shutdown
+    store.close()  # at shutdown
+
+AccountsStorage and SessionStorage are those of `counterfoil`, but for their errors, which Cross Auth and its users know
+too: a cursor that is none is also its InvalidCursorError; a duplicate that Cross Auth has run into (two logins of one
+person at once) is also its CrossAuthException, so that the flow ends with an error and not with a 500.
 
 Releases 0.6 to 0.15 keep their sessions here too and name no ttl for them: give one that suits a session, as in
 `SecondaryStorage.from_url("memory:auth", ttl=30 * 86400)`; the default would sign everybody out after ten minutes.
 
-It may be shared by all threads. Cross Auth itself need not be installed to import this.
+They may be shared by all threads. Cross Auth itself need not be installed to import this.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import counterfoil
 from counterfoil.at_rest import Keys
+from counterfoil.interfaces.sessions import Order, SessionList, Status
 from counterfoil.store import Option
 
-__all__ = ["SecondaryStorage"]
+__all__ = ["AccountsStorage", "SecondaryStorage", "SessionStorage"]
 
 
 class SecondaryStorage(counterfoil.SecondaryStorage):
@@ -82,3 +96,71 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+@cache
+def _flow_error(exists: bool) -> type[Any] | None:
+    """An error of ours that is also Cross Auth's; None where it is not installed."""
+    try:
+        from cross_auth.exceptions import CrossAuthException
+    except ImportError:
+        return None
+    kind = counterfoil.ExistsError if exists else counterfoil.LimitError
+    return type(kind.__name__, (kind, CrossAuthException), {"__module__": __name__})
+
+
+@contextmanager
+def _flow(word: str, description: str) -> Iterator[None]:
+    try:
+        yield
+    except (counterfoil.ExistsError, counterfoil.LimitError) as error:
+        kind = _flow_error(isinstance(error, counterfoil.ExistsError))
+        if kind is None:
+            raise
+        also = kind(str(error), outcome=error.outcome)
+        also.existing = getattr(error, "existing", None)
+        also.error, also.error_description, also.status_code = word, description, 400
+        raise also from None
+
+
+class AccountsStorage(counterfoil.AccountsStorage):
+    """`counterfoil.AccountsStorage`, with errors that Cross Auth knows."""
+
+    def create_user(self, **fields: Any) -> counterfoil.User:
+        """As `counterfoil.AccountsStorage.create_user`."""
+        with _flow("account_not_linked", "An account with this email exists but could not be linked automatically."):
+            return super().create_user(**fields)
+
+    def create_social_account(self, **fields: Any) -> counterfoil.SocialAccount:
+        """As `counterfoil.AccountsStorage.create_social_account`."""
+        with _flow("account_already_linked", "This provider account is linked already, or the user has too many."):
+            return super().create_social_account(**fields)
+
+
+@cache
+def _cursor_error() -> type[counterfoil.InvalidCursorError]:
+    try:
+        from cross_auth.exceptions import InvalidCursorError
+    except ImportError:
+        return counterfoil.InvalidCursorError
+    return type("InvalidCursorError", (counterfoil.InvalidCursorError, InvalidCursorError), {"__module__": __name__})
+
+
+class SessionStorage(counterfoil.SessionStorage):
+    """`counterfoil.SessionStorage`, with errors that Cross Auth knows."""
+
+    def list_for_user(
+        self,
+        user_id: Any,
+        *,
+        now: datetime,
+        status: Status | None = None,
+        order_by: Order = "updated_at_desc",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionList:
+        """As `counterfoil.SessionStorage.list_for_user`."""
+        try:
+            return super().list_for_user(user_id, now=now, status=status, order_by=order_by, limit=limit, cursor=cursor)
+        except counterfoil.InvalidCursorError as error:
+            raise _cursor_error()(str(error)) from None
