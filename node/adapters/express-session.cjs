@@ -8,6 +8,7 @@ const { createRequire } = require('node:module');
 const path = require('node:path');
 
 const { open, Store, CounterfoilError } = require('../index.cjs');
+const { FIELD, LIFE, begun, lifeIn, leftOf, noteOf, withNote } = require('./express-session-life.cjs');
 
 const { nextTick } = process; // not what fake timers put in its place: callbacks would never come
 const DAY = 86400;
@@ -16,7 +17,7 @@ const MINUTE = 60000;
 const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
 const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
-const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...OPEN_OPTIONS];
+const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'absoluteTimeout', 'touchAfter', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...OPEN_OPTIONS];
 const SAVE_ENDED = ['ignore', 'error', 'create'];
 const SAVE_CHANGED = ['overwrite', 'error'];
 
@@ -84,6 +85,22 @@ function attach(object, symbol, value) {
 }
 
 const invalid = (message) => new CounterfoilError(message, 'INVALID');
+const ended = () => new CounterfoilError('the session has ended since it was loaded: nothing was saved', 'ENDED');
+const isUnsupported = (error) => error instanceof CounterfoilError && error.code === 'NOT_SUPPORTED';
+/** Whether this is the middleware's session object of that id, not a plain one. */
+const isMade = (session, sid) => session.id === sid && typeof session.save === 'function';
+
+/** The options of the life together: what cannot be meant is refused, milliseconds for seconds above all. */
+function checkLife({ ttl, absoluteTimeout, touchAfter, disableTTL, disableTouch }) {
+  for (const [name, value] of Object.entries({ absoluteTimeout, touchAfter })) {
+    if (value !== undefined && !(typeof value === 'number' && value > 0 && value < Infinity)) throw invalid(`${name} must be a number of seconds above 0`);
+  }
+  const idle = typeof ttl === 'number' && ttl > 0 ? ttl : undefined;
+  if (idle > absoluteTimeout) throw invalid('ttl must not be longer than absoluteTimeout');
+  if (touchAfter >= idle) throw invalid('touchAfter must be shorter than ttl');
+  if (touchAfter >= absoluteTimeout) throw invalid('touchAfter must be shorter than absoluteTimeout');
+  if (touchAfter !== undefined && (disableTTL || disableTouch)) throw invalid('touchAfter says nothing where disableTTL or disableTouch is set');
+}
 
 /** Every method takes a callback or gives a promise. A callback is called once, also when it throws, and from a clean stack. */
 function answer(promise, callback) {
@@ -132,6 +149,10 @@ class CounterfoilStore extends Base {
   #ttl;
   #disableTTL;
   #disableTouch;
+  #absolute; // milliseconds, or undefined
+  #touchAfter; // the same
+  #notes; // a session's life is noted in its text
+  #cannotNote = false; // by a touch: the backend does not compare, or the values are sealed
   #serializer;
   #custom;
   #saveEnded;
@@ -145,7 +166,7 @@ class CounterfoilStore extends Base {
       if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')}; those of a URL go into it)`);
     }
     const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...others } = options;
-    const { saveEnded, saveChanged, ...rest } = others;
+    const { absoluteTimeout, touchAfter, saveEnded, saveChanged, ...rest } = others;
     if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
     // What open() would refuse as a prefix, too: or every request would find it out.
     if (typeof prefix !== 'string') throw invalid('prefix must be a string');
@@ -157,6 +178,7 @@ class CounterfoilStore extends Base {
     if (typeof disableTouch !== 'boolean') throw invalid('disableTouch must be true or false');
     if (ttl !== undefined && typeof ttl !== 'number' && typeof ttl !== 'function') throw invalid('ttl must be a number of seconds or a function');
     if (Number.isNaN(ttl) || ttl < 0) throw invalid('ttl must not be negative');
+    checkLife({ ttl, absoluteTimeout, touchAfter, disableTTL, disableTouch });
     if (serializer !== undefined && (typeof serializer?.parse !== 'function' || typeof serializer?.stringify !== 'function')) {
       throw invalid('serializer must have the methods parse and stringify');
     }
@@ -172,6 +194,9 @@ class CounterfoilStore extends Base {
     this.#ttl = ttl || DAY; // 0 is the default, as in connect-redis
     this.#disableTTL = disableTTL;
     this.#disableTouch = disableTouch;
+    if (absoluteTimeout !== undefined) this.#absolute = Math.ceil(absoluteTimeout * 1000);
+    if (touchAfter !== undefined) this.#touchAfter = touchAfter * 1000;
+    this.#notes = absoluteTimeout !== undefined || touchAfter !== undefined;
     this.#serializer = serializer ?? JSON;
     this.#custom = serializer !== undefined;
     this.#saveEnded = saveEnded;
@@ -180,8 +205,14 @@ class CounterfoilStore extends Base {
   }
 
   createSession(request, data) {
+    const { sessionID: sid } = request;
+    const life = this.#notes ? (data[LIFE]?.sid === sid ? data[LIFE] : { sid, ...lifeIn(data, Date.now()) }) : undefined;
+    // No business of the application's; and merged into the next session it would say when this one began. In the data, too: the middleware
+    // compares them with the session to see whether that was changed.
+    if (life !== undefined) delete data[FIELD];
     const session = super.createSession(request, data);
-    attach(session, KNOWN, { sid: request.sessionID, text: data[TEXT] });
+    attach(session, KNOWN, { sid, text: data[TEXT] });
+    if (life !== undefined) attach(session, LIFE, life);
     return session;
   }
 
@@ -198,7 +229,7 @@ class CounterfoilStore extends Base {
     this.#store.get(key).then((text) => {
       let session;
       try {
-        session = text === undefined ? null : this.#sessionOf(parsed(text), text);
+        session = text === undefined ? null : this.#sessionOf(parsed(text), text, sid);
       } catch (error) {
         nextTick(callback, error);
         return;
@@ -211,11 +242,22 @@ class CounterfoilStore extends Base {
   async #get(sid) {
     const text = await this.#store.get(this.#key(sid));
     if (text === undefined) return null;
-    return this.#sessionOf(this.#custom ? await this.#serializer.parse(text) : parsed(text), text);
+    return this.#sessionOf(await this.#parse(text), text, sid);
   }
 
-  #sessionOf(stored, text) {
+  #parse(text) {
+    return this.#custom ? this.#serializer.parse(text) : parsed(text);
+  }
+
+  #sessionOf(stored, text, sid) {
     const session = checked(stored);
+    if (this.#notes) {
+      const now = Date.now();
+      const life = { sid, text, ...lifeIn(session, now) };
+      // The store has ended it, unless a program that knows no such limit has touched or saved it, or the limit was a longer one.
+      if (this.#absolute !== undefined && !(leftOf(life, this.#absolute, now) > 0)) return null;
+      attach(session, LIFE, life);
+    }
     if (this.#compares) attach(session, TEXT, text);
     if (!this.#disableTouch) revive(session.cookie);
     return session;
@@ -228,20 +270,31 @@ class CounterfoilStore extends Base {
   async #set(sid, session) {
     const key = this.#key(sid);
     if (typeof session !== 'object' || session === null || Array.isArray(session)) throw invalid('the session must be an object');
-    const ttl = this.#ttlOf(session);
+    const now = Date.now();
+    const idle = this.#ttlOf(session);
+    const life = this.#notes ? this.#lifeOf(sid, session, now) : undefined;
+    const ttl = this.#left(idle, life, now);
     if (!(ttl > 0)) {
       await this.#store.delete(key);
+      if (idle > 0 && this.#saveEnded === 'error' && session[KNOWN]?.sid === sid) throw ended(); // the whole life is over, as it may be while a request runs
       return;
     }
-    let text = this.#serializer.stringify(session);
+    const note = life && noteOf(life, ttl, now);
+    let text = this.#serializer.stringify(note ? withNote(session, note) : session);
     if (typeof text?.then === 'function') text = await text; // but not otherwise: then the session is stored when set() returns
-    const options = this.#disableTTL ? {} : { ttl: Math.min(ttl, LONGEST) };
+    const stored = await this.#save(sid, session, text, ttl === Infinity ? {} : { ttl });
+    if (stored && life) Object.assign(life, note, { text, noted: true });
+  }
+
+  /** Whether it was stored. */
+  async #save(sid, session, text, options) {
+    const key = this.#key(sid);
     const known = session[KNOWN];
     if (known === undefined || known.sid !== sid || this.#mayUpsert) {
       await this.#store.set(key, text, options);
       // Not before it is there: a second save that overtook the first would find nothing. Only what the middleware made, which has its id.
-      if (session.id === sid && typeof session.save === 'function') attach(session, KNOWN, { sid, text: this.#compares ? text : undefined });
-      return;
+      if (isMade(session, sid)) attach(session, KNOWN, { sid, text: this.#compares ? text : undefined });
+      return true;
     }
     const { text: read } = known;
     if (read === undefined) {
@@ -253,14 +306,33 @@ class CounterfoilStore extends Base {
     let stored;
     try {
       stored = await this.#store.set(key, text, options);
+      if (!stored && read !== undefined && this.#notes) stored = await this.#saveOverTouch(key, text, options);
     } catch (error) {
       if (known.text === text) known.text = read;
-      if (this.#saveEnded !== undefined || this.#compares || !(error instanceof CounterfoilError && error.code === 'NOT_SUPPORTED')) throw error;
+      if (this.#saveEnded !== undefined || this.#compares || !isUnsupported(error)) throw error;
       this.#mayUpsert = true;
       await this.#store.set(key, text, { ttl: options.ttl });
-      return;
+      return true;
     }
     if (!stored) await this.#missed(key, text, options.ttl);
+    return stored;
+  }
+
+  /** A touch that was noted has changed the text, and nothing of the session: no reason to refuse a save. */
+  async #saveOverTouch(key, text, options) {
+    const read = await this.#withoutNote(options.ifEqual);
+    for (let tries = 0; tries < 3; tries++) {
+      const there = await this.#store.get(key);
+      if (there === undefined || (await this.#withoutNote(there)) !== read) return false;
+      if (await this.#store.set(key, text, { ...options, ifEqual: there })) return true;
+    }
+    return false;
+  }
+
+  async #withoutNote(text) {
+    const session = checked(await this.#parse(text));
+    delete session[FIELD];
+    return JSON.stringify(session);
   }
 
   /** What a save answers that did not find the session, or not as it was. */
@@ -271,7 +343,7 @@ class CounterfoilStore extends Base {
         throw new CounterfoilError('the session was saved by another request since it was loaded: nothing was saved', 'CHANGED');
       }
     }
-    if (this.#saveEnded === 'error') throw new CounterfoilError('the session has ended since it was loaded: nothing was saved', 'ENDED');
+    if (this.#saveEnded === 'error') throw ended();
   }
 
   touch(sid, session, callback) {
@@ -279,11 +351,71 @@ class CounterfoilStore extends Base {
   }
 
   async #touch(sid, session) {
-    if (this.#disableTouch || this.#disableTTL) return;
+    if (this.#disableTouch || (this.#disableTTL && !this.#notes)) return;
     const key = this.#key(sid);
+    if (this.#notes) {
+      await this.#touchInTime(key, sid, session);
+      return;
+    }
     const ttl = this.#ttlOf(session);
     if (ttl > 0) await this.#store.touch(key, Math.min(ttl, LONGEST));
     else await this.#store.delete(key);
+  }
+
+  /** A touch within the whole life, and only where one is due. */
+  async #touchInTime(key, sid, session) {
+    const own = session?.[LIFE];
+    const loaded = own?.sid === sid && own.text !== undefined ? own : await this.#lifeNow(key);
+    if (loaded === undefined || !(await this.#touchOver(loaded, key, session, false))) return;
+    // Another request has saved or touched it since. That has set the expiry, but this request may have taken its time afterwards.
+    const there = await this.#lifeNow(key);
+    if (there !== undefined) await this.#touchOver(there, key, session, true);
+  }
+
+  /** Whether the text is no longer the one of that life: nothing was done then. */
+  async #touchOver(life, key, session, again) {
+    const now = Date.now();
+    const idle = this.#disableTTL ? Infinity : this.#ttlOf(session);
+    const ttl = this.#left(idle, life, now);
+    if (!(ttl > 0)) {
+      await this.#store.delete(key);
+      return false;
+    }
+    const note = noteOf(life, ttl, now);
+    if (life.noted) {
+      const gained = note.expires - life.expires;
+      if (gained === 0) return false;
+      // A nearer expiry is meant so. But it is no reason to undo what another request has set.
+      if (gained < 0 ? again : Math.max(gained, now - life.set) < this.#pause(idle)) return false;
+    }
+    if (this.#cannotNote || (life.noted && this.#touchAfter === undefined)) {
+      await this.#store.touch(key, ttl);
+      return false;
+    }
+    const text = await this.#serializer.stringify(withNote(checked(await this.#parse(life.text)), note));
+    try {
+      if (!(await this.#store.set(key, text, { ttl, ifEqual: life.text }))) return true;
+    } catch (error) {
+      if (!isUnsupported(error)) throw error;
+      this.#cannotNote = true;
+      await this.#store.touch(key, ttl);
+      return false;
+    }
+    const mark = session?.[KNOWN];
+    if (mark !== undefined && mark.text === life.text) mark.text = text;
+    Object.assign(life, note, { text, noted: true });
+    return false;
+  }
+
+  /** Milliseconds for which touches may be left out. At most half the idle time: or whoever comes often, but not often enough, would lose the session. */
+  #pause(idle) {
+    return this.#touchAfter === undefined ? 0 : Math.min(this.#touchAfter, idle * 500);
+  }
+
+  /** The life of what is stored now. */
+  async #lifeNow(key) {
+    const text = await this.#store.get(key);
+    return text === undefined ? undefined : { text, ...lifeIn(checked(await this.#parse(text)), Date.now()) };
   }
 
   destroy(sid, callback) {
@@ -343,7 +475,23 @@ class CounterfoilStore extends Base {
     return this.#prefix + sid;
   }
 
-  /** Seconds that the session has left; not above 0: it has ended. */
+  /** The life of a session that is saved. */
+  #lifeOf(sid, session, now) {
+    if (session[LIFE]?.sid === sid) return session[LIFE];
+    if (!isMade(session, sid)) return { sid, ...lifeIn(session, now) };
+    const life = { sid, ...begun(now) };
+    attach(session, LIFE, life);
+    return life;
+  }
+
+  /** Seconds that a session has left which may be idle for so many; not above 0: it has ended. Infinity: as long as nobody ends it. */
+  #left(idle, life, now) {
+    if (!(idle > 0)) return idle;
+    const most = this.#disableTTL ? Infinity : Math.min(idle, LONGEST);
+    return this.#absolute === undefined ? most : Math.min(most, LONGEST, leftOf(life, this.#absolute, now) / 1000);
+  }
+
+  /** Seconds that the session may be idle; not above 0: it has ended. */
   #ttlOf(session) {
     if (typeof this.#ttl === 'function') {
       const ttl = this.#ttl(session);

@@ -25,7 +25,39 @@ export interface CounterfoilStoreOptions {
    * then decides alone: not above 0 destroys. More than ten years is ten years.
    */
   ttl?: number | ((session: session.SessionData) => number);
-  /** Sessions live until they are destroyed. One whose cookie has expired is destroyed all the same. */
+  /**
+   * Seconds that a session lives at most, however often it is used: it ends when it has been idle for too long (`cookie.maxAge`, `ttl`), or this long after it was
+   * first saved, whichever comes first. No save and no touch moves that end, nor does `saveEnded: 'create'`. `regenerate` begins a new life, so a login by
+   * Passport does. The cookie in the browser may say more.
+   *
+   * A session without a note of its beginning (below), which connect-redis has saved, say, counts from when it is first seen here. With `disableTTL` this is the only end.
+   * With `disableTouch` it ends at the latest so long after it began, and before that when its last save is too old.
+   *
+   * The end is an instant of this machine's clock, and several machines' clocks must agree to a minute. One that was set back by more since the last note
+   * (`set`, below) is noticed: the session is then as old as it was. What is less, or has happened since, can prolong it by as much.
+   *
+   * Not below `ttl`, if that is a number.
+   */
+  absoluteTimeout?: number;
+  /**
+   * Seconds for which touches are left out after the session's expiry was set, which saves the store most of its writes. What was changed is saved at once, as ever.
+   * A touch is left out when all of this holds:
+   *
+   * - less than `touchAfter` has passed since the expiry was set by a save or a touch, by whichever process; where a session may be idle for less than
+   *   twice that, less than half of its idle time: whoever comes often is not lost
+   * - it would move the expiry by less than that
+   * - it would not bring the expiry nearer: a shorter `cookie.maxAge` holds at once, as a much longer one does
+   *
+   * So a session that is left alone ends up to `touchAfter` (or half its idle time) before its idle time is over, never later, and nothing is ever shortened or brought
+   * back by a touch that is left out. A touch that is made is noted in the stored text (below), in one step and only over the text that this request has loaded:
+   * where another has saved or touched the session since, it is decided once more over what is there.
+   *
+   * With `sealValues`, and on a backend without conditions, touches cannot be noted: then only what is within `touchAfter` of a save is left out.
+   * A touch of a plain object, where it is not the very one that `get` gave, costs a `get`. Not together with `disableTouch` or `disableTTL`;
+   * below `ttl`, if that is a number, and `absoluteTimeout`.
+   */
+  touchAfter?: number;
+  /** Sessions live until they are destroyed, or until `absoluteTimeout`. One whose cookie has expired is destroyed all the same when it is saved. */
   disableTTL?: boolean;
   /** `touch` does nothing: a session then lives from its last change, not from its last use. */
   disableTouch?: boolean;
@@ -78,10 +110,14 @@ export interface CounterfoilStoreOptions {
  *
  * Every method takes a callback, or gives a promise when it is called without one. A session that is not there is `null`.
  *
- * The expiry of a session is kept by the store, to the millisecond: from `cookie.expires`, else `ttl`. `touch` moves only that expiry
+ * The expiry of a session is kept by the store, to the millisecond: from `cookie.expires`, else `ttl`, and at most `absoluteTimeout`. `touch` moves only that expiry
  * (the stored text, and the `cookie.expires` within it, stay as they are, so a touch can never undo a concurrent save) and does not
  * bring a missing session back. Where the stored `cookie.expires` has passed, or does within a minute, `get` counts it anew from
  * `cookie.originalMaxAge`. A backend that lacks `touch`, `scan` and so on rejects what needs them with `NOT_SUPPORTED`.
+ *
+ * With `absoluteTimeout` or `touchAfter` the stored session has a field `__counterfoil` beside its data: `created`, when it began; `set`, when its expiry was last set
+ * by a save or by a touch that is noted; `expires`, to when; all in milliseconds since 1970. `request.session` does not show it; what `get` and `all` give does, and should
+ * be given back to `set` with it: a plain object without it begins a new life. A program that does not know it (connect-redis) keeps it with the data.
  *
  * A session that has ended stays so (`saveEnded`): one that the middleware or `load` got from the store, and one that was saved before, is
  * saved only where it still is, in the same one step. That holds for session objects (`request.session`). A plain object given to `set` is stored in
