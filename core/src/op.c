@@ -130,6 +130,7 @@ void cf_op_end(cf_op *op, int status, cf_end how)
     if (status < 0 && op->error.status != status)
         cf_error_set(&op->error, status, CF_UNKNOWN, "the %s backend failed", op->store ? op->store->table->name : "closed");
     if (status < 0) cf_op_bring_nothing(op);
+    if (status < 0 && cf_is_record_op(op->in.kind)) cf_records_explain(op);
     if (status == CF_OK) op->error.status = CF_OK;
     if (op->parent) {
         if (how != END_QUIETLY) cf_resume(op->parent);

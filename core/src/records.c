@@ -263,6 +263,32 @@ static int make_page(cf_op *op)
 
 /* ------------------------------------------------------------------------------------------------------ there and back -- */
 
+/* The same sentence, whichever backend found it. What a hook says stays. */
+void cf_records_explain(cf_op *op)
+{
+    static const char *const exists[CF_KINDS] = {"a user with this e-mail is there already", "this social account is there already", "a session with this token hash is there already"};
+    static const char *const limit[CF_KINDS] = {"there are as many users as are allowed", "this user has as many social accounts as are allowed",
+                                                "this user has as many sessions as are allowed"};
+    cf_plan     plan;
+    const char *text = NULL;
+    if (op->in.kind == CF_OP_HOOK || !cf_plan_read(op->in.value, &plan)) return;
+    /* Of two that are made together the second belongs to somebody. */
+    int kind = plan.with.kind >= 0 ? plan.with.kind : plan.kind;
+    if (op->error.status == CF_EEXISTS) {
+        cf_record record;
+        op->key_at = 0;
+        if (cf_op_next_record(op, &record)) text = exists[record.kind];
+        op->key_at = 0;
+    } else if (op->error.status == CF_ELIMIT) {
+        text = limit[kind];
+    } else if (op->error.status == CF_ECHANGED) {
+        text = "the sessions of this user were all revoked since this login began";
+    } else if (op->error.status == CF_EMISSING && op->in.kind == CF_OP_INSERT) {
+        text = "there is no such user";
+    }
+    if (text) cf_error_set(&op->error, op->error.status, op->error.outcome, "%s", text);
+}
+
 int cf_records_arrive(cf_op *op, int status)
 {
     if ((status != CF_OK && status != CF_EEXISTS) || op->orphan) return status;

@@ -630,6 +630,7 @@ int cf_submit_end(cf_op *op, cf_store *store, int rc)
             op->error.status = CF_OK;
         } else {
             cf_op_bring_nothing(op);
+            if (cf_is_record_op(op->in.kind)) cf_records_explain(op);
             store->errors++;
         }
     }
