@@ -44,7 +44,7 @@ for file in $src/backends/*.c $src/backends/*/*.c; do
     if [ ! -e "$file" ]; then continue; fi
     # A backend of several files has a header of its own in its own folder.
     checked=$((checked + 1))
-    if found=$(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]+"' "$file" | grep -vE '"(counterfoil/backend\.h|util\.h)"'); then
+    if found=$(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]+"' "$file" | grep -vE '"(counterfoil/backend\.h|counterfoil/schema\.def|util\.h)"'); then
         case $file in
         $src/backends/*/*) found=$(printf '%s\n' "$found" | grep -E '"[^"]*/') ;;
         esac

@@ -29,6 +29,11 @@ void sqlite_link_close(sqlite_link *link, bool tidily)
         sqlite3_finalize(link->statements[i]);
         link->statements[i] = NULL;
     }
+    for (int i = 0; i < CF_KINDS * REC_STATEMENTS; i++) {
+        sqlite3_stmt **statement = &link->records[i / REC_STATEMENTS][i % REC_STATEMENTS];
+        sqlite3_finalize(*statement);
+        *statement = NULL;
+    }
     if (tidily) sqlite3_db_config(link->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     sqlite3_close_v2(link->db);
     link->db = NULL;
@@ -61,75 +66,91 @@ static int ask(sqlite3 *db, const char *sql, int64_t *number)
     return rc;
 }
 
-/* Three numbers that say whose database this is; SQLITE_AUTH when it is not ours, with the reason. */
-static int recognise(sqlite3 *db, bool *fresh, const char **why)
+/* Three numbers that say whose database this is, and of which version, 0: of none yet; SQLITE_AUTH when it is not ours, with the reason. */
+static int recognise(sqlite3 *db, int64_t *version, const char **why)
 {
-    int64_t application = 0, version = 0, tables = 0;
+    int64_t application = 0, tables = 0;
+    *version = 0;
     int rc = ask(db, "PRAGMA application_id", &application);
-    if (rc == SQLITE_OK) rc = ask(db, "PRAGMA user_version", &version);
+    if (rc == SQLITE_OK) rc = ask(db, "PRAGMA user_version", version);
     if (rc == SQLITE_OK) rc = ask(db, "SELECT count(*) FROM sqlite_schema", &tables);
     if ((rc & 0xff) == SQLITE_NOTADB) *why = "that file is not an SQLite database: give the name of one that does not exist yet";
     if (rc != SQLITE_OK) return rc;
-    *fresh = application == 0 && version == 0 && tables == 0;
-    if (*fresh) return SQLITE_OK;
+    if (application == 0 && *version == 0 && tables == 0) return SQLITE_OK;
     if (application != DB_APPLICATION) {
         *why = "that database belongs to another application: Counterfoil keeps a file of its own, give the name of one that does not exist yet";
         return SQLITE_AUTH;
     }
-    if (version > DB_VERSION) {
+    if (*version > DB_VERSION) {
         *why = "that database was written by a newer version of Counterfoil";
         return SQLITE_AUTH;
     }
-    return SQLITE_OK;
+    return *version < 1 ? SQLITE_CORRUPT : SQLITE_OK; /* our id, and no version of ours */
 }
 
+static int make_entries(sqlite3 *db)
+{
+    static const char format[] = "PRAGMA application_id=%d;"
+                                 "CREATE TABLE entry(key TEXT NOT NULL PRIMARY KEY, expiry INTEGER, value BLOB NOT NULL) STRICT, WITHOUT ROWID";
+    char sql[sizeof format + 16];
+    snprintf(sql, sizeof sql, format, DB_APPLICATION);
+    return run(db, sql);
+}
+
+static int set_version(sqlite3 *db)
+{
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA user_version=%d", DB_VERSION);
+    return run(db, sql);
+}
+
+/* What a database of an older version, or a new one, does not have yet: all of it in one transaction. Version 2: records. */
 static int found(sqlite3 *db)
 {
-    static const char format[] = "PRAGMA application_id=%d; PRAGMA user_version=%d;"
-                                 "CREATE TABLE entry(key TEXT NOT NULL PRIMARY KEY, expiry INTEGER, value BLOB NOT NULL) STRICT, WITHOUT ROWID";
-    char sql[sizeof format + 32];
-    snprintf(sql, sizeof sql, format, DB_APPLICATION, DB_VERSION);
     int rc = run(db, "BEGIN IMMEDIATE");
     if (rc != SQLITE_OK) return rc;
-    bool fresh; /* somebody else may have been quicker */
+    int64_t version; /* somebody else may have been quicker */
     const char *ignored = NULL;
-    rc = recognise(db, &fresh, &ignored);
-    if (rc == SQLITE_OK && fresh) rc = run(db, sql);
+    rc = recognise(db, &version, &ignored);
+    if (rc == SQLITE_OK && version < 1) rc = make_entries(db);
+    if (rc == SQLITE_OK && version < 2) rc = sqlite_records_make(db);
+    if (rc == SQLITE_OK && version < DB_VERSION) rc = set_version(db);
     if (rc == SQLITE_OK) rc = run(db, "COMMIT");
     if (rc != SQLITE_OK) run(db, "ROLLBACK");
     return rc;
 }
 
 /* In one transaction: another process may just be making it. */
-static int look(sqlite3 *db, bool *fresh, const char **why)
+static int look(sqlite3 *db, int64_t *version, const char **why)
 {
     int rc = run(db, "BEGIN");
-    if (rc == SQLITE_OK) rc = recognise(db, fresh, why);
+    if (rc == SQLITE_OK) rc = recognise(db, version, why);
     if (!sqlite3_get_autocommit(db)) run(db, "COMMIT");
     return rc;
 }
 
 static int set_up(sqlite_file *file, sqlite3 *db, bool writes, const char **why)
 {
-    bool fresh, in_memory = !*file->path;
-    int  chunk = CHUNK;
+    bool    in_memory = !*file->path;
+    int     chunk = CHUNK;
+    int64_t version;
     sqlite3_busy_timeout(db, OPENING_MS);
     sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_file_control(db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* in a child of a fork closing must not write */
     int rc = run(db, "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
                      "PRAGMA secure_delete=ON");
-    if (rc == SQLITE_OK) rc = look(db, &fresh, why);
+    if (rc == SQLITE_OK) rc = look(db, &version, why);
     /* Of several that make it at once SQLite sends all but one away without waiting. */
-    for (int tries = 0; rc == SQLITE_OK && fresh && !in_memory && (rc = run(db, "PRAGMA journal_mode=WAL")) == SQLITE_BUSY && tries < OPENING_MS / NAP_MS; tries++) {
+    for (int tries = 0; rc == SQLITE_OK && version == 0 && !in_memory && (rc = run(db, "PRAGMA journal_mode=WAL")) == SQLITE_BUSY && tries < OPENING_MS / NAP_MS; tries++) {
         sqlite3_sleep(NAP_MS);
-        rc = look(db, &fresh, why);
+        rc = look(db, &version, why);
     }
     if (rc == SQLITE_OK) rc = run(db, file->options.normal ? "PRAGMA synchronous=NORMAL" : "PRAGMA synchronous=FULL");
     /* A page that changes often is carried from the WAL to the file once for many changes. */
     if (rc == SQLITE_OK) rc = run(db, "PRAGMA journal_size_limit=33554432; PRAGMA wal_autocheckpoint=4000");
     if (rc == SQLITE_OK) rc = run(db, writes ? "PRAGMA cache_size=-16000" : "PRAGMA cache_size=-4000");
-    if (rc == SQLITE_OK && fresh) rc = found(db);
+    if (rc == SQLITE_OK && version < DB_VERSION) rc = found(db);
     sqlite3_busy_timeout(db, RUNNING_MS);
     return rc;
 }

@@ -1,7 +1,7 @@
 /* group.c: the queue of a file, and the one who runs all of it in one transaction. */
 #include "sqlite.h"
 
-enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST = 4, SWEEP_MOST = 500 };
+enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST = 4, SWEEP_MOST = 500, SWEEP_EACH_MS = 1000 };
 
 #define EACH_JOB(job, list)                                                                                                         \
     for (sqlite_job *job = CF_OF_LINK((list)->next, sqlite_job, turn), *next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn); &job->turn != (list); \
@@ -128,11 +128,18 @@ static void run_readers(sqlite_file *file)
     if (!sqlite3_get_autocommit(link->db)) sqlite_plain(link, SQL_COMMIT);
 }
 
+/* A refusal that may rest on what another job of the group has written. */
+static bool decided_inside(const sqlite_job *job)
+{
+    return job->status == CF_EEXISTS || job->status == CF_EMISSING || job->status == CF_ECHANGED || job->status == CF_ELIMIT;
+}
+
 static void blame_all(sqlite_file *file, int code, int outcome)
 {
     EACH_JOB(job, &file->group)
     {
-        if (job->status == CF_OK) sqlite_blame(job, code, sqlite_writes(job) && (outcome == CF_UNKNOWN || job->before) ? CF_UNKNOWN : CF_NOT_APPLIED);
+        if (decided_inside(job)) sqlite_blame(job, code, CF_NOT_APPLIED);
+        else if (job->status == CF_OK) sqlite_blame(job, code, sqlite_writes(job) && (outcome == CF_UNKNOWN || job->before) ? CF_UNKNOWN : CF_NOT_APPLIED);
         job->more = false;
         ran(job);
     }
@@ -148,6 +155,14 @@ static void refuse_all(sqlite_file *file)
         job->more = false;
         ran(job);
     }
+}
+
+/* They have an index for it, so nobody goes round: once in a second it is looked whether there are any. */
+static int sweep_records(sqlite_file *file, int rows, int64_t now, int64_t monotonic, int64_t *swept)
+{
+    if (!file->more_records && file->records_swept_ms && monotonic - file->records_swept_ms < SWEEP_EACH_MS) return SQLITE_OK;
+    file->records_swept_ms = monotonic;
+    return sqlite_records_sweep(&file->writer, rows, now, swept, &file->more_records);
 }
 
 /* Inside SQLite: no lock of ours is taken here. True: another process has the lock. */
@@ -185,6 +200,7 @@ static bool run_group(sqlite_file *file, size_t writes, int64_t monotonic)
         int rows = writes * 2 < SWEEP_MOST ? (int)writes * 2 + SWEEP_LEAST : SWEEP_MOST;
         int64_t now = CF_OF_LINK(file->group.next, sqlite_job, turn)->now;
         if (rc == SQLITE_OK && writes) rc = sqlite_sweep(link, &file->swept_to, rows, now, &swept);
+        if (rc == SQLITE_OK && writes) rc = sweep_records(file, rows, now, monotonic, &swept);
         if (rc == SQLITE_OK && writes) rc = sqlite_room_take(file, link);
         if (rc == SQLITE_OK) {
             rc = sqlite_plain(link, SQL_COMMIT);

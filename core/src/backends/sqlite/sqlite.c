@@ -44,9 +44,25 @@ static void job_free(cf_backend *self, sqlite_job *job)
     cf_release(of(self), job);
 }
 
+static int give_records(cf_op *op, const sqlite_job *job)
+{
+    cf_record record;
+    for (size_t at = 0; at < job->value.len;) {
+        size_t size = cf_record_unpack(cf_bytes(job->value.ptr + at, job->value.len - at), &record);
+        int    rc = size ? cf_op_add_record(op, &record) : cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a record was lost");
+        if (rc != CF_OK) return rc;
+        at += size;
+    }
+    return CF_OK;
+}
+
+static bool about_records(const sqlite_job *job) { return job->in.kind >= CF_OP_INSERT && job->in.kind <= CF_OP_REMOVE; }
+
 /* What came of a job becomes its operation's answer. */
 static int answer(cf_op *op, const sqlite_job *job)
 {
+    int given = job->status == CF_EEXISTS ? give_records(op, job) : CF_OK;
+    if (given != CF_OK) return given;
     if (job->status != CF_OK) return cf_op_fail(op, job->status, job->outcome, "%s", job->text);
     int wrote = sqlite_writes(job) ? CF_APPLIED : CF_NOT_APPLIED;
     cf_op_set_hit(op, job->hit);
@@ -60,6 +76,9 @@ static int answer(cf_op *op, const sqlite_job *job)
             at += sizeof len + len;
         }
         if (rc == CF_OK && job->cursor.len) rc = cf_op_set_cursor(op, cf_bytes(job->cursor.ptr, job->cursor.len));
+    } else if (about_records(job)) {
+        rc = give_records(op, job);
+        if (rc == CF_ECORRUPT && job->hit) return cf_op_fail(op, rc, wrote, "a record in the database is damaged");
     } else if (job->hit && (job->in.kind == CF_OP_GET || job->in.kind == CF_OP_POP)) {
         rc = cf_op_set_value(op, cf_bytes(job->value.ptr, job->value.len));
     }
@@ -97,7 +116,8 @@ static void take_results(void *user)
 static bool reads_at_once(const cf_backend *self, const cf_op *op)
 {
     int kind = cf_op_in(op)->kind;
-    return (kind == CF_OP_GET || kind == CF_OP_SCAN) && cf_loop_blocking(self->loop) && self->queued == 0 && *self->file->path;
+    bool reads = kind == CF_OP_GET || kind == CF_OP_SCAN || kind == CF_OP_FIND || kind == CF_OP_LIST;
+    return reads && cf_loop_blocking(self->loop) && self->queued == 0 && *self->file->path;
 }
 
 static int read_at_once(cf_backend *self, cf_op *op, bool *done)
@@ -131,9 +151,8 @@ static int submit(cf_backend *self, cf_op *op)
     return CF_PENDING;
 }
 
-static void flush(cf_backend *self)
+static void flush_once(cf_backend *self)
 {
-    if (self->queued == 0) return;
     sqlite_file *file = self->file;
     bool         leads = cf_loop_blocking(self->loop);
     cf_mutex_lock(file->lock);
@@ -151,6 +170,14 @@ static void flush(cf_backend *self)
     bool results = !cf_link_alone(&self->results);
     cf_mutex_unlock(file->lock);
     if (leads && results) take_results(self);
+}
+
+/* A caller who waits is not told to come again: what results have led to, the next step of a method, is done too. */
+static void flush(cf_backend *self)
+{
+    if (self->queued == 0) return;
+    do flush_once(self);
+    while (!cf_link_alone(&self->batch) && cf_loop_blocking(self->loop));
 }
 
 static int cancel(cf_backend *self, cf_op *op, int why)
@@ -326,4 +353,9 @@ const cf_backend_table cf_sqlite_table = {
     .incr = submit,
     .scan = submit,
     .clear = submit,
+    .insert = submit,
+    .update = submit,
+    .find = submit,
+    .list = submit,
+    .remove = submit,
 };

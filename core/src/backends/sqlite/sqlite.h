@@ -4,6 +4,7 @@
  *   file.c        a database file in this process: found again by whoever opens it, its connections, what becomes of them in a fork
  *   group.c       the queue of a file, and the one who runs all of it in one transaction: the leader
  *   statements.c  what one operation does inside a transaction. The SQL
+ *   records.c     the same for accounts and session records, and their tables
  *
  * One file is one `sqlite_file`, whoever opens it, on however many loops and threads. Operations are copied into jobs, which stand in the file's
  * queue; a leader takes the whole queue and commits it once. A caller who waits (cf_loop_blocking) leads itself, or sleeps while another does;
@@ -17,7 +18,7 @@
 
 #include "util.h"
 
-enum { DB_APPLICATION = 0x43746673, DB_VERSION = 1 }; /* application_id ("Ctfs") and user_version: FORMAT.md */
+enum { DB_APPLICATION = 0x43746673, DB_VERSION = 2 }; /* application_id ("Ctfs") and user_version: FORMAT.md */
 
 typedef enum {
     SQL_BEGIN_READ,
@@ -36,13 +37,34 @@ typedef enum {
     SQL_CLEAR,
     SQL_SWEEP,
     SQL_PAGES,
+    SQL_EPOCH,
+    SQL_EPOCH_UP,
     SQL_STATEMENTS
 } sqlite_statement;
+
+/* Those of every kind of record. */
+typedef enum {
+    REC_BY_ID,
+    REC_BY_UNIQUE,
+    REC_GROUP,
+    REC_COUNT,
+    REC_COUNT_ALIVE,
+    REC_FIRST_OUT,
+    REC_INSERT,
+    REC_UPDATE,
+    REC_UPDATE_EXPIRY,
+    REC_UPDATE_KEYS,
+    REC_DELETE,
+    REC_DELETE_GROUP,
+    REC_SWEEP,
+    REC_STATEMENTS
+} sqlite_record_statement;
 
 typedef struct sqlite_link { /* a connection, and what was prepared on it */
     cf_link       link;      /* in file->links */
     sqlite3      *db;        /* NULL: not open now */
     sqlite3_stmt *statements[SQL_STATEMENTS];
+    sqlite3_stmt *records[CF_KINDS][REC_STATEMENTS];
     int64_t       page;      /* its bytes */
     cf_mutex     *using;     /* held while SQLite runs: nobody forks inside it */
 } sqlite_link;
@@ -81,7 +103,7 @@ typedef struct sqlite_job {
     bool             more;   /* CLEAR: not yet at its end */
     bool             again;  /* with the next group */
     int64_t          number;
-    cf_buffer        value;  /* SCAN: keys, each behind its length */
+    cf_buffer        value;  /* SCAN: keys, each behind its length; records, packed */
     cf_buffer        cursor;
     const char      *text;   /* static */
 } sqlite_job;
@@ -107,6 +129,8 @@ typedef struct sqlite_file {
     bool           full;       /* it could not be: nothing but what removes may be written */
     int64_t        pages;      /* for as many the file has its space on the disk already */
     cf_buffer      swept_to;
+    int64_t        records_swept_ms; /* when it was last looked for records that have expired */
+    bool           more_records;     /* and there were more */
     sqlite_figures figures, news; /* the first with file->lock; the second is the leader's */
 } sqlite_file;
 
@@ -160,5 +184,12 @@ int  sqlite_sweep(sqlite_link *link, cf_buffer *from, int rows, int64_t now, int
 /* What an error of SQLite means for a job. */
 void sqlite_blame(sqlite_job *job, int code, int outcome);
 int  sqlite_status(int code, const char **text);
+
+/* ---- records.c ---- */
+int  sqlite_records_make(sqlite3 *db); /* their tables */
+int  sqlite_run_record(sqlite_link *link, sqlite_job *job); /* as sqlite_run */
+bool sqlite_revokes(const sqlite_job *job); /* an update that does nothing but end sessions */
+int  sqlite_records_sweep(sqlite_link *link, int rows, int64_t now, int64_t *swept, bool *more); /* at most so many of each kind */
+
 
 #endif

@@ -27,6 +27,8 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_CLEAR] = "DELETE FROM entry WHERE key IN (SELECT key FROM entry WHERE key >= ?1 AND key < ?2 LIMIT ?5) RETURNING " LIVE,
     [SQL_SWEEP] = "SELECT key, NOT " LIVE " FROM entry WHERE key > ?1 ORDER BY key LIMIT ?5",
     [SQL_PAGES] = "PRAGMA page_count",
+    [SQL_EPOCH] = "SELECT epoch FROM session_epoch WHERE prefix = ?1 AND user_id = ?2",
+    [SQL_EPOCH_UP] = "INSERT INTO session_epoch(prefix, user_id, epoch) VALUES(?1, ?2, 1) ON CONFLICT(prefix, user_id) DO UPDATE SET epoch = epoch + 1",
 };
 
 int sqlite_prepare(sqlite_link *link, sqlite_statement which, sqlite3_stmt **out)
@@ -49,12 +51,14 @@ int sqlite_plain(sqlite_link *link, sqlite_statement which)
 
 bool sqlite_writes(const sqlite_job *job)
 {
-    return job->in.kind != CF_OP_GET && job->in.kind != CF_OP_SCAN;
+    int kind = job->in.kind;
+    return kind != CF_OP_GET && kind != CF_OP_SCAN && kind != CF_OP_FIND && kind != CF_OP_LIST;
 }
 
 bool sqlite_removes(const sqlite_job *job)
 {
-    return job->in.kind == CF_OP_DELETE || job->in.kind == CF_OP_POP || job->in.kind == CF_OP_CLEAR;
+    int kind = job->in.kind;
+    return kind == CF_OP_DELETE || kind == CF_OP_POP || kind == CF_OP_CLEAR || kind == CF_OP_REMOVE || (kind == CF_OP_UPDATE && sqlite_revokes(job));
 }
 
 /* ------------------------------------------------------------------------------------------------------------ errors -- */
@@ -324,7 +328,8 @@ int sqlite_run(sqlite_link *link, sqlite_job *job)
     case CF_OP_TOUCH: rc = run_touch(link, job, now); break;
     case CF_OP_INCR: rc = run_incr(link, job, now); break;
     case CF_OP_SCAN: rc = run_scan(link, job, now); break;
-    default: rc = run_clear(link, job, now); break;
+    case CF_OP_CLEAR: rc = run_clear(link, job, now); break;
+    default: rc = sqlite_run_record(link, job); break;
     }
     return rc;
 }
