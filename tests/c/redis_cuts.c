@@ -20,6 +20,8 @@ static const char *const hows[] = {"fin", "rst", "stall", "stall"};
 typedef struct scene {
     const char *name, *setup, *options;
     cf_request  request;
+    const char *look;   /* NULL: LOOK */
+    int (*start)(cf_store *store, const cf_call *call, cf_op **op); /* a method of records; of `request` then only the kind counts */
     int64_t     ttl_ms;      /* of the store */
     bool        again;       /* it may be asked again: it reads, or it has a receipt */
     bool        several;     /* commands: how far it came is not known from the place of the cut */
@@ -46,6 +48,96 @@ typedef struct scene {
     "local p=KEYS[1] local v=redis.call('GET',p..'k') local t=redis.call('PTTL',p..'k') "                      \
     "return (v and #v>99 and 'large' or v or 'none')..(t>100000 and ' long' or t>0 and ' short' or '')..' '"   \
     "..redis.call('EXISTS',p..'c:1',p..'c:2',p..'c:3')"
+
+/* Of records: the names of their keys without what is found by them, a session that is revoked and a user with user_info by names of their own. */
+#define LOOK_RECORDS                                                                                           \
+    "local t={} for _,x in ipairs(redis.call('KEYS',p..string.char(10)..'*')) do "                             \
+    "local n=string.match(string.sub(x,#p+11),'^[%a_.,]+') "                                                   \
+    "if n=='session' and redis.call('HEXISTS',x,'revoked_at')==1 then n='revoked' end "                        \
+    "if n=='user' and redis.call('HEXISTS',x,'user_info')==1 then n='informed' end "                           \
+    "if n~='receipt' then t[#t+1]=n end end table.sort(t) return table.concat(t,' ')"
+#define AN_ID "0123456789abcdef0123456789abcdef"
+#define RECORDS "local b=p..string.char(10)..'{records}' local i='" AN_ID "' "
+#define OTHER "local i=string.reverse(i) "
+#define A_SESSION(hash)                                                                                        \
+    "redis.call('HSET',b..'session:'..i,'id',i,'user_id','" AN_ID "','token_hash','" hash "','created_at','5',"  \
+    "'updated_at','5','expires_at','9007199254740991','epoch','0') "                                           \
+    "redis.call('SET',b..'session.token_hash:" hash "',i) redis.call('ZADD',b..'session.user_id:" AN_ID "',5,i) "
+#define A_USER                                                                                                 \
+    "redis.call('HSET',b..'user:'..i,'id',i,'email','a@b','email_key','a@b','email_verified','0',"             \
+    "'created_at','5','updated_at','5') redis.call('SET',b..'user.email_key:a@b',i) "
+#define SESSION "session session.token_hash session.user_id"
+#define USER "user user.email_key"
+
+static int accounts(cf_store *store, int method, const cf_record *record, const cf_record *user, const cf_call *call, cf_op **op)
+{
+    cf_accounts of = {.store = store};
+    return cf_accounts_call(&of, method, record, user, call, op);
+}
+static int sessions(cf_store *store, int method, const cf_record *record, const cf_call *call, cf_op **op)
+{
+    cf_sessions of = {.store = store};
+    return cf_sessions_call(&of, method, record, NULL, call, op);
+}
+static cf_record record_of(int kind, int at, const char *text)
+{
+    cf_record record = {.kind = kind};
+    cf_record_text(&record, at, cf_text(text));
+    return record;
+}
+static int create_user(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record user = record_of(CF_USER, CF_USER_EMAIL, "a@b");
+    return accounts(store, CF_CREATE_USER, &user, NULL, call, op);
+}
+static int update_user(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record user = record_of(CF_USER, CF_USER_ID, AN_ID);
+    cf_record_text(&user, CF_USER_USER_INFO, cf_text("{}"));
+    return accounts(store, CF_UPDATE_USER, &user, NULL, call, op);
+}
+static int delete_user(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record user = record_of(CF_USER, CF_USER_ID, AN_ID);
+    return accounts(store, CF_DELETE_USER, &user, NULL, call, op);
+}
+static int find_user(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record user = record_of(CF_USER, CF_USER_EMAIL, "A@b");
+    return accounts(store, CF_FIND_USER_BY_EMAIL, &user, NULL, call, op);
+}
+static int find_or_create(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record user = record_of(CF_USER, CF_USER_EMAIL, "a@b"), account = record_of(CF_SOCIAL_ACCOUNT, CF_SOCIAL_ACCOUNT_PROVIDER, "p");
+    cf_record_text(&account, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID, cf_text("1"));
+    return accounts(store, CF_FIND_OR_CREATE, &account, &user, call, op);
+}
+static int create_session(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record session = record_of(CF_SESSION, CF_SESSION_USER_ID, AN_ID);
+    cf_record_text(&session, CF_SESSION_TOKEN_HASH, cf_text("h"));
+    cf_record_number(&session, CF_SESSION_CREATED_AT, 5);
+    cf_record_number(&session, CF_SESSION_UPDATED_AT, 5);
+    cf_record_number(&session, CF_SESSION_EXPIRES_AT, CF_NUMBER_MAX);
+    return sessions(store, CF_SESSION_CREATE, &session, call, op);
+}
+static int list_sessions(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record session = record_of(CF_SESSION, CF_SESSION_USER_ID, AN_ID);
+    return sessions(store, CF_SESSION_LIST, &session, call, op);
+}
+static int revoke_session(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record session = record_of(CF_SESSION, CF_SESSION_ID, AN_ID);
+    cf_record_number(&session, CF_SESSION_REVOKED_AT, 7);
+    return sessions(store, CF_SESSION_REVOKE, &session, call, op);
+}
+static int revoke_sessions(cf_store *store, const cf_call *call, cf_op **op)
+{
+    cf_record session = record_of(CF_SESSION, CF_SESSION_USER_ID, AN_ID);
+    cf_record_number(&session, CF_SESSION_REVOKED_AT, 7);
+    return sessions(store, CF_SESSION_REVOKE_ALL, &session, call, op);
+}
 
 static char large[20000];
 
@@ -98,6 +190,30 @@ static const scene scenes[] = {
      .after = "large 0", .hit = true},
     {"pop, large", "redis.call('SET',k,string.rep('x',20000))", "", REQUEST(CF_OP_POP, KEY), .again = true, .before = "large 0",
      .after = "none 0", .hit = true, .value = large},
+#define METHOD(KIND, method) {.size = sizeof(cf_request), .kind = (KIND), .timeout_ms = PATIENT_MS}, .look = LOOK_RECORDS, .start = (method)
+    {"create_user", "", "", METHOD(CF_OP_INSERT, create_user), .again = true, .before = "", .after = USER, .hit = true, .keys = 1},
+    {"create_user without receipts", "", "?receipts=off", METHOD(CF_OP_INSERT, create_user), .again = true, .before = "", .after = USER,
+     .hit = true, .keys = 1},
+    {"update_user", RECORDS A_USER, "", METHOD(CF_OP_UPDATE, update_user), .again = true, .before = USER, .after = "informed user.email_key",
+     .hit = true, .keys = 1},
+    {"update_user without receipts", RECORDS A_USER, "?receipts=off", METHOD(CF_OP_UPDATE, update_user), .before = USER,
+     .after = "informed user.email_key", .hit = true, .keys = 1},
+    {"delete_user with a session", RECORDS A_USER A_SESSION("h"), "", METHOD(CF_OP_REMOVE, delete_user), .again = true, .before = SESSION " " USER,
+     .after = "session.epoch", .hit = true},
+    {"delete_user without receipts", RECORDS A_USER, "?receipts=off", METHOD(CF_OP_REMOVE, delete_user), .before = USER, .after = "session.epoch",
+     .hit = true},
+    {"find_user", RECORDS A_USER, "", METHOD(CF_OP_FIND, find_user), .again = true, .before = USER, .hit = true, .keys = 1},
+    {"find_or_create", "", "", METHOD(CF_OP_INSERT, find_or_create), .again = true, .several = true, .before = "",
+     .after = "social_account social_account.provider,provider_user_id social_account.user_id " USER, .hit = true, .number = 1, .keys = 2},
+    {"create_session, its script unknown", "", "", METHOD(CF_OP_INSERT, create_session), .again = true, .several = true, .fresh = true, .before = "",
+     .after = SESSION, .hit = true, .keys = 1},
+    {"list_sessions", RECORDS A_SESSION("h") OTHER A_SESSION("g"), "", METHOD(CF_OP_LIST, list_sessions), .again = true,
+     .before = "session session session.token_hash session.token_hash session.user_id", .hit = true, .keys = 2},
+    {"revoke", RECORDS A_SESSION("h"), "", METHOD(CF_OP_UPDATE, revoke_session), .again = true, .before = SESSION,
+     .after = "revoked session.token_hash session.user_id", .hit = true},
+    {"revoke_all", RECORDS A_SESSION("h") OTHER A_SESSION("g"), "", METHOD(CF_OP_UPDATE, revoke_sessions), .again = true,
+     .before = "session session session.token_hash session.token_hash session.user_id",
+     .after = "revoked revoked session.epoch session.token_hash session.token_hash session.user_id", .hit = true, .number = 2},
 };
 enum { SCENES = sizeof scenes / sizeof *scenes };
 
@@ -151,7 +267,7 @@ __attribute__((format(printf, 5, 6))) static void wrong(const scene *of, manner 
 
 static const char *eval(const char *prefix, const char *lua)
 {
-    char command[1024];
+    char command[4000];
     snprintf(command, sizeof command, "EVAL \"local p=KEYS[1] local k=p..'k' %s\" 1 %s", lua, prefix);
     const char *said = server_says(&redis, command);
     if (said[0] == '-' && said[1] >= 'A') { /* -ERR, and not a negative number */
@@ -161,9 +277,9 @@ static const char *eval(const char *prefix, const char *lua)
     return said;
 }
 
-static int state_of(const worker *w, char there[64])
+static int state_of(const worker *w, char there[256])
 {
-    snprintf(there, 64, "%s", eval(w->prefix, LOOK));
+    snprintf(there, 256, "%s", eval(w->prefix, w->of->look ? w->of->look : LOOK));
     if (strcmp(there, w->of->before) == 0) return BEFORE;
     return w->of->after && strcmp(there, w->of->after) == 0 ? AFTER : NEITHER;
 }
@@ -187,6 +303,12 @@ static void take(worker *w, int status)
             if (key.len == 3 && memcmp(key.ptr, "c:", 2) == 0) which |= 1U << (key.ptr[2] - '0');
         got->value_right = which == 0xe;
     }
+    if (w->of->start) { /* records are none either */
+        cf_record record;
+        for (; cf_op_next_record(w->op, &record); got->keys++)
+            if (record.fields[0].is != CF_GIVEN) break;
+        got->value_right = true;
+    }
     cf_slice receipt = cf_op_receipt(w->op);
     memset(got->receipt, 0, sizeof got->receipt);
     if (receipt.len) memcpy(got->receipt, receipt.ptr, CF_RECEIPT_LEN);
@@ -202,7 +324,8 @@ static void on_done(cf_op *op, void *user)
 static void submit(worker *w, const cf_request *request)
 {
     w->got = (call){.status = CF_PENDING, .started = now_ms()};
-    int status = cf_submit(w->store, request, &w->op);
+    cf_call with = {request->timeout_ms, request->done, request->user};
+    int     status = w->of->start ? w->of->start(w->store, &with, &w->op) : cf_submit(w->store, request, &w->op);
     if (!w->op) abort();
     if (status == CF_PENDING) running++;
     else take(w, status);
@@ -277,7 +400,7 @@ static void judge_success(worker *w, manner how, const char *direction)
 {
     const call  *got = &w->got;
     const scene *of = w->of;
-    char         there[64];
+    char         there[256];
     int          state = state_of(w, there);
     if (state != (of->after ? AFTER : BEFORE)) wrong(of, how, direction, w, "it has succeeded, and the server has \"%s\"", there);
     if (got->hit != of->hit || got->number != of->number || !got->value_right || got->keys != of->keys)
@@ -297,7 +420,7 @@ static void judge(worker *w, manner how, const char *direction, size_t request)
     bool         reads = !of->after, stalled = how == STALL;
     int64_t      took = got->ended - got->started, deadline = stalled ? BRIEF_MS : PATIENT_MS;
     int64_t      slack = 1000 * (int64_t)env_number("CF_GUARD_FACTOR", 1);
-    char         there[64];
+    char         there[256];
     if (!stalled && took > slowest) slowest = took;
     if (took - deadline > latest) latest = took - deadline;
     if (took > deadline + slack) wrong(of, how, direction, w, "its deadline is long over");
@@ -326,7 +449,7 @@ static void judge(worker *w, manner how, const char *direction, size_t request)
 /* After a stall is over: the late answer has reached nobody, the connection goes on, and the receipt gives the answer. */
 static void judge_late(worker *w, const char *direction)
 {
-    char   there[64];
+    char   there[256];
     call   got = w->got;
     answer a = warm(w);
     if (a.status != CF_OK || a.hit)
@@ -337,7 +460,7 @@ static void judge_late(worker *w, const char *direction)
     if (got.outcome == CF_NOT_APPLIED && state == AFTER)
         wrong(w->of, STALL, direction, w, "it was applied when the stall was over: \"%s\"", there);
     bool due = w->of->again && w->of->request.kind != CF_OP_GET && w->of->request.kind != CF_OP_SCAN &&
-               w->of->request.kind != CF_OP_COUNT && got.outcome == CF_UNKNOWN;
+               w->of->request.kind != CF_OP_COUNT && !w->of->start && got.outcome == CF_UNKNOWN;
     if (due != (got.receipt[0] != 0)) wrong(w->of, STALL, direction, w, "a receipt is %s", due ? "missing" : "there for nothing");
     if (!got.receipt[0]) return;
     cf_request again = w->of->request;
@@ -419,7 +542,7 @@ static void measure(const scene *of, size_t *request, size_t *reply)
 static size_t stride_of(const scene *of, size_t bytes, size_t stride)
 {
     if (stride == 1) return 1;
-    return bytes > 4000 ? stride * 331 : of->fresh ? stride * 13 : bytes <= WORKERS ? (stride + 3) / 4 : stride;
+    return bytes > 4000 ? stride * 331 : of->start ? stride * (of->fresh ? 53 : 5) : of->fresh ? stride * 13 : bytes <= WORKERS ? (stride + 3) / 4 : stride;
 }
 
 /* A fault that has not happened has tested nothing: on a machine that was busy with others the store has given its connection up
@@ -504,6 +627,8 @@ static void greet_batch(manner how, const char *direction, size_t from, size_t t
 
 static void sweep_greeting(size_t stride, rng *random)
 {
+    size_t unused[2];
+    measure(&greeted, &unused[0], &unused[1]); /* from here on the server knows the script again */
     server_says(&redis, "SELECT 2");
     server_says(&redis, "CONFIG SET requirepass a@b:c/d");
     greeting_options = "2?password=a%40b%3Ac%2Fd&connect_timeout=0.2&silence=0.2";
