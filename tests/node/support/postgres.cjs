@@ -1,0 +1,72 @@
+'use strict';
+
+// A PostgreSQL server of this process's own: in a folder of its own, by a unix socket, as a user without rights.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { spawn, spawnSync } = require('node:child_process');
+const { Client } = require('pg');
+
+/** The folder with initdb and postgres, of the newest version that is there; undefined: none is. */
+function binaries() {
+  const versions = '/usr/lib/postgresql';
+  const places = fs.existsSync(versions) ? fs.readdirSync(versions).sort((a, b) => b - a).map((version) => path.join(versions, version, 'bin')) : [];
+  return [...places, ...process.env.PATH.split(':')].find((place) => fs.existsSync(path.join(place, 'initdb')) && fs.existsSync(path.join(place, 'postgres')));
+}
+
+/** PostgreSQL refuses to run as root. */
+function user() {
+  if (process.getuid() !== 0) return {};
+  for (const name of ['postgres', 'nobody']) {
+    const [uid, gid] = ['-u', '-g'].map((which) => spawnSync('id', [which, name], { encoding: 'utf8' }));
+    if (uid.status === 0) return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
+  }
+  throw new Error('there is no user as whom PostgreSQL could run');
+}
+
+/** Starts it; {options (for pg), stop}. */
+async function startPostgres() {
+  const bin = binaries(), as = user();
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cf-pg-'));
+  if (as.uid !== undefined) fs.chownSync(folder, as.uid, as.gid);
+  const data = path.join(folder, 'data');
+  const made = spawnSync(path.join(bin, 'initdb'), ['--no-sync', '--auth=trust', '--username=cf', '--encoding=UTF8', '--no-locale', '-D', data], { ...as, cwd: folder, encoding: 'utf8' });
+  if (made.status !== 0) throw new Error(`initdb failed: ${made.error ?? made.stderr}`);
+  const server = spawn(path.join(bin, 'postgres'), ['-D', data, '-k', folder, '-c', 'listen_addresses=', '-F', '-c', 'shared_buffers=16MB'], { ...as, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  server.stderr.on('data', (text) => { said += text; });
+  const ended = new Promise((resolve) => server.once('exit', resolve));
+  const clear = () => {
+    server.kill('SIGQUIT');
+    fs.rmSync(folder, { recursive: true, force: true });
+  };
+  process.once('exit', clear);
+  const options = { host: folder, user: 'cf', database: 'postgres' };
+  for (let tries = 0; ; tries++) {
+    const client = new Client(options);
+    client.on('error', () => {});
+    try {
+      await client.connect();
+      await client.end();
+      break;
+    } catch (error) {
+      if (tries > 300 || server.exitCode !== null) throw new Error(`PostgreSQL did not start: ${said || error}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+  return {
+    options,
+    async stop() {
+      // Once nobody is connected; at once where somebody stays.
+      server.kill('SIGTERM');
+      const hurry = setTimeout(() => server.kill('SIGINT'), 5000);
+      await ended;
+      clearTimeout(hurry);
+      process.removeListener('exit', clear);
+      fs.rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+module.exports = { binaries, startPostgres };
