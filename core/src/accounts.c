@@ -199,6 +199,7 @@ static int find_or_create_step(cf_op *op, cf_op *child)
         }
         cf_take_value(op, child);
         op->key_at = 0;
+        op->number = 0;
         if (!cf_op_next_record(op, &found)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a record was lost");
         op->key_at = 0;
         plan = plan_of(CF_USER, CF_BY_ID);
@@ -218,10 +219,13 @@ static int find_or_create_step(cf_op *op, cf_op *child)
         return CF_OK;
     default:
         if (child->error.status == CF_EEXISTS) {
-            /* Somebody else was first: with this account, which is what we wanted, or with this e-mail. */
+            /* Somebody else was first: with this account, which is what we wanted; or with this e-mail, perhaps because they made both of them just now. */
             child->key_at = 0;
-            if (cf_op_next_record(child, &found) && found.kind == CF_SOCIAL_ACCOUNT && ++op->note <= TRIES) return look(op, &whole);
+            bool social = cf_op_next_record(child, &found) && found.kind == CF_SOCIAL_ACCOUNT, first = op->number == 0;
+            if (!social) op->number = -1;
+            if ((social || first) && ++op->note <= TRIES) return look(op, &whole);
             child->key_at = 0;
+            op->number = 0;
         }
         if (child->error.status != CF_OK) return cf_adopt(op, child);
         op->number = 1;
