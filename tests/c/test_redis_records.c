@@ -1,8 +1,12 @@
 /* Records in Redis: races, damage and what heals by itself, rights, keys that nobody sees. What the methods mean is tested for every backend elsewhere. */
 #include "redis_support.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static server redis;
 
@@ -686,6 +690,227 @@ static void keys_of_another_type(void **state)
     let_go(&o);
 }
 
+/* ---- a server that says what it likes ---- */
+
+typedef struct liar {
+    pthread_t       thread;
+    pthread_mutex_t lock;
+    int             fd, port;
+    bool            over;
+    char            says[64 * 1024];
+    size_t          len;
+} liar;
+
+/* One command: its first word, and past all of it. NULL: it is not whole yet. */
+static const char *past_command(const char *at, const char *end, cf_slice *word)
+{
+    const char *line = memchr(at, '\n', (size_t)(end - at));
+    if (!line) return NULL;
+    long parts = strtol(at + 1, NULL, 10);
+    at = line + 1;
+    for (long i = 0; i < parts; i++) {
+        line = memchr(at, '\n', (size_t)(end - at));
+        if (!line) return NULL;
+        long len = strtol(at + 1, NULL, 10);
+        if (end - line - 1 < len + 2) return NULL;
+        if (i == 0) *word = cf_bytes(line + 1, (size_t)len);
+        at = line + 1 + len + 2;
+    }
+    return at;
+}
+
+static void answer_commands(liar *l, int fd)
+{
+    static char input[64 * 1024];
+    size_t      len = 0;
+    for (;;) {
+        ssize_t got = recv(fd, input + len, sizeof input - 1 - len, 0);
+        if (got <= 0) return;
+        len += (size_t)got;
+        input[len] = 0;
+        const char *at = input, *next;
+        cf_slice    word = {0};
+        for (; (next = past_command(at, input + len, &word)); at = next) {
+            const char *fixed = same(word, "PING") ? "+PONG\r\n" : same(word, "CLIENT") ? "+OK\r\n" : same(word, "INFO") ? "$0\r\n\r\n" : same(word, "CONFIG") ? "*0\r\n" : NULL;
+            pthread_mutex_lock(&l->lock);
+            ssize_t sent = fixed ? send(fd, fixed, strlen(fixed), MSG_NOSIGNAL) : send(fd, l->says, l->len, MSG_NOSIGNAL);
+            pthread_mutex_unlock(&l->lock);
+            if (sent < 0) return;
+        }
+        len -= (size_t)(at - input);
+        memmove(input, at, len);
+    }
+}
+
+static void *lie(void *data)
+{
+    liar *l = data;
+    for (;;) {
+        int fd = accept(l->fd, NULL, NULL);
+        if (fd < 0) return NULL;
+        pthread_mutex_lock(&l->lock);
+        bool over = l->over;
+        pthread_mutex_unlock(&l->lock);
+        if (!over) answer_commands(l, fd);
+        close(fd);
+        if (over) return NULL;
+    }
+}
+
+static void liar_start(liar *l)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t          size = sizeof address;
+    memset(l, 0, sizeof *l);
+    pthread_mutex_init(&l->lock, NULL);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    l->fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(l->fd, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(listen(l->fd, 8), 0);
+    assert_int_equal(getsockname(l->fd, (struct sockaddr *)&address, &size), 0);
+    l->port = ntohs(address.sin_port);
+    assert_int_equal(pthread_create(&l->thread, NULL, lie, l), 0);
+}
+
+static void liar_says(liar *l, const char *bytes, size_t len)
+{
+    pthread_mutex_lock(&l->lock);
+    memcpy(l->says, bytes, len);
+    l->len = len;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void liar_stop(liar *l)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)l->port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    pthread_mutex_lock(&l->lock);
+    l->over = true;
+    pthread_mutex_unlock(&l->lock);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    (void)connect(fd, (struct sockaddr *)&address, sizeof address);
+    pthread_join(l->thread, NULL);
+    close(fd);
+    close(l->fd);
+}
+
+/* What a method makes of an answer. */
+static outcome hear(cf_loop *loop, liar *l, int method, cf_store **store, int64_t timeout_ms)
+{
+    cf_record   user = user_with("ada@example.org"), session = {.kind = CF_SESSION}, group = group_of("u"), all = revocation("u"), id = of_id(CF_USER, "x");
+    cf_call     call = {.timeout_ms = timeout_ms};
+    cf_op      *op = NULL;
+    *store = open_redis(loop, l->port, NULL, timeout_ms);
+    cf_accounts a = {.store = *store};
+    cf_sessions s = {.store = *store};
+    cf_record_text(&session, CF_SESSION_TOKEN_HASH, cf_text("h"));
+    int status = method == 0   ? cf_sessions_call(&s, CF_SESSION_GET_ANY, &(cf_record){.kind = CF_SESSION, .fields[0] = {CF_GIVEN, 0, cf_text("0123456789abcdef0123456789abcdef")}}, NULL, &call, &op)
+                 : method == 1 ? cf_sessions_call(&s, CF_SESSION_LIST, &group, NULL, &call, &op)
+                 : method == 2 ? cf_accounts_call(&a, CF_CREATE_USER, &user, NULL, &call, &op)
+                 : method == 3 ? cf_sessions_call(&s, CF_SESSION_REVOKE_ALL, &all, NULL, &call, &op)
+                               : cf_accounts_call(&a, CF_DELETE_USER, &id, NULL, &call, &op);
+    return took(op, status);
+}
+
+#define A_RECORD                                                                                                                                        \
+    "$2\r\nid\r\n$32\r\n0123456789abcdef0123456789abcdef\r\n$7\r\nuser_id\r\n$1\r\nu\r\n$10\r\ntoken_hash\r\n$1\r\nh\r\n$10\r\ncreated_at\r\n$1\r\n5\r\n"  \
+    "$10\r\nupdated_at\r\n$1\r\n5\r\n$10\r\nexpires_at\r\n$1\r\n5\r\n$5\r\nepoch\r\n$1\r\n0\r\n"
+#define ONE_SESSION "*4\r\n:1\r\n:0\r\n$7\r\nsession\r\n*14\r\n" A_RECORD
+
+static void answers_that_no_script_of_ours_gives(void **state)
+{
+    static const struct {
+        const char *says;
+        int         method, status;
+    } rows[] = {
+        {ONE_SESSION, 0, CF_OK},
+        {ONE_SESSION, 1, CF_OK},
+        {"*2\r\n:0\r\n:0\r\n", 0, CF_OK},
+        {"*2\r\n:1\r\n:0\r\n", 2, CF_OK},
+        {"*2\r\n:1\r\n:0\r\n", 0, CF_ECORRUPT},                                                 /* found, and no record */
+        {"*3\r\n:1\r\n:0\r\n$7\r\nsession\r\n", 0, CF_ECORRUPT},
+        {"*5\r\n:1\r\n:0\r\n$7\r\nsession\r\n*14\r\n" A_RECORD "*14\r\n" A_RECORD, 0, CF_ECORRUPT}, /* two */
+        {"*2\r\n:2\r\n:0\r\n", 2, CF_ECORRUPT},                                                 /* there already, and no record */
+        {"*2\r\n:9\r\n:0\r\n", 2, CF_ECORRUPT},
+        {"*2\r\n:-1\r\n:0\r\n", 2, CF_ECORRUPT},
+        {"*2\r\n:1\r\n:-1\r\n", 3, CF_ECORRUPT},
+        {"*1\r\n:1\r\n", 3, CF_ECORRUPT},
+        {"*0\r\n", 4, CF_ECORRUPT},
+        {"*3\r\n:1\r\n:0\r\n:0\r\n", 1, CF_ECORRUPT},
+        {"*2\r\n$1\r\n1\r\n:0\r\n", 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$5\r\nrobot\r\n*14\r\n" A_RECORD, 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$4\r\nuser\r\n*14\r\n" A_RECORD, 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$4\r\nuser\r\n*8\r\n$2\r\nid\r\n$1\r\nx\r\n$14\r\nemail_verified\r\n$1\r\n0\r\n$10\r\ncreated_at\r\n$1\r\n5\r\n$10\r\nupdated_at\r\n$1\r\n5\r\n", 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$7\r\nsession\r\n*0\r\n", 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$7\r\nsession\r\n*1\r\n$2\r\nid\r\n", 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$7\r\nsession\r\n*2\r\n$2\r\nid\r\n:5\r\n", 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$7\r\nsession\r\n*2\r\n$2\r\nid\r\n$-1\r\n", 1, CF_ECORRUPT},
+        {"*3\r\n:1\r\n:0\r\n*14\r\n" A_RECORD, 1, CF_ECORRUPT},                                   /* of no kind */
+        {"*1\r\n*14\r\n" A_RECORD, 1, CF_ECORRUPT},
+        {"*4\r\n:1\r\n:0\r\n$7\r\nsession\r\n*1\r\n*1\r\n:1\r\n", 1, CF_EUNAVAILABLE},              /* too deep: not the protocol of ours */
+        {":1\r\n", 1, CF_EUNAVAILABLE},
+        {"$-1\r\n", 2, CF_EUNAVAILABLE},
+        {"*200000\r\n", 1, CF_EUNAVAILABLE},
+    };
+    liar l;
+    liar_start(&l);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cf_store *store;
+        liar_says(&l, rows[i].says, strlen(rows[i].says));
+        outcome o = hear(*state, &l, rows[i].method, &store, rows[i].status == CF_EUNAVAILABLE ? 60 : 5000);
+        bool    late = rows[i].status == CF_EUNAVAILABLE && o.status == CF_ETIMEOUT; /* it was asked again until then */
+        if (o.status != rows[i].status && !late) fail_msg("answer %zu: %s, %s", i, cf_status_name(o.status), o.text);
+        if (o.status < 0 && o.brought) fail_msg("answer %zu brings a record", i);
+        let_go(&o);
+        assert_ok(cf_store_close(store, NULL));
+    }
+    liar_stop(&l);
+}
+
+/* Bytes that are changed, taken away or doubled: whatever comes of it, the call ends. */
+static void answers_that_were_garbled(void **state)
+{
+    static const char *const whole[] = {ONE_SESSION, "*5\r\n:1\r\n:3\r\n$7\r\nsession\r\n*14\r\n" A_RECORD "*14\r\n" A_RECORD, "*2\r\n:1\r\n:0\r\n",
+                                        "*4\r\n:2\r\n:0\r\n$7\r\nsession\r\n*14\r\n" A_RECORD};
+    static const char        odd[] = "\r\n$*:-+0129\xff";
+    rng      random = {seed_of_run()};
+    uint64_t times = env_number("CF_GARBLED", 300), fine = 0, corrupt = 0, other = 0;
+    liar     l;
+    liar_start(&l);
+    for (uint64_t i = 0; i < times; i++) {
+        char      bytes[4096];
+        const char *from = whole[rng_below(&random, 4)];
+        size_t    len = strlen(from);
+        cf_store *store;
+        memcpy(bytes, from, len);
+        for (uint64_t wounds = 1 + rng_below(&random, 2); wounds; wounds--) {
+            size_t at = (size_t)rng_below(&random, len);
+            uint64_t how = rng_below(&random, 8);
+            if (how == 0) {
+                memmove(bytes + at, bytes + at + 1, len - at - 1);
+                len--;
+            } else if (how == 1) {
+                memmove(bytes + at + 1, bytes + at, len - at);
+                len++;
+            } else {
+                bytes[at] = how < 5 ? (char)rng_below(&random, 256) : odd[rng_below(&random, sizeof odd - 1)];
+            }
+        }
+        liar_says(&l, bytes, len);
+        outcome o = hear(*state, &l, (int)rng_below(&random, 5), &store, 25);
+        fine += o.status == CF_OK;
+        corrupt += o.status == CF_ECORRUPT;
+        other += o.status < 0 && o.status != CF_ECORRUPT;
+        if (o.status < 0 && o.status != CF_EEXISTS && o.brought) fail_msg("turn %llu brings a record", (unsigned long long)i);
+        let_go(&o);
+        assert_ok(cf_store_close(store, NULL));
+    }
+    liar_stop(&l);
+    printf("%llu garbled answers: %llu fine, %llu corrupt, %llu other\n", (unsigned long long)times, (unsigned long long)fine, (unsigned long long)corrupt,
+           (unsigned long long)other);
+    assert_true(fine && corrupt && other);
+}
+
 /* ------------------------------------------------------------------------------------------------- rights, scripts, size -- */
 
 static void a_user_with_the_prefix_alone(void **state)
@@ -832,6 +1057,8 @@ int main(void)
         TEST(everything_of_a_user_goes),
         TEST(damage_is_told),
         TEST(keys_of_another_type),
+        TEST(answers_that_no_script_of_ours_gives),
+        TEST(answers_that_were_garbled),
         TEST(a_user_with_the_prefix_alone),
         TEST(scripts_that_the_server_has_forgotten),
         TEST(ten_thousand_sessions),

@@ -73,11 +73,12 @@ static bool name_receipt(cf_backend *self, cf_op *op, char receipt[CF_RECEIPT_LE
     return true;
 }
 
-int redis_ask_script(cf_backend *self, cf_op *op, redis_script script, redis_expect expect, unsigned flags, cf_slice *args, size_t count)
+int redis_ask_script(cf_backend *self, cf_op *op, redis_call call, cf_slice *args, size_t count)
 {
     args[0] = LITERAL("EVALSHA");
-    args[1] = scripts[script].sha1;
-    return redis_ask(self, op, (redis_call){.expect = (uint8_t)expect, .flags = (uint8_t)(CALL_SCRIPT | flags), .script = (uint8_t)script}, args, count);
+    args[1] = scripts[call.script].sha1;
+    call.flags |= CALL_SCRIPT;
+    return redis_ask(self, op, call, args, count);
 }
 
 /* What the call asked for: a receipt answers only the same question. The key of this hash is the same everywhere: another process may ask again. */
@@ -377,7 +378,7 @@ void redis_answer(cf_backend *self)
     if (call.expect == EXPECT_RECORDS) {
         redis_queue_shift(queue);
         if (!self->leaving) redis_works(self);
-        cf_op_finish(op, redis_records_answer(self, op));
+        cf_op_finish(op, redis_records_answer(self, op, &call));
         return;
     }
     if (reply->failed) {

@@ -127,7 +127,8 @@ static int begin(question *ask, cf_backend *self, cf_op *op, bool receipt)
 
 static int run(question *ask, redis_script script, bool repeatable)
 {
-    return redis_ask_script(ask->self, ask->op, script, EXPECT_RECORDS, repeatable || ask->receipt ? CALL_REPEATABLE : 0, ask->args, ask->count);
+    redis_call call = {.expect = EXPECT_RECORDS, .flags = repeatable || ask->receipt ? CALL_REPEATABLE : 0, .script = (uint8_t)script, .kind = (uint8_t)ask->plan.kind};
+    return redis_ask_script(ask->self, ask->op, call, ask->args, ask->count);
 }
 
 static void add_inserted(question *ask, const cf_record *record)
@@ -345,16 +346,17 @@ void redis_records_text(cf_backend *self, cf_op *op, size_t index, cf_slice text
     if (last && self->reply.failed == CF_OK) give(self, op);
 }
 
-int redis_records_answer(cf_backend *self, cf_op *op)
+int redis_records_answer(cf_backend *self, cf_op *op, const redis_call *call)
 {
     const redis_records *records = &self->reply.records;
     int     kind = cf_op_in(op)->kind, outcome = records->code == RECORDS_YES ? CF_APPLIED : CF_NOT_APPLIED;
+    bool    odd = kind != CF_OP_INSERT && records->kind >= 0 && records->kind != call->kind; /* an insert may be of two kinds */
     bool    brings = kind == CF_OP_FIND || (kind == CF_OP_UPDATE && records->kind >= 0);
     cf_error told = *cf_op_error(op); /* what cf_op_add_record has found */
     if (records->code == RECORDS_TOO_LARGE)
         return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "these records have more than %d bytes together, which is too much for one answer", LONGEST);
     if (self->reply.failed == CF_ENOMEM) return cf_op_fail(op, CF_ENOMEM, outcome, "no memory for the answer");
-    if (self->reply.failed != CF_OK || records->code < RECORDS_NO || records->code > RECORDS_LIMIT || records->number < 0)
+    if (odd || self->reply.failed != CF_OK || records->code < RECORDS_NO || records->code > RECORDS_LIMIT || records->number < 0)
         return cf_op_fail(op, CF_ECORRUPT, records->code < 0 ? CF_UNKNOWN : outcome, "%s",
                           told.status == CF_ECORRUPT ? told.text : "what Redis holds of these records is damaged");
     if ((brings && records->code == RECORDS_YES && records->count != 1) || (records->code == RECORDS_EXISTS && records->count != 1))

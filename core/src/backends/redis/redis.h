@@ -91,6 +91,7 @@ typedef struct redis_call {
     uint32_t bytes;   /* of its command in `out`                    */
     uint32_t sent_us; /* when, modulo 2^32                          */
     uint8_t  expect, flags, script;
+    uint8_t  kind; /* of the records that it is about */
 } redis_call;
 
 /* The commands in the order of their answers: first `sent` of them wholly sent, then those that are not. Their bytes stand one behind the other in `out`, and
@@ -195,8 +196,8 @@ int redis_clear(cf_backend *self, cf_op *op);
 void redis_answer(cf_backend *self);
 /* Asks: CF_PENDING, or an error that is written into the operation. */
 int redis_ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count);
-/* The same for a script: args[0] and args[1] are left free for its name. */
-int redis_ask_script(cf_backend *self, cf_op *op, redis_script script, redis_expect expect, unsigned flags, cf_slice *args, size_t count);
+/* The same for a script, call.script: args[0] and args[1] are left free for its name. */
+int redis_ask_script(cf_backend *self, cf_op *op, redis_call call, cf_slice *args, size_t count);
 /* A receipt that nobody else has. False: the system gives no random bytes. */
 bool redis_new_receipt(cf_backend *self, char receipt[CF_RECEIPT_LEN]);
 
@@ -214,7 +215,7 @@ void redis_records_next(cf_backend *self, size_t index, size_t count);
 void redis_records_text(cf_backend *self, cf_op *op, size_t index, cf_slice text, bool last);
 void redis_records_odd(cf_backend *self); /* a part that no answer has */
 /* The answer is complete: the status of the operation. */
-int redis_records_answer(cf_backend *self, cf_op *op);
+int redis_records_answer(cf_backend *self, cf_op *op, const redis_call *call);
 
 /* queue.c */
 enum { REDIS_ARGS = 12 };

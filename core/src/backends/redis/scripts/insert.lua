@@ -58,9 +58,13 @@ end
 local function look()
   local at = 6
   while ARGV[at] do
-    local r = {kind = ARGV[at], unique = ARGV[at + 1], unique2 = ARGV[at + 2], listing = ARGV[at + 3], parent = ARGV[at + 4], is = {}, epoch = 0}
+    local r = {kind = ARGV[at], unique = ARGV[at + 1], unique2 = ARGV[at + 2], listing = ARGV[at + 3], parent = ARGV[at + 4], is = {}, flat = {}, epoch = 0}
     local count = tonumber(ARGV[at + 5])
-    for i = at + 6, at + 4 + 2 * count, 2 do r.is[ARGV[i]] = ARGV[i + 1] end
+    for i = at + 6, at + 4 + 2 * count, 2 do
+      r.is[ARGV[i]] = ARGV[i + 1]
+      r.flat[#r.flat + 1] = ARGV[i]
+      r.flat[#r.flat + 1] = ARGV[i + 1]
+    end
     at = at + 6 + 2 * count
     r.key = base .. r.kind .. ':' .. r.is.id
     r.index = index_of(r, r.is)
@@ -88,14 +92,11 @@ if not fine then return type(answer) == 'table' and answer or redis.error_reply(
 if answer then return answer end
 
 -- From here on nothing can fail but the first write, which a full or read-only server refuses.
-for i, r in ipairs(records) do
-  if r.is.epoch then r.is.epoch = string.format('%.0f', r.epoch) end
-  local flat = {}
-  for name, value in pairs(r.is) do
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
+for _, r in ipairs(records) do
+  for j = 1, #r.flat, 2 do
+    if r.flat[j] == 'epoch' then r.flat[j + 1] = string.format('%.0f', r.epoch) end
   end
-  local said = redis.pcall('HSET', r.key, unpack(flat))
+  local said = redis.pcall('HSET', r.key, unpack(r.flat))
   if type(said) == 'table' and said.err then return said end
   if r.index then redis.call('SET', r.index, r.is.id) end
   if expiry ~= '0' then
