@@ -74,6 +74,11 @@ class ServerStage(Stage):
 
     leads = False
 
+    def lead(self) -> None:
+        """From now on; and from what the server's clock says: records go at an instant and not after a time."""
+        self.leads = True
+        self.step_wall((int(Path(redis_variable("CLOCK_FILE")).read_text()) - self.wall_ms()) / 1000)
+
     def advance(self, seconds: float, /) -> None:
         if self.leads:
             file = Path(redis_variable("CLOCK_FILE"))

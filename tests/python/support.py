@@ -227,14 +227,14 @@ BACKENDS = [
     BackendLine("bare", Bare, CLOCK | RECORDS | {"pop", "touch", "conditions", "binary"}),
     BackendLine("example", example_target, EVERYTHING | CLOCK | RECORDS),
     BackendLine("bare-keeping", BareKeeping, EVERYTHING - {"scan"} | CLOCK | RECORDS),
-    BackendLine("sqlite", Sqlite(), EVERYTHING | CLOCK, frozenset({"blocking", "asyncio"})),
-    BackendLine("sqlite-memory", "sqlite::memory:", EVERYTHING | CLOCK, frozenset({"blocking", "asyncio"})),
+    BackendLine("sqlite", Sqlite(), EVERYTHING | CLOCK | RECORDS, frozenset({"blocking", "asyncio"})),
+    BackendLine("sqlite-memory", "sqlite::memory:", EVERYTHING | CLOCK | RECORDS, frozenset({"blocking", "asyncio"})),
     # The one whose clock can be moved plays everything; the others play all that asks for no clock.
-    BackendLine("redis-clock", Redis("CLOCK"), EVERYTHING | {"clock"}),
-    BackendLine("redis", Redis(""), EVERYTHING, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-clock", Redis("CLOCK"), EVERYTHING | RECORDS | {"clock"}),
+    BackendLine("redis", Redis(""), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-unix", Redis("UNIX"), EVERYTHING, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-tls", Redis("TLS"), EVERYTHING, frozenset({"blocking", "asyncio"})),
-    BackendLine("redis-acl", Redis("ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-acl", Redis("ACL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-tls-acl", Redis("TLS_ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
 ]
 
@@ -292,8 +292,8 @@ def fits(backend: BackendLine, mode: Mode) -> bool:
 
 def target_of(backend: BackendLine, mode: Mode, stage: Stage, query: str = "") -> Any:
     if isinstance(backend.target, Redis):
-        if isinstance(stage, ServerStage):
-            stage.leads = backend.target.which == "CLOCK"
+        if isinstance(stage, ServerStage) and backend.target.which == "CLOCK":
+            stage.lead()
         return backend.target.url
     if isinstance(backend.target, Sqlite):
         return backend.target.new()

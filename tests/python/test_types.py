@@ -24,7 +24,7 @@ def test_stubs() -> None:
 
 
 def test_strict() -> None:
-    run("mypy", "--strict", "python/counterfoil", "examples/python_backend.py")
+    run("mypy", "--strict", "python/counterfoil", "examples/python_backend.py", "examples/python_accounts.py")
 
 
 def test_what_users_see(tmp_path: Path) -> None:
