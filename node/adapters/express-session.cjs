@@ -401,8 +401,6 @@ class CounterfoilStore extends Base {
       await this.#store.touch(key, ttl);
       return false;
     }
-    const mark = session?.[KNOWN];
-    if (mark !== undefined && mark.text === life.text) mark.text = text;
     Object.assign(life, note, { text, noted: true });
     return false;
   }

@@ -102,7 +102,7 @@ const LIVES = {
   'disableTTL': { idle: 600 * SECOND, absolute: 2000 * SECOND, disableTTL: true },
   'disableTouch': { idle: 600 * SECOND, absolute: 1500 * SECOND, disableTouch: true },
 };
-const REQUESTS = 70;
+const REQUESTS = 50;
 const pick = (list) => list[random(list.length)];
 
 async function history(t, { stage: newStage, url, shortest = 1 }, life) {
@@ -247,21 +247,49 @@ test('without the options nothing is noted, and with them beside the data, which
   }
 });
 
+/** The names of the operations that a store is asked for from now on, in a list. */
+function noted(inner) {
+  const names = [];
+  for (const name of ['get', 'set', 'touch', 'delete']) {
+    const { [name]: method } = inner;
+    inner[name] = (...args) => { names.push(name); return method.apply(inner, args); };
+  }
+  return names;
+}
+
 test('a touch is skipped until it is due; what is left is counted in writes', async (t) => {
   const { stage, inner, store } = staged(t, { touchAfter: 60 });
-  let writes = 0;
-  for (const name of ['set', 'touch', 'delete']) {
-    const { [name]: method } = inner;
-    inner[name] = (...args) => { writes++; return method.apply(inner, args); };
-  }
   const { id } = await saved(store);
-  writes = 0;
+  const asked = noted(inner);
   for (let second = 1; second <= 3600; second++) {
     stage.advance(1);
     assert(await visit(store, id));
   }
-  assert.equal(writes, 60);
+  assert.deepEqual([asked.length, asked.filter((name) => name === 'get').length], [3660, 3600]);
   assert.equal(await lifeOf(stage, store, id), 600);
+});
+
+test('what a request costs', async (t) => {
+  const cost = async (options, more) => {
+    const { stage, inner, store, kept } = staged(t, options);
+    const fresh = await saved(store);
+    stage.advance(100);
+    const asked = noted(inner);
+    const before = await inner.get(`sess:${fresh.id}`);
+    const one = await load(store, fresh.id);
+    asked.length = 0;
+    await more({ stage, store, one, touch: (it = one) => { it.touch(); return store.touch(it.id, it); } });
+    const result = asked.join(' ');
+    return [result, (await inner.get(`sess:${fresh.id}`)) === before, (await kept(fresh.id))[NOTE].expires - Date.now()];
+  };
+  assert.deepEqual(await cost({ absoluteTimeout: 3600 }, ({ touch }) => touch()), ['touch', true, 500000], 'nothing is rewritten where no touch is to be left out');
+  assert.deepEqual(await cost({ touchAfter: 60 }, ({ touch }) => touch()), ['set', false, 600000]);
+  assert.deepEqual(await cost({ touchAfter: 60 }, async ({ touch }) => { await touch(); await touch(); }), ['set', false, 600000]);
+  assert.deepEqual(await cost({ touchAfter: 60 }, async ({ stage, touch }) => { await touch(); stage.advance(60); await touch(); }), ['set set', false, 600000]);
+  assert.deepEqual(await cost({ touchAfter: 60 }, async ({ one, touch }) => { one.touch(); one.n = 2; await save(one); await touch(); }), ['set', false, 600000]);
+  assert.deepEqual(await cost({ touchAfter: 60 }, async ({ stage, one, touch }) => { one.touch(); await save(one); stage.advance(60); await touch(); }), ['set set', false, 600000]);
+  assert.deepEqual(await cost({ touchAfter: 60 }, ({ store, one }) => store.touch(one.id, { cookie: {} })), ['get set', false, 86400000]);
+  assert.deepEqual(await cost({ absoluteTimeout: 300 }, ({ touch }) => touch()), ['', true, 200000], 'the end is the last one already');
 });
 
 test('who comes just before the end of the idle time stays, though touches are rare', async (t) => {
@@ -347,6 +375,14 @@ test('the whole life is the same for all who save and touch, and what began anew
   }
 });
 
+test('disableTTL: the whole life alone counts, whatever a cookie says, also of sessions that were there before', async (t) => {
+  const { stage, store, inner } = staged(t, { absoluteTimeout: 100, disableTTL: true });
+  const before = withSessions({ store: inner, disableTTL: true });
+  const { id } = await saved(before, 5);
+  stage.advance(1000);
+  assert.equal(await lifeOf(stage, store, id, () => store.touch(id, { cookie: { expires: new Date(0) } })), 100);
+});
+
 test('a request that ends after the whole life is over does not save: not even where ended sessions come back', async (t) => {
   for (const saveEnded of [undefined, 'error', 'create']) {
     const { stage, store, kept } = staged(t, { absoluteTimeout: 100, saveEnded });
@@ -364,6 +400,18 @@ test('a request that ends after the whole life is over does not save: not even w
       assert.equal(await kept(fresh.id), undefined);
     }
   }
+});
+
+test('the note is beside whatever the object says of itself', async (t) => {
+  class Own {
+    cookie = { originalMaxAge: null };
+    toJSON() { return { ...this, own: 1 }; }
+  }
+  const { store, kept } = staged(t, { absoluteTimeout: 100 });
+  const one = new Own();
+  await store.set('a', one);
+  const { [NOTE]: note, ...rest } = await kept('a');
+  assert.deepEqual([rest, note.created, Object.keys(one)], [{ cookie: { originalMaxAge: null }, own: 1 }, Date.now(), ['cookie']]);
 });
 
 test('two first saves at once: one life', async (t) => {
@@ -426,16 +474,15 @@ test('a shorter limit holds for the sessions that are there already', async (t) 
 });
 
 describe('a clock that is set back', () => {
+  const USES = [visit, async (store, id) => { const one = await load(store, id); one.touch(); await save(one); }];
   for (const behind of [30, 61, 3600]) {
     for (const more of [{}, { touchAfter: 5 }]) {
       test(`by ${behind} seconds, ${JSON.stringify(more)}`, async (t) => {
-        for (const use of [visit, async (store, id) => { const one = await load(store, id); one.touch(); await save(one); }]) {
+        for (const use of USES) {
           const { stage, clock, store } = staged(t, { absoluteTimeout: 1000, ...more });
           const { id } = await saved(store, 2000);
           stage.advance(600);
-          const one = await load(store, id);
-          one.touch();
-          await save(one);
+          await USES[1](store, id);
           clock.behind = behind * SECOND;
           const left = await lifeOf(stage, store, id, () => use(store, id));
           // So little may as well be the clock of another machine, and prolongs it by as much, but not by more.
@@ -445,6 +492,28 @@ describe('a clock that is set back', () => {
       });
     }
   }
+  test('a little: one use alone moves nothing', async (t) => {
+    for (const use of USES) {
+      const { stage, clock, store } = staged(t, { absoluteTimeout: 1000 });
+      const { id } = await saved(store, 2000);
+      stage.advance(600);
+      await USES[1](store, id);
+      clock.behind = 30 * SECOND;
+      await use(store, id);
+      assert.equal(await lifeOf(stage, store, id), 400);
+    }
+  });
+  test('a little, again and again: not by more than a minute in all', async (t) => {
+    const { stage, clock, store } = staged(t, { absoluteTimeout: 1000 });
+    const { id } = await saved(store, 2000);
+    stage.advance(600);
+    for (let i = 0; i < 20; i++) {
+      await USES[1](store, id);
+      clock.behind += 50 * SECOND;
+    }
+    const left = await lifeOf(stage, store, id, () => USES[1](store, id));
+    assert(left >= 400 && left <= 460, `${left}`);
+  });
   test('a session that was made by a clock that is ahead', async (t) => {
     const { stage, clock, store } = staged(t, { absoluteTimeout: 1000, touchAfter: 5 });
     clock.behind = -7200 * SECOND;
@@ -502,14 +571,13 @@ test('sealed values, and a backend that does not compare: no touch is noted, so 
     const inner = make(stage);
     const store = withSessions({ store: inner, absoluteTimeout: 1000, touchAfter: 50 });
     const { id } = await saved(store, 200);
-    let touches = 0;
-    const { touch } = inner;
-    inner.touch = (...args) => { touches++; return touch.apply(inner, args); };
+    const asked = noted(inner);
+    const count = (name) => asked.filter((one) => one === name).length;
     for (let seconds = 0; seconds < 900; seconds += 10) {
       assert(await visit(store, id), `${seconds}`);
       stage.advance(10);
     }
-    assert.equal(touches, 85); // all but those of the first 50 seconds
+    assert.deepEqual([count('touch'), count('set')], [85, 1]); // all but those of the first 50 seconds; and it is asked once whether it can compare
     assert(await visit(store, id));
     stage.advance(99);
     assert.notEqual(await store.get(id), null);
