@@ -52,8 +52,7 @@ def asked(subject):
     return {
         "provider": "github",
         "provider_user_id": subject,
-        "email": f"{subject}@example.org",
-        "email_verified": True,
+        "user": {"email": f"{subject}@example.org", "email_verified": True},
         **fields(subject),
     }
 
