@@ -4,7 +4,7 @@
 // core/include/counterfoil/schema.def; here an object, with Dates for instants and JSON values for JSON.
 
 const { inspect } = require('node:util');
-const { native } = require('./native.cjs');
+const { native, promised } = require('./native.cjs');
 const { CounterfoilError, invalid } = require('./errors.cjs');
 
 // cf_field_type
@@ -208,13 +208,13 @@ function decode(values, outcome) {
   return new Class(values, outcome);
 }
 
-/** What an operation brought: {hit, number, cursor, records}. An EXISTS error gets the record that is there already. */
-async function brought(answer, outcome = 'not_applied') {
+/** What an operation brings that `submit` begins, at once: {hit, number, cursor, records}. An EXISTS error gets the record that is there already. */
+async function brought(submit, outcome) {
   try {
-    const [hit, number, cursor, ...records] = await answer;
+    const [hit, number, cursor, ...records] = await promised(submit());
     return { hit, number, cursor, records: records.map((values) => decode(values, outcome)) };
   } catch (error) {
-    if (error instanceof CounterfoilError && Array.isArray(error.existing)) {
+    if (error instanceof CounterfoilError && Array.isArray(error.existing) && CLASSES.has(error.existing[0])) {
       try { error.existing = decode(error.existing, 'not_applied'); } catch { delete error.existing; } // that it exists is the news
     }
     throw error;

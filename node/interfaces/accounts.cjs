@@ -1,6 +1,5 @@
 'use strict';
 
-const { promised } = require('../native.cjs');
 const { Store, handleOf, known } = require('../store.cjs');
 const { invalid } = require('../errors.cjs');
 const { METHODS, openHooks } = require('../hooks.cjs');
@@ -32,10 +31,9 @@ class AccountsStorage {
     }
   }
 
-  /** One native call. Not before an await: over a backend that does not wait, it is done when the method returns. */
   #call(method, record, user) {
     const outcome = /^(find|list)/.test(method) && user === undefined ? 'not_applied' : 'applied';
-    return brought(promised(this.#handle.accounts(NUMBERS[method], record, user, this.#most, this.#timeout)), outcome);
+    return brought(() => this.#handle.accounts(NUMBERS[method], record, user, this.#most, this.#timeout), outcome);
   }
 
   async #one(method, record) { return (await this.#call(method, record)).records[0]; }

@@ -1,6 +1,6 @@
 'use strict';
 
-const { native, promised } = require('../native.cjs');
+const { native } = require('../native.cjs');
 const { handleOf, known } = require('../store.cjs');
 const { CounterfoilError, invalid } = require('../errors.cjs');
 const { SESSION, STATUSES, encode, encodeOne, put, brought, microseconds } = require('../records.cjs');
@@ -26,7 +26,7 @@ function instant(now) {
 }
 
 function cursorText(cursor) {
-  if (cursor === undefined) return undefined;
+  if (cursor === undefined || cursor === null) return undefined;
   if (typeof cursor !== 'string') throw invalid('cursor must be a string: the nextCursor of the page before');
   if (!/^[\x21-\x7e]{1,1024}$/.test(cursor)) throw new CounterfoilError('the cursor is none that a list gave', 'CURSOR');
   return cursor;
@@ -51,7 +51,8 @@ class SessionStorage {
 
   #call(method, record, { now = 0, epoch = -1, status = 0, order = 0, limit = 0, except, cursor } = {}) {
     const outcome = method === GET || method === GET_ANY || method === LIST || method === EPOCH ? 'not_applied' : 'applied';
-    return brought(promised(this.#handle.sessions(method, record, this.#timeout, this.#most, this.#refuse, this.#retention, now, epoch, status, order, limit, except, cursor)), outcome);
+    const submit = () => this.#handle.sessions(method, record, this.#timeout, this.#most, this.#refuse, this.#retention, now, epoch, status, order, limit, except, cursor);
+    return brought(submit, outcome);
   }
 
   async #one(method, record, how) { return (await this.#call(method, record, how)).records[0]; }
@@ -71,7 +72,7 @@ class SessionStorage {
 
   async listForUser(userId, options = {}) {
     const { now, status, orderBy = ORDERS[0], limit, cursor } = known(options, ['now', 'status', 'orderBy', 'limit', 'cursor']);
-    const order = ORDERS.indexOf(orderBy), which = status === undefined ? 0 : STATUSES.indexOf(status, 1);
+    const order = ORDERS.indexOf(orderBy), which = status === undefined || status === null ? 0 : STATUSES.indexOf(status, 1);
     if (order < 0) throw invalid(`orderBy must be one of ${ORDERS.join(', ')}`);
     if (which < 0) throw invalid(`status must be one of ${STATUSES.slice(1).join(', ')}`);
     const { records, cursor: nextCursor } = await this.#call(LIST, encodeOne(SESSION, 'userId', userId), {

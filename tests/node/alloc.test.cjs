@@ -50,8 +50,7 @@ async function chaos(story, backend, n) {
       }
       if (step.error !== undefined) assert.equal(error?.code, step.error, where);
       else if (error !== undefined) assert.fail(`${where}: ${error.stack}`);
-      else if ('expect' in step) compare(step, result, where);
-      else if ('expect_length' in step) assert.equal(result.length, step.expect_length, where);
+      else compare(step, result, where, stage, interfaces);
     }
   } finally {
     await store.close();

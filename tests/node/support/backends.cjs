@@ -11,6 +11,7 @@ const { openApart, openBare, ServerStage, realStage } = require('./redis.cjs');
 const { openOnce } = require('./sqlite.cjs');
 
 const ALL = ['pop', 'touch', 'incr', 'conditions', 'keep_ttl', 'scan', 'binary', 'clock', 'one_millisecond'];
+const RECORDS = [...ALL, 'records'];
 
 /** A backend with every method, over a Map, on a stage's clock. `binary`: its values are Buffers. */
 class FullBackend extends Backend {
@@ -101,21 +102,21 @@ function minimal(stage) {
 let number = 0;
 
 const backends = [
-  { name: 'memory, private', has: [...ALL, 'memory'], open: (options, query) => open(`memory:${query ? `?${query}` : ''}`, options) },
-  { name: 'memory, shared', has: [...ALL, 'memory'], open: (options, query) => open(`memory:cases-${process.pid}-${number++}${query ? `?${query}` : ''}`, options) },
+  { name: 'memory, private', has: [...RECORDS, 'memory'], open: (options, query) => open(`memory:${query ? `?${query}` : ''}`, options) },
+  { name: 'memory, shared', has: [...RECORDS, 'memory'], open: (options, query) => open(`memory:cases-${process.pid}-${number++}${query ? `?${query}` : ''}`, options) },
   { name: 'JavaScript, values', has: ALL, open: (options) => open(new FullBackend(options.stage), options) },
   { name: 'JavaScript, promises', has: ALL, open: (options) => open(promised(new FullBackend(options.stage)), options) },
-  { name: 'JavaScript, three methods', has: ['pop', 'touch', 'conditions', 'clock', 'one_millisecond'], open: (options) => open(minimal(options.stage), options) },
-  { name: 'JavaScript, examples/js_backend.cjs', has: ALL, open: (options) => open(new MapBackend(() => options.stage.now().getTime()), options) },
+  { name: 'JavaScript, three methods', has: ['pop', 'touch', 'conditions', 'clock', 'one_millisecond', 'records'], open: (options) => open(minimal(options.stage), options) },
+  { name: 'JavaScript, examples/js_backend.cjs', has: RECORDS, open: (options) => open(new MapBackend(() => options.stage.now().getTime()), options) },
 ];
 
 backends.push(
-  { name: 'sqlite', has: ALL, file: true, open: (options) => openOnce(options) },
-  { name: 'sqlite, alone', has: ALL, file: true, open: (options) => openOnce({ ...options, singleProcess: true, synchronous: 'normal' }) },
-  { name: 'sqlite, in memory', has: ALL, open: (options) => open('sqlite::memory:', options) },
+  { name: 'sqlite', has: RECORDS, file: true, open: (options) => openOnce(options) },
+  { name: 'sqlite, alone', has: RECORDS, file: true, open: (options) => openOnce({ ...options, singleProcess: true, synchronous: 'normal' }) },
+  { name: 'sqlite, in memory', has: RECORDS, open: (options) => open('sqlite::memory:', options) },
 );
 
-const ON_REDIS = ALL.filter((one) => one !== 'one_millisecond');
+const ON_REDIS = RECORDS.filter((one) => one !== 'one_millisecond');
 const redis = (name, which, has = ON_REDIS.filter((one) => one !== 'clock'), stage = realStage) => ({
   name, has, stage, shared: true,
   open: (options) => openApart(which, options),

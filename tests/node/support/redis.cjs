@@ -43,8 +43,12 @@ let prefixes = 0;
 /** In front of keys that must meet nobody else's on a server that others use too. */
 const ownPrefix = () => `${process.pid}-${Date.now().toString(36)}-${prefixes++}:`;
 
-/** A stage that takes the clock of the server CF_TEST_REDIS_CLOCK along. */
+/** A stage that begins at what the clock of the server CF_TEST_REDIS_CLOCK says, since records go at an instant, and takes it along. */
 class ServerStage extends Stage {
+  constructor() {
+    super();
+    this.stepWall((Number(fs.readFileSync(redisVariable('CLOCK_FILE'), 'utf8')) - this.now().getTime()) / 1000);
+  }
   advance(seconds) {
     const file = redisVariable('CLOCK_FILE');
     const now = Number(fs.readFileSync(file, 'utf8')) + Math.round(seconds * 1000);
