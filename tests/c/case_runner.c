@@ -62,16 +62,16 @@ static const backend backends[] = {
     {.name = "bare", .manner = TB_NOW, .slots = TB_BARE, .has = HAS_CLOCK | HAS_BINARY},
     {.name = "memory-sealed", .url = "memory:", .seals = true, .has = HAS_CLOCK | HAS_RECORDS | HAS_POP | HAS_TOUCH | HAS_KEEP_TTL | HAS_BINARY | HAS_SCAN},
     {.name = "derived-sealed", .manner = TB_PIPE, .slots = TB_DERIVED, .seals = true, .hides = true, .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS, .pends = true},
-    {.name = "sqlite", .url = "sqlite:", .file = true, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "sqlite-blocking", .url = "sqlite:", .file = true, .waits = true, .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN},
-    {.name = "sqlite-memory", .url = "sqlite::memory:", .has = HAS_CLOCK | HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "redis", .variable = "CF_TEST_REDIS", .has = HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "redis-unix", .variable = "CF_TEST_REDIS_UNIX", .has = HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "redis-tls", .variable = "CF_TEST_REDIS_TLS", .has = HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "redis-acl", .variable = "CF_TEST_REDIS_ACL", .has = HAS_KEYS | HAS_SCAN, .pends = true},
-    {.name = "redis-tls-acl", .variable = "CF_TEST_REDIS_TLS_ACL", .has = HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "sqlite", .url = "sqlite:", .file = true, .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "sqlite-blocking", .url = "sqlite:", .file = true, .waits = true, .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS | HAS_SCAN},
+    {.name = "sqlite-memory", .url = "sqlite::memory:", .has = HAS_CLOCK | HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis", .variable = "CF_TEST_REDIS", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis-unix", .variable = "CF_TEST_REDIS_UNIX", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis-tls", .variable = "CF_TEST_REDIS_TLS", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis-acl", .variable = "CF_TEST_REDIS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis-tls-acl", .variable = "CF_TEST_REDIS_TLS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     /* The clock of this server is moved together with the stage's: for the cases that the others must leave out. */
-    {.name = "redis-clock", .variable = "CF_TEST_REDIS_CLOCK", .has = HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true},
+    {.name = "redis-clock", .variable = "CF_TEST_REDIS_CLOCK", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true},
 };
 
 /* ---------------------------------------------------------------------------------------------------------- failures -- */
