@@ -245,7 +245,10 @@ static int wait_on_stage(story *s, cf_op *op)
     if (!s->backend->variable || !now_nth) return cf_op_wait(op);
     int status = cf_op_wait_for(op, s->stays && s->met ? 1 : 2);
     if (cf_stage_failed(s->stage)) s->met = true;
-    if (status == CF_PENDING && s->met) cf_stage_advance(s->stage, s->stays ? s->timeout_ms / 8 + 1 : 40);
+    if (status == CF_PENDING && s->met) {
+        cf_stage_advance(s->stage, s->stays ? s->timeout_ms / 8 + 1 : 40);
+        s->records.moved = true;
+    }
     return status;
 }
 

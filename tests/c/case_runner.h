@@ -32,6 +32,7 @@ typedef struct record_story {
     cf_sessions sessions;
     cf_stage   *stage;
     json_t     *names; /* what steps have remembered */
+    bool        moved; /* the clock, without the story: instants by it are not what it expects */
 } record_story;
 
 /* The records that an operation brought, as a list of objects {"kind": ..., and its fields}, and its cursor. */
