@@ -214,6 +214,112 @@ static void opened_when_full(void **state)
     assert_string_equal(peer(path, "SELECT count(*) FROM entry"), "0");
 }
 
+/* ---- records: whoever ends a session, or an account, can do so ---- */
+
+typedef struct came {
+    int     status, outcome;
+    bool    hit;
+    int64_t number;
+    char    id[CF_ID_LEN + 1];
+} came;
+
+static came session(cf_store *store, int method, int field, const char *text, const char *user)
+{
+    const cf_sessions of = {.store = store};
+    const cf_call     call = {.timeout_ms = 30000};
+    cf_record         record = {.kind = CF_SESSION}, back;
+    cf_op            *op;
+    int64_t           now = wall_ms() * 1000;
+    cf_record_text(&record, field, cf_text(text));
+    if (method == CF_SESSION_CREATE) {
+        cf_record_text(&record, CF_SESSION_USER_ID, cf_text(user));
+        cf_record_number(&record, CF_SESSION_CREATED_AT, now);
+        cf_record_number(&record, CF_SESSION_UPDATED_AT, now);
+        cf_record_number(&record, CF_SESSION_EXPIRES_AT, now + INT64_C(3600000000));
+        cf_record_text(&record, CF_SESSION_USER_AGENT, cf_bytes(value, 1000));
+    } else if (method == CF_SESSION_REVOKE || method == CF_SESSION_REVOKE_ALL) {
+        cf_record_number(&record, CF_SESSION_REVOKED_AT, now);
+    }
+    if (cf_sessions_call(&of, method, &record, NULL, &call, &op) == CF_PENDING) cf_op_wait(op);
+    came out = {.status = cf_op_status(op), .outcome = cf_op_error(op)->outcome, .hit = cf_op_hit(op), .number = cf_op_number(op)};
+    if (cf_op_next_record(op, &back)) snprintf(out.id, sizeof out.id, "%.*s", (int)back.fields[0].text.len, back.fields[0].text.ptr);
+    cf_op_free(op);
+    return out;
+}
+
+static came account(cf_store *store, int method, int field, const char *text)
+{
+    const cf_accounts of = {.store = store};
+    const cf_call     call = {.timeout_ms = 30000};
+    cf_record         record = {.kind = CF_USER}, back;
+    cf_op            *op;
+    cf_record_text(&record, field, cf_text(text));
+    if (method == CF_CREATE_USER) cf_record_text(&record, CF_USER_EXTRA_FIELDS, cf_bytes(value, VALUE));
+    if (cf_accounts_call(&of, method, &record, NULL, &call, &op) == CF_PENDING) cf_op_wait(op);
+    came out = {.status = cf_op_status(op), .outcome = cf_op_error(op)->outcome, .hit = cf_op_hit(op)};
+    if (cf_op_next_record(op, &back)) snprintf(out.id, sizeof out.id, "%.*s", (int)back.fields[0].text.len, back.fields[0].text.ptr);
+    cf_op_free(op);
+    return out;
+}
+
+static void records(void **state)
+{
+    enum { USERS = 60, EACH = 5, MOST = 20000 };
+    static char users[USERS][CF_ID_LEN + 1], ids[USERS * EACH][CF_ID_LEN + 1];
+    char        text[32];
+    if (!mounted) skip();
+    folder_empty();
+    cf_loop  *loop = new_loop(*state != NULL);
+    cf_store *store = open_file(loop, path, "");
+    for (int i = 0; i < USERS; i++) {
+        snprintf(text, sizeof text, "%d@x.y", i);
+        came made = account(store, CF_CREATE_USER, CF_USER_EMAIL, text);
+        assert_int_equal(made.status, CF_OK);
+        strcpy(users[i], made.id);
+        for (int j = 0; j < EACH; j++) {
+            snprintf(text, sizeof text, "h%d", i * EACH + j);
+            made = session(store, CF_SESSION_CREATE, CF_SESSION_TOKEN_HASH, text, users[i]);
+            assert_int_equal(made.status, CF_OK);
+            strcpy(ids[i * EACH + j], made.id);
+        }
+    }
+    fill();
+    int refusals = 0;
+    for (int i = 0; refusals < 20 && i < MOST; i++) {
+        snprintf(text, sizeof text, "more%d@x.y", i);
+        came made = account(store, CF_CREATE_USER, CF_USER_EMAIL, text);
+        if (made.status == CF_OK) continue;
+        assert_int_equal(made.status, CF_EUNAVAILABLE);
+        assert_int_equal(made.outcome, CF_NOT_APPLIED);
+        refusals++;
+        assert_false(account(store, CF_FIND_USER_BY_EMAIL, CF_USER_EMAIL, text).hit);
+    }
+    assert_int_equal(refusals, 20);
+    /* One by one, all of a user, and with the user. */
+    for (int i = 0; i < USERS * EACH; i += EACH) {
+        came gone = session(store, CF_SESSION_REVOKE, CF_SESSION_ID, ids[i], NULL);
+        assert_int_equal(gone.status, CF_OK);
+        assert_true(gone.hit);
+        snprintf(text, sizeof text, "h%d", i);
+        assert_false(session(store, CF_SESSION_GET, CF_SESSION_TOKEN_HASH, text, NULL).hit);
+    }
+    for (int i = 0; i < USERS; i++) {
+        came gone = session(store, CF_SESSION_REVOKE_ALL, CF_SESSION_USER_ID, users[i], NULL);
+        assert_int_equal(gone.status, CF_OK);
+        assert_int_equal(gone.number, EACH - 1);
+        assert_int_equal(session(store, CF_SESSION_READ_EPOCH, CF_SESSION_USER_ID, users[i], NULL).number, 1);
+    }
+    for (int i = 0; i < USERS; i++) {
+        came gone = account(store, CF_DELETE_USER, CF_USER_ID, users[i]);
+        assert_int_equal(gone.status, CF_OK);
+        assert_true(gone.hit);
+    }
+    cf_loop_free(loop);
+    make_room();
+    assert_true(peer_sound(path));
+    assert_string_equal(peer(path, "SELECT count(*) FROM session"), "0");
+}
+
 int main(void)
 {
     hang_guard(200);
@@ -222,6 +328,8 @@ int main(void)
         cmocka_unit_test(with_a_caller_who_waits),
         cmocka_unit_test(a_group),
         cmocka_unit_test(opened_when_full),
+        {"records", records, NULL, NULL, NULL},
+        {"records, waiting", records, NULL, NULL, value},
     };
     return cmocka_run_group_tests(tests, up, down);
 }
