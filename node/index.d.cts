@@ -367,8 +367,19 @@ export class Storage<State = any> {
   constructor(store: Store);
   /** A copy of the state; `undefined` when there is none. */
   get(id: string | number | bigint): Promise<State | undefined>;
-  /** Stores a copy; `undefined` or `null` deletes. Over a memory store it is done when this returns, awaited or not. */
+  /**
+   * Stores a copy; `undefined` or `null` deletes. Over a memory store it is done when this returns, awaited or not. The last one wins, also over whoever
+   * ended the state meanwhile: that is what API clients want, whose states come back with the next login. See `save` and `update`.
+   */
   set(id: string | number | bigint, state: State | undefined | null): Promise<void>;
+  /** Stores a copy in the place of a state that is there. `false`: there is none any more, and none was made. */
+  save(id: string | number | bigint, state: State): Promise<boolean>;
+  /**
+   * Stores what `change` makes of the state, and gives it back; `undefined`: there is none, or `change` ended it. Where somebody else has changed the state
+   * meanwhile, `change` is asked again, about what is there then. What it throws comes back, and nothing was stored. Not for a store that seals its values
+   * (`NOT_SUPPORTED`): its backend cannot compare them.
+   */
+  update(id: string | number | bigint, change: (state: State) => State | undefined | null | Promise<State | undefined | null>): Promise<State | undefined>;
 }
 
 /**
@@ -625,13 +636,13 @@ export interface ListOptions {
   /** Default: now. */
   now?: Date | undefined;
   /** Only these. */
-  status?: SessionStatus | undefined;
+  status?: SessionStatus | null | undefined;
   /** Default: updatedAtDesc. Ties are ordered by id. */
   orderBy?: 'updatedAtDesc' | 'updatedAtAsc' | 'createdAtDesc' | 'createdAtAsc' | 'expiresAtDesc' | 'expiresAtAsc' | undefined;
   /** Of one page: 1 to 10000. Default: 50. */
   limit?: number | undefined;
   /** `nextCursor` of the page before; good for the same order only. */
-  cursor?: string | undefined;
+  cursor?: string | null | undefined;
 }
 
 /**

@@ -65,12 +65,14 @@ const cases = allCases().filter((story) => story.steps !== undefined);
 // The shared memory backend is the private one's code, with one allocation more.
 for (const backend of backends.filter((one) => one.name !== 'memory, shared')) {
   describe(`allocation chaos over ${backend.name}`, () => {
-    for (const story of cases) {
+    for (const [i, story] of cases.entries()) {
       if (lacks(story, backend).length > 0) continue;
       test(`${story.file}: ${story.name}`, async () => {
         // Every one of the first, then ever fewer: a story that fills in thousands of keys repeats itself.
         const long = story.steps.reduce((sum, step) => sum + (step.do === 'fill' ? step.count : 0), 0) > 100;
-        for (let n = 1; await chaos(story, backend, n); n += n < (long ? 16 : 120) ? 1 : Math.ceil(n / (long ? 1 : 8))) {
+        // Those of records have hundreds each, all of them on the same few paths: each story tries every fifth, from a place of its own.
+        const records = story.needs?.includes('records') === true;
+        for (let n = records ? 1 + (i % 5) : 1; await chaos(story, backend, n); n += records ? 5 : n < (long ? 16 : 120) ? 1 : Math.ceil(n / (long ? 1 : 8))) {
           assert(n < 1e6, 'the failures do not end');
         }
       });
