@@ -199,10 +199,10 @@ static void crowded(const char *name, opener open)
         cf_record by_email = user_of(email), by_other = user_of(other), account = account_of(label);
         came user = accounts(store, CF_FIND_USER_BY_EMAIL, &by_email, NULL);
         assert_true(user.hit);
-        assert_string_equal(user.id, c->all[at].id);
+        if (c->all[at].heard == 2) assert_string_equal(user.id, c->all[at].id); /* 1: killed while it wrote that down */
         came social = accounts(store, CF_FIND_SOCIAL_ACCOUNT, &account, NULL);
         assert_true(social.hit);
-        assert_string_equal(social.id, c->all[count + at].id);
+        if (c->all[count + at].heard == 2) assert_string_equal(social.id, c->all[count + at].id);
         came owner = accounts(store, CF_FIND_USER_BY_EMAIL, &by_other, NULL);
         assert_true(owner.hit); /* no half of the two */
         assert_string_equal(owner.id, social.user_id);
