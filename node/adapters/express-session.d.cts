@@ -111,7 +111,7 @@ export interface CounterfoilStoreOptions {
  * Every method takes a callback, or gives a promise when it is called without one. A session that is not there is `null`.
  *
  * The expiry of a session is kept by the store, to the millisecond: from `cookie.expires`, else `ttl`, and at most `absoluteTimeout`. `touch` moves only that expiry
- * (the stored text, and the `cookie.expires` within it, stay as they are, so a touch can never undo a concurrent save) and does not
+ * (the stored text, and the `cookie.expires` within it, stay as they are but for a note, see below, so a touch can never undo a concurrent save) and does not
  * bring a missing session back. Where the stored `cookie.expires` has passed, or does within a minute, `get` counts it anew from
  * `cookie.originalMaxAge`. A backend that lacks `touch`, `scan` and so on rejects what needs them with `NOT_SUPPORTED`.
  *

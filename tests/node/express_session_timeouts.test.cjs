@@ -463,6 +463,36 @@ test('a program that knows nothing of it cannot prolong the whole life: it gives
   assert.deepEqual(await store.all(), []);
 });
 
+test('connect-redis itself is such a program', async () => {
+  const { RedisStore } = require('connect-redis');
+  const url = redisVariable('');
+  const prefix = ownPrefix();
+  const client = require('redis').createClient({ url });
+  client.on('error', () => {});
+  await client.connect();
+  const theirs = new RedisStore({ client, prefix });
+  session({ store: theirs, secret: 'x', resave: false, saveUninitialized: false });
+  const ours = withSessions({ url, prefix, absoluteTimeout: 3600, touchAfter: 60 });
+  try {
+    const { id } = await saved(ours);
+    const kept = async () => JSON.parse(await client.get(prefix + id));
+    const { [NOTE]: note } = await kept();
+    const one = await load(theirs, id);
+    one.n = 2;
+    one.cookie.maxAge = 7200000;
+    await save(one);
+    assert.deepEqual([(await kept())[NOTE], (await kept()).n], [note, 2]);
+    assert(await client.pTTL(prefix + id) > 3600000, 'it knows no limit');
+    assert(await visit(ours, id));
+    assert(await client.pTTL(prefix + id) <= note.created + 3600000 - Date.now() + 1000, 'we do');
+    const [{ created }, { n }] = [(await kept())[NOTE], await load(theirs, id)];
+    assert.deepEqual([created, n], [note.created, 2]);
+  } finally {
+    await ours.close();
+    await client.quit();
+  }
+});
+
 test('a shorter limit holds for the sessions that are there already', async (t) => {
   const { stage, store, inner } = staged(t, { absoluteTimeout: 1000 });
   const { id } = await saved(store, 500);
