@@ -192,7 +192,10 @@ static int find_or_create_step(cf_op *op, cf_op *child)
     switch (op->phase) {
     case LOOK: return look(op, &whole);
     case LOOKED:
-        if (child->error.status != CF_OK) return cf_adopt(op, child);
+        if (child->error.status != CF_OK) {
+            op->number = 0;
+            return cf_adopt(op, child);
+        }
         if (!child->hit) {
             op->phase = INSERTED;
             return cf_records_child(op, CF_OP_INSERT, &whole) ? STEP_CHILD : CF_ENOMEM;
@@ -221,12 +224,14 @@ static int find_or_create_step(cf_op *op, cf_op *child)
         if (child->error.status == CF_EEXISTS) {
             /* Somebody else was first: with this account, which is what we wanted; or with this e-mail, perhaps because they made both of them just now. */
             child->key_at = 0;
-            bool social = cf_op_next_record(child, &found) && found.kind == CF_SOCIAL_ACCOUNT, first = op->number == 0;
-            if (!social) op->number = -1;
-            if ((social || first) && ++op->note <= TRIES) return look(op, &whole);
+            if (!cf_op_next_record(child, &found)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a record was lost");
+            int64_t whose = found.kind == CF_SOCIAL_ACCOUNT ? 0 : (int64_t)(cf_hash(&(cf_hash_key){0, 0}, found.fields[0].text) | 1);
+            bool    stays = whose && whose == op->number; /* the same user as before, and there was no account meanwhile: it is theirs alone */
+            op->number = whose;
+            if (!stays && ++op->note <= TRIES) return look(op, &whole);
             child->key_at = 0;
-            op->number = 0;
         }
+        op->number = 0;
         if (child->error.status != CF_OK) return cf_adopt(op, child);
         op->number = 1;
         return bring_inserted(op);
