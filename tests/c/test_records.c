@@ -2,7 +2,6 @@
 #include "redis_support.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -377,7 +376,9 @@ static void an_email_has_one_user(void **state)
     /* What is given up is free. */
     record = user_id(ann.text);
     cf_record_text(&record, CF_USER_EMAIL, cf_text("ann2@example.org"));
+    int64_t entries = g->place->is & LEAN ? stat_of(g->store, "entries") : 0;
     assert_ok(status_of(accounts(g, CF_UPDATE_USER, &record)));
+    if (g->place->is & LEAN) assert_int_equal(stat_of(g->store, "entries"), entries);
     assert_false(user_is_there(g, "ann@example.org"));
     assert_true(user_is_there(g, "ann2@example.org"));
     make_user(g, "ann@example.org");
@@ -452,6 +453,12 @@ static void social_accounts_belong_to_users(void **state)
     made(try_social(g, bob.text, "1", "1:"));
     made(try_social(g, bob.text, "1:", "1"));
     assert_int_equal(count_social(g, bob.text), 4);
+    static const char *const pairs[][2] = {{"a", "bc"}, {"ab", "c"}, {"1", "1:"}, {"1:", "1"}};
+    for (int i = 0; i < 4; i++) {
+        query = provided(pairs[i][0], pairs[i][1]);
+        assert_true(is_there(accounts(g, CF_FIND_SOCIAL_ACCOUNT, &query)));
+        assert_int_equal(status_of(try_social(g, bob.text, pairs[i][0], pairs[i][1])), CF_EEXISTS);
+    }
     query = provided("google", "1");
     got found = accounts(g, CF_FIND_SOCIAL_ACCOUNT, &query);
     assert_int_equal(found.count, 1);
@@ -778,6 +785,7 @@ static void there_are_not_more_than_allowed(void **state)
 {
     ground *g = *state;
     int64_t minute = 60 * (int64_t)SECOND;
+    int64_t bytes = 0;
     g->sessions.most = 3;
     make_session(g, "ann", "old", -3, minute);
     make_session(g, "ann", "ended", -1, minute);
@@ -818,7 +826,9 @@ static void there_are_not_more_than_allowed(void **state)
         make_session(g, "ann", hash, 10 + i, minute);
         assert_int_equal(count_sessions(g, "ann", CF_STATUS_ANY), 3);
         assert_true(is_active(g, hash));
+        if (g->place->is & LEAN && i == 9) bytes = stat_of(g->store, "bytes");
     }
+    if (g->place->is & LEAN) assert_true(stat_of(g->store, "bytes") < bytes + 100); /* who has gone leaves nothing behind */
 }
 
 static void records_go_some_time_after_their_end(void **state)
@@ -958,6 +968,18 @@ static void keys_and_records_do_not_meet(void **state)
     if (g->place->is & SHARED) assert_ok(cf_store_close(other.store, NULL));
 }
 
+/* No backend gets a longer key than it was promised, nor half a letter. */
+static int check_key(tb *self, cf_op *op, void *user)
+{
+    (void)self;
+    cf_slice key = cf_op_in(op)->key;
+    int     *longest = user;
+    if ((int)key.len > *longest) *longest = (int)key.len;
+    for (size_t i = 0; i < key.len; i++)
+        if (key.ptr[i] & 0x80 && !(i + 1 < key.len && memcmp(key.ptr + i++, "\xc3\xa4", 2) == 0)) *longest = 1 << 20;
+    return CF_OK;
+}
+
 static void the_longest_names_are_told_apart(void **state)
 {
     ground *g = *state;
@@ -971,6 +993,9 @@ static void the_longest_names_are_told_apart(void **state)
     ground          other = *g;
     if (g->place->is & SHARED) other.store = open_place(g->place, g->loop, &options);
     other.accounts.store = other.sessions.store = other.store;
+    int longest = 0;
+    table_log.user = &longest;
+    table_log.on_slot = check_key;
     id user = make_user(&other, "a@b.c"), ids[3];
     for (int i = 0; i < 3; i++) {
         name[CF_INDEXED_MAX - 1] = (char)('a' + i);
@@ -986,6 +1011,8 @@ static void the_longest_names_are_told_apart(void **state)
         drop(&found);
         assert_int_equal(status_of(try_social(&other, user.text, provider, name)), CF_EEXISTS);
     }
+    table_log.on_slot = NULL;
+    if (!g->place->url) assert_true(longest > CF_PREFIX_MAX + CF_KEY_MAX - 50 && longest <= CF_PREFIX_MAX + CF_KEY_MAX);
     name[CF_INDEXED_MAX] = 'x';
     name[CF_INDEXED_MAX + 1] = 0;
     cf_record query = provided(provider, name);
@@ -1380,21 +1407,24 @@ static void no_memory_leaves_nothing_half_done(void **state)
 
 /* A backend fails once, at each of the calls that an act is made of. */
 typedef struct trouble {
-    int calls, at;
+    int  calls, at;
+    bool name; /* it was the name of a record, which nobody can see yet */
 } trouble;
 
 static int fail_at(tb *self, cf_op *op, void *user)
 {
     (void)self;
     trouble *t = user;
-    return ++t->calls == t->at ? cf_op_fail(op, CF_EUNAVAILABLE, CF_UNKNOWN, "The table is on fire.") : CF_OK;
+    if (++t->calls != t->at) return CF_OK;
+    t->name = cf_op_in(op)->kind == CF_OP_SET && (find_bytes(cf_op_in(op)->key, "email_key:") || find_bytes(cf_op_in(op)->key, "token_hash:"));
+    return cf_op_fail(op, CF_EUNAVAILABLE, CF_UNKNOWN, "The table is on fire.");
 }
 
 static void a_backend_that_fails_on_the_way(void **state)
 {
     const place *where = ((ground *)*state)->place;
     if (where->url) skip();
-    int outcomes[3] = {0}, passed_over = 0;
+    int outcomes[3] = {0}, passed_over = 0, named = 0;
     for (int which = 0; which < ACTS; which++) {
         char done[512] = "";
         for (int at = 0; at < 200; at++) {
@@ -1403,7 +1433,7 @@ static void a_backend_that_fails_on_the_way(void **state)
             char    before[512], after[512];
             people  p;
             cf_op  *op;
-            trouble t = {0, at};
+            trouble t = {0, at, false};
             assert_ok(put_up(&inner));
             ground *g = inner;
             settle_people(g, &p);
@@ -1423,10 +1453,21 @@ static void a_backend_that_fails_on_the_way(void **state)
             } else if (rc == CF_OK) {
                 passed_over += t.calls >= at;
                 if (which != LOG_IN || t.calls < at) assert_string_equal(after, done); /* where the one that was to go may still be there */
+                if (which == FIND_OR_CREATE) { /* the user stays when the account goes with which it was made */
+                    cf_record query = provided("google", "3");
+                    got       link = accounts(g, CF_FIND_SOCIAL_ACCOUNT, &query);
+                    id        it = id_of(&link.records[0]);
+                    query = social_id(it.text);
+                    assert_true(was_hit(accounts(g, CF_DELETE_SOCIAL_ACCOUNT, &query)));
+                    assert_true(user_is_there(g, "dan@b.c"));
+                    drop(&link);
+                }
             } else {
                 assert_int_equal(rc, CF_EUNAVAILABLE);
                 outcomes[outcome]++;
                 if (outcome == CF_NOT_APPLIED) assert_string_equal(after, before);
+                if (t.name) assert_int_equal(outcome, CF_NOT_APPLIED);
+                named += t.name;
                 rc = act(g, &p, which, 0, &op);
                 while (rc == CF_PENDING) rc = cf_op_wait(op);
                 cf_op_free(op);
@@ -1442,7 +1483,52 @@ static void a_backend_that_fails_on_the_way(void **state)
         }
     }
     assert_int_equal(outcomes[CF_APPLIED], 0);
+    assert_true(named >= 3);
     assert_true(outcomes[CF_NOT_APPLIED] > ACTS && outcomes[CF_UNKNOWN] > ACTS && passed_over > 3);
+}
+
+/* A user that needs its account (for what would have said otherwise was lost) is read; the account goes; what it needed is read, and is not there. */
+static void a_user_is_not_missed_when_its_account_goes(void **state)
+{
+    (void)state;
+    static const place by_hand = {"table, by hand", NULL, TB_NOW, SHARED | STAGED | KEYED, NULL};
+    static tb_log      log;
+    void   *inner = (void *)(uintptr_t)&by_hand;
+    trouble t = {0, -1, false};
+    cf_op  *op;
+    assert_ok(put_up(&inner));
+    ground *g = inner, slow = *g;
+    table_log.user = &t;
+    table_log.on_slot = fail_at;
+    id users[2], links[2];
+    for (int i = 0; i < 2; i++) {
+        cf_record account = provided("google", i ? "2" : "1"), user = email(NULL);
+        t.at = i ? t.calls : -1; /* none; then the last of so many */
+        t.calls = 0;
+        got made_now = accounts_with(&g->accounts, CF_FIND_OR_CREATE, &account, &user);
+        assert_ok(made_now.status);
+        links[i] = id_of(&made_now.records[0]);
+        users[i] = id_of(&made_now.records[1]);
+        drop(&made_now);
+    }
+    assert_int_equal(t.calls, t.at);
+    table_log.on_slot = NULL;
+    memset(&log, 0, sizeof log);
+    tb *hand = tb_share(first_table, g->loop, TB_HAND, &log);
+    assert_ok(cf_open_backend(g->loop, tb_functions(TB_DERIVED_SCAN), tb_backend(hand), NULL, &slow.store, NULL));
+    slow.accounts.store = slow.store;
+    cf_record query = user_id(users[1].text);
+    assert_int_equal(cf_accounts_call(&slow.accounts, CF_FIND_USER_BY_ID, &query, NULL, NULL, &op), CF_PENDING);
+    assert_int_equal(tb_answer(hand, 1), 1);
+    assert_int_equal(tb_pending(hand), 1); /* it wants what the user needs */
+    cf_record link = social_id(links[1].text);
+    assert_true(was_hit(accounts(g, CF_DELETE_SOCIAL_ACCOUNT, &link)));
+    while (tb_answer(hand, 1)) {}
+    cf_loop_run(g->loop, 0);
+    assert_ok(cf_op_status(op));
+    assert_true(cf_op_hit(op));
+    cf_op_free(op);
+    assert_int_equal(take_down(&inner), 0);
 }
 
 /* A backend that answers by hand: after each of its answers the deadline passes. What is then with the backend still arrives. */
@@ -1523,7 +1609,7 @@ static void a_deadline_on_the_way(void **state)
 
 /* ------------------------------------------------------------------------------------------------------ many at once -- */
 
-enum { THREADS = 4, IDENTITIES = 60, SLOTS_OF_ALL = 5 };
+enum { THREADS = 4, IDENTITIES = 200, SLOTS_OF_ALL = 5 };
 
 typedef struct racers {
     const place    *place;
@@ -1531,7 +1617,7 @@ typedef struct racers {
     pthread_mutex_t lock;
     char            user[IDENTITIES][CF_ID_LEN + 1];
     int             made[IDENTITIES], created[IDENTITIES], wrong;
-    atomic_int      ready;
+    pthread_barrier_t together;
     bool            remove;
 } racers;
 
@@ -1561,9 +1647,8 @@ static void *race(void *user)
     cf_accounts a = {.store = me->store};
     cf_sessions s = {.store = me->store, .most = SLOTS_OF_ALL};
     rng         random = {(uint64_t)me->number * 7919 + 1};
-    atomic_fetch_add(&r->ready, 1);
-    while (atomic_load(&r->ready) < THREADS) {}
     for (int i = 0; i < IDENTITIES; i++) {
+        if (i % 2 == 0) pthread_barrier_wait(&r->together); /* all of them at once, and what follows as it comes */
         char name[32], address[32], hash[32];
         snprintf(name, sizeof name, "%d", i);
         snprintf(address, sizeof address, "%d@b.c", i);
@@ -1613,6 +1698,7 @@ static void run_race(ground *g, racers *r)
     racer all[THREADS];
     memset(all, 0, sizeof all);
     pthread_mutex_init(&r->lock, NULL);
+    pthread_barrier_init(&r->together, NULL, THREADS);
     r->place = g->place;
     r->stage = g->stage;
     for (int i = 0; i < THREADS; i++) {
@@ -1627,6 +1713,7 @@ static void run_race(ground *g, racers *r)
     for (int i = 0; i < THREADS; i++) cf_loop_free(all[i].loop);
     assert_int_equal(r->wrong, 0);
     pthread_mutex_destroy(&r->lock);
+    pthread_barrier_destroy(&r->together);
 }
 
 static void of_many_who_come_first_one_is(void **state)
@@ -1711,7 +1798,7 @@ enum { TESTS = sizeof tests_of_places / sizeof *tests_of_places };
 
 int main(void)
 {
-    static struct CMUnitTest tests[PLACES * TESTS + 1];
+    static struct CMUnitTest tests[PLACES * TESTS + 2];
     static char names[PLACES * TESTS][128];
     size_t count = 0;
     hang_guard(120);
@@ -1721,6 +1808,7 @@ int main(void)
             tests[count] = (struct CMUnitTest){names[count], tests_of_places[t].run, put_up, take_down, (void *)(uintptr_t)&places[p]};
         }
     tests[count++] = (struct CMUnitTest){"a_deadline_on_the_way", a_deadline_on_the_way, NULL, NULL, NULL};
+    tests[count++] = (struct CMUnitTest){"a_user_is_not_missed_when_its_account_goes", a_user_is_not_missed_when_its_account_goes, NULL, NULL, NULL};
     int failed = _cmocka_run_group_tests("records", tests, count, NULL, NULL);
     if (redis.pid) server_stop(&redis);
     return failed;
