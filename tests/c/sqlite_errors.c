@@ -157,7 +157,7 @@ static void set_taps(void)
 /* ------------------------------------------------------------------------------------------------------------- model -- */
 
 /* What a key may hold, as far as it is known: more than one after an outcome that is unknown. */
-enum { KEYS = 12, POSSIBLE = 40, ABSENT = -1 };
+enum { KEYS = 13, USER = 12, POSSIBLE = 40, ABSENT = -1 };
 typedef struct holds {
     long values[POSSIBLE];
     int  count;
@@ -200,28 +200,52 @@ typedef struct step {
     int    status;
 } step;
 
-/* Key 0 is a counter; 8 to 11 are cleared together. */
+static char user_id[CF_ID_LEN + 1];
+
+/* Key 0 is a counter; 8 to 11 are cleared together; the last is a user, whose password is the value. */
 static void judge(step *s)
 {
     const cf_op *op = s->op;
     int          key = s->key, rc = s->status, outcome = op ? cf_op_error(op)->outcome : CF_NOT_APPLIED;
     bool         hit = op && cf_op_hit(op);
     long         got = ABSENT;
-    if (hit && cf_op_value(op).len) {
+    cf_record record = {.kind = -1};
+    if (key == USER) {
+        if (op && cf_op_next_record(s->op, &record)) {
+            char     text[32] = {0};
+            cf_slice password = record.fields[CF_USER_HASHED_PASSWORD].text;
+            memcpy(text, password.ptr, password.len < 31 ? password.len : 31);
+            memcpy(user_id, record.fields[CF_USER_ID].text.ptr, CF_ID_LEN);
+            got = strtol(text, NULL, 10);
+        }
+    } else if (hit && cf_op_value(op).len) {
         char text[32] = {0};
         memcpy(text, cf_op_value(op).ptr, cf_op_value(op).len < 31 ? cf_op_value(op).len : 31);
         got = strtol(text, NULL, 10);
     }
+    if (key == USER && got == ABSENT) *user_id = 0; /* an id is used only while it is certain */
+    if (s->kind == CF_OP_INSERT && rc == CF_EEXISTS) { /* with what is there; as a read it settles nothing */
+        if (got == ABSENT || !may(key, got)) wrong(key, "create met", got);
+        cf_op_free(s->op);
+        return;
+    }
     bool maybe = rc != CF_OK && outcome != CF_NOT_APPLIED;
     if (rc != CF_OK && rc != CF_EUNAVAILABLE && rc != CF_ETIMEOUT && rc != CF_ENOMEM) wrong(key, cf_op_error(op)->text, rc);
     switch (s->kind) {
+    case CF_OP_INSERT:
+        if (rc == CF_OK && (!may(key, ABSENT) || got != s->value)) wrong(key, "create gave", got);
+        /* fall through */
     case CF_OP_SET:
         if (rc == CF_OK) is(key, s->value);
         else if (maybe) may_be(key, s->value);
         break;
     case CF_OP_GET:
+    case CF_OP_FIND:
         if (rc == CF_OK && !may(key, got)) wrong(key, "get gave", got);
         break;
+    case CF_OP_REMOVE:
+        if (!op) break; /* its id was not known */
+        /* fall through */
     case CF_OP_DELETE:
         if (rc == CF_OK && hit && keys[key].count == 1 && may(key, ABSENT)) wrong(key, "delete said", hit);
         if (rc == CF_OK && !hit && !may(key, ABSENT)) wrong(key, "delete said", hit);
@@ -247,7 +271,7 @@ static void judge(step *s)
         if (rc == CF_OK && !hit && !may(key, ABSENT)) wrong(key, "touch found", hit);
         break;
     case CF_OP_CLEAR:
-        for (int i = 8; i < KEYS; i++) {
+        for (int i = 8; i < USER; i++) {
             if (rc == CF_OK) is(i, ABSENT);
             else if (maybe) may_be(i, ABSENT);
         }
@@ -257,7 +281,7 @@ static void judge(step *s)
         cf_slice one;
         if (rc != CF_OK) break;
         for (cf_op *page = s->op; cf_op_next_key(page, &one);) found |= 1u << ((one.ptr[1] - '0') * 10 + one.ptr[2] - '0');
-        for (int i = 0; i < KEYS; i++)
+        for (int i = 0; i < USER; i++)
             if (found >> i & 1 ? keys[i].count == 1 && may(i, ABSENT) : !may(i, ABSENT)) wrong(i, "scan saw", found >> i & 1);
         break;
     }
@@ -272,8 +296,27 @@ static char *name_of(int key, char *text)
     return text;
 }
 
+static void submit_record(cf_store *store, step *s)
+{
+    const cf_accounts of = {.store = store};
+    const cf_call     call = {.timeout_ms = 3000};
+    cf_record         user = {.kind = CF_USER};
+    char              value[32];
+    snprintf(value, sizeof value, "%ld", s->value);
+    if (s->kind == CF_OP_REMOVE && !*user_id) return;
+    if (s->kind == CF_OP_REMOVE) cf_record_text(&user, CF_USER_ID, cf_text(user_id));
+    else cf_record_text(&user, CF_USER_EMAIL, cf_text("a@b.c"));
+    if (s->kind == CF_OP_INSERT) cf_record_text(&user, CF_USER_HASHED_PASSWORD, cf_text(value));
+    int method = s->kind == CF_OP_INSERT ? CF_CREATE_USER : s->kind == CF_OP_FIND ? CF_FIND_USER_BY_EMAIL : CF_DELETE_USER;
+    s->status = cf_accounts_call(&of, method, &user, NULL, &call, &s->op);
+}
+
 static void submit(cf_store *store, step *s)
 {
+    if (s->key == USER) {
+        submit_record(store, s);
+        return;
+    }
     static char big[20000];
     char        name[8], value[32];
     cf_request  request = {.size = sizeof request, .kind = s->kind, .key = cf_text(name_of(s->key, name)), .timeout_ms = 3000};
@@ -302,6 +345,8 @@ static void story(cf_store *store, bool blocking)
         {CF_OP_SET, 1},  {CF_OP_SET, 2},   {CF_OP_INCR, 0}, {CF_OP_GET, 1},  {CF_OP_SET, 8},  {CF_OP_SET, 9},   {CF_OP_SET, 3},   {CF_OP_POP, 2},  {CF_OP_SCAN, 0}, {CF_OP_DELETE, 1},
         {CF_OP_SET, 4},  {CF_OP_TOUCH, 4}, {CF_OP_INCR, 0}, {CF_OP_GET, 4},  {CF_OP_SET, 10}, {CF_OP_CLEAR, 8}, {CF_OP_SET, 11},  {CF_OP_SET, 5},  {CF_OP_POP, 5},  {CF_OP_GET, 5},
         {CF_OP_SET, 6},  {CF_OP_INCR, 0},  {CF_OP_SET, 1},  {CF_OP_SCAN, 0}, {CF_OP_POP, 11}, {CF_OP_SET, 7},   {CF_OP_DELETE, 7}, {CF_OP_GET, 0}, {CF_OP_SET, 2},  {CF_OP_INCR, 0},
+        {CF_OP_INSERT, USER}, {CF_OP_FIND, USER}, {CF_OP_SET, 3},       {CF_OP_GET, 3},     {CF_OP_INSERT, USER}, {CF_OP_FIND, USER},
+        {CF_OP_REMOVE, USER}, {CF_OP_FIND, USER}, {CF_OP_INSERT, USER}, {CF_OP_FIND, USER}, {CF_OP_GET, 0},       {CF_OP_SET, 4},
     };
     enum { PARTS = sizeof parts / sizeof *parts, TICK = 6 };
     step steps[PARTS];
@@ -323,7 +368,22 @@ static void look_again(const char *path)
 {
     cf_loop  *loop = new_loop(true);
     cf_store *store = open_file(loop, path, "");
-    for (int i = 0; i < KEYS; i++) {
+    /* What is there of the user is one of what it may be, and found again. */
+    step      find = {.kind = CF_OP_FIND, .key = USER};
+    cf_record record;
+    long      now = ABSENT;
+    char      password[32] = {0};
+    submit(store, &find);
+    if (cf_op_wait(find.op) != CF_OK) wrong(USER, "cannot be looked for", find.status);
+    if (cf_op_next_record(find.op, &record)) {
+        memcpy(password, record.fields[CF_USER_HASHED_PASSWORD].text.ptr, record.fields[CF_USER_HASHED_PASSWORD].text.len % 31);
+        memcpy(user_id, record.fields[CF_USER_ID].text.ptr, CF_ID_LEN);
+        now = strtol(password, NULL, 10);
+    }
+    if (!may(USER, now)) wrong(USER, "afterwards there is", now);
+    is(USER, now);
+    cf_op_free(find.op);
+    for (int i = 0; i < USER; i++) {
         char   name[8];
         answer a = ask_get(store, name_of(i, name));
         long   got = a.hit ? strtol(a.value, NULL, 10) : ABSENT;
@@ -382,6 +442,7 @@ static void crash_again(void)
     }
     unlink(in_folder("a.db-shm"));
     memcpy(keys, crashed.keys, sizeof keys);
+    *user_id = 0;
 }
 
 /* True: the fault has happened. */
