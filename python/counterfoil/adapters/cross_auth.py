@@ -25,7 +25,6 @@ They may be shared by all threads. Cross Auth itself need not be installed to im
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -98,7 +97,6 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
         self.close()
 
 
-@cache
 def _flow_error(exists: bool) -> type[Any] | None:
     """An error of ours that is also Cross Auth's; None where it is not installed."""
     try:
@@ -137,7 +135,6 @@ class AccountsStorage(counterfoil.AccountsStorage):
             return super().create_social_account(**fields)
 
 
-@cache
 def _cursor_error() -> type[counterfoil.InvalidCursorError]:
     try:
         from cross_auth.exceptions import InvalidCursorError

@@ -536,19 +536,24 @@ class AsyncAccountsStorage:
                 error.existing = await self._user_of(fields) if kind == "user" else SocialAccount(fields)
             raise
 
-    async def _user_of(self, fields: Fields) -> User:
+    async def _user_of(self, fields: Fields, *, read: bool = False) -> User:
+        """read: the user is all that was asked for. After a write, which is done, what is wrong with the social
+        accounts is said when they are asked for."""
         try:
             accounts = await self.list_social_accounts(user_id=fields["id"])
-        except NotSupportedError:
+        except Exception as error:
+            if read and not isinstance(error, NotSupportedError):
+                raise
+            problem = error
 
             def without(user_id: str) -> list[SocialAccount]:
-                raise NotSupportedError("the hooks have no method list_social_accounts")
+                raise problem
 
             return User(fields, without)
         return User(fields, lambda user_id: accounts)
 
     async def _user(self, answer: Answer) -> User | None:
-        return await self._user_of(answer[0][0][1]) if answer[0] else None
+        return await self._user_of(answer[0][0][1], read=True) if answer[0] else None
 
     async def find_user_by_email(self, email: str) -> User | None:
         """The user who has this address, or None."""
@@ -695,4 +700,7 @@ class AsyncAccountsStorage:
              "extra_fields": extra_fields},
         )  # fmt: skip
         records, _, made, _ = await self._call(call)
-        return await self._user_of(records[1][1]), SocialAccount(records[0][1]), made == 1
+        account = SocialAccount(records[0][1])
+        if made == 1:
+            return User(records[1][1], lambda user_id: [account]), account, True
+        return await self._user_of(records[1][1]), account, False

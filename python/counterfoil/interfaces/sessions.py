@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSessionStorage", "Order", "Session", "SessionList", "SessionStorage", "Status"]
 
-Status = Literal["active", "expired", "revoked"]
-Order = Literal[
-    "updated_at_desc", "updated_at_asc", "created_at_desc", "created_at_asc", "expires_at_desc", "expires_at_asc"
-]  # fmt: skip
+# One word each, because at run time that is the union that checkers see.
+Status = Literal["active"] | Literal["expired"] | Literal["revoked"]
+Order = (
+    Literal["updated_at_desc"] | Literal["updated_at_asc"] | Literal["created_at_desc"] | Literal["created_at_asc"]
+    | Literal["expires_at_desc"] | Literal["expires_at_asc"]
+)  # fmt: skip
 
 _STATUSES: dict[object, int] = {None: 0, "active": 1, "expired": 2, "revoked": 3}
-_ORDERS: dict[object, int] = {name: at for at, name in enumerate(Order.__args__)}  # type: ignore[attr-defined]
+_ORDERS: dict[object, int] = {
+    "updated_at_desc": 0, "updated_at_asc": 1, "created_at_desc": 2, "created_at_asc": 3, "expires_at_desc": 4,
+    "expires_at_asc": 5,
+}  # fmt: skip
 
 Args = tuple[int, int, str, int, int, int, str]
 Call = tuple[str, Fields, Args | None]
