@@ -30,7 +30,8 @@ export interface CounterfoilStoreOptions {
    * first saved, whichever comes first. No save and no touch moves that end, nor does `saveEnded: 'create'`. `regenerate` begins a new life, so a login by
    * Passport does. The cookie in the browser may say more.
    *
-   * A session without a note of its beginning (below), which connect-redis has saved, say, counts from when it is first seen here. With `disableTTL` this is the only end.
+   * A session without a note of its beginning (below), which connect-redis has saved, say, counts from when it is first seen here (from its first save here with `disableTouch`, `sealValues`, or a
+   * backend without conditions, where a touch cannot note it). With `disableTTL` this is the only end.
    * With `disableTouch` it ends at the latest so long after it began, and before that when its last save is too old.
    *
    * The end is an instant of this machine's clock, and several machines' clocks must agree to a minute. One that was set back by more since the last note
