@@ -33,12 +33,32 @@ static const char *fresh_redis(void)
     return url;
 }
 
+/* A file of the test's own, which nobody wants back after a power failure. */
+static void remove_sqlite(void)
+{
+    static const char *const ends[] = {"", "-wal", "-shm", "-reserve"};
+    char path[96];
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/cf-records-%ld.db%s", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (long)getpid(), ends[i]);
+        unlink(path);
+    }
+}
+static const char *fresh_sqlite(void)
+{
+    static char url[96];
+    remove_sqlite();
+    snprintf(url, sizeof url, "sqlite:%s/cf-records-%ld.db", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (long)getpid());
+    return url;
+}
+
 static const place places[] = {
     {"memory", "memory:", TB_NOW, STAGED | KEYED | LEAN, NULL},
     {"memory by name", "memory:records", TB_NOW, SHARED | STAGED | KEYED | LEAN, NULL},
     {"table", NULL, TB_NOW, SHARED | STAGED | KEYED, NULL},
     {"table, pending", NULL, TB_PIPE, SHARED | STAGED | KEYED, NULL},
     {"redis", "redis:", TB_NOW, SHARED, fresh_redis},
+    {"sqlite", "sqlite:", TB_NOW, SHARED | STAGED, fresh_sqlite},
+    {"sqlite in memory", "sqlite::memory:", TB_NOW, STAGED, NULL},
 };
 enum { PLACES = sizeof places / sizeof *places };
 
@@ -1811,5 +1831,6 @@ int main(void)
     tests[count++] = (struct CMUnitTest){"a_user_is_not_missed_when_its_account_goes", a_user_is_not_missed_when_its_account_goes, NULL, NULL, NULL};
     int failed = _cmocka_run_group_tests("records", tests, count, NULL, NULL);
     if (redis.pid) server_stop(&redis);
+    remove_sqlite();
     return failed;
 }
