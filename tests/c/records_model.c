@@ -34,6 +34,7 @@ typedef struct world_of_rows {
         int64_t  number;
     } epochs[EPOCHS];
     size_t epoch_count;
+    cf_slice deleted; /* the last of the users that are */
     place  cursors[CURSORS];
     size_t cursor_count;
 } world_of_rows;
@@ -359,7 +360,12 @@ static cf_slice some_id(world_of_rows *w, int kind)
     if (id_count && !one_in(3)) return cf_bytes(ids[below(id_count)], CF_ID_LEN); /* of another kind, another prefix, or of something that is gone */
     return one_of(no_ids);
 }
-static cf_slice some_user_of_sessions(world_of_rows *w) { return !one_in(4) ? one_of(free_users) : some_id(w, CF_USER); }
+/* Also one that has just been deleted: its epoch has not been. */
+static cf_slice some_user_of_sessions(world_of_rows *w)
+{
+    if (!one_in(3)) return one_of(free_users);
+    return w->deleted.len && one_in(2) ? w->deleted : some_id(w, CF_USER);
+}
 
 /* False: an address that cannot be one. */
 static bool set_email(cf_record *user)
@@ -483,7 +489,8 @@ static void delete_user(world_of_rows *w)
     it->there = false;
     for (int i = in_group(w, CF_SOCIAL_ACCOUNT, CF_SOCIAL_ACCOUNT_USER_ID, id, theirs); i-- > 0;) theirs[i]->there = false;
     for (int i = in_group(w, CF_SESSION, CF_SESSION_USER_ID, id, theirs); i-- > 0;) theirs[i]->there = false;
-    (*epoch_of(w, text_in(it, 0)))++;
+    w->deleted = text_in(it, 0);
+    (*epoch_of(w, w->deleted))++;
 }
 
 static void set_provided(cf_record *r)
@@ -875,6 +882,13 @@ static void audit(world_of_rows *w)
             let_go();
         }
     }
+    for (size_t i = w->epoch_count > 100 ? w->epoch_count - 100 : 0; i < w->epoch_count; i++) {
+        cf_record r = {.kind = CF_SESSION};
+        cf_record_text(&r, CF_SESSION_USER_ID, w->epochs[i].user_id);
+        ask_sessions(w, CF_SESSION_READ_EPOCH, &r, NULL);
+        must(got.status == CF_OK && got.hit && got.number == w->epochs[i].number && got.count == 0);
+        let_go();
+    }
     answer keys = ask_count(w->stores[0]);
     /* The one of the run's own; the other prefix begins with the first. */
     must(keys.status == CF_ENOTSUP || (keys.status == CF_OK && keys.number == (w == worlds ? world_count : 1)));
@@ -915,6 +929,26 @@ static void one_step(void)
             audit(&worlds[i]);
         }
     }
+}
+
+/* When all users are deleted and all sessions have had their time nothing is left but epochs: no index, no group. */
+static void end_of_time(server *redis)
+{
+    for (int i = 0; i < world_count; i++) {
+        for (int u = 0; u < ROWS; u++) {
+            cf_record r = {.kind = CF_USER};
+            if (!worlds[i].rows[CF_USER][u].there) continue;
+            cf_record_text(&r, 0, text_in(&worlds[i].rows[CF_USER][u], 0));
+            ask_accounts(&worlds[i], CF_DELETE_USER, &r, NULL);
+            must(got.status == CF_OK && got.hit);
+            let_go();
+        }
+    }
+    move_clock(CF_NUMBER_MAX / 1000 + 10000 - wall());
+    long long all = server_number(redis, "EVAL \"return(#redis.call('keys','*'))\" 0");
+    long long epochs = server_number(redis, "EVAL \"return(#redis.call('keys','*session.epoch:*'))\" 0");
+    if (all != epochs + world_count) fprintf(stderr, "%lld keys are left, %lld of them epochs\n", all, epochs);
+    must(epochs > 0 && all == epochs + world_count);
 }
 
 typedef struct backend {
@@ -979,6 +1013,7 @@ static void run_model(const backend *b, uint64_t count)
         must(ask_set(worlds[i].stores[0], "user", "a key of the run's own").status == CF_OK);
     }
     for (; step_number < count; step_number++) one_step();
+    if (b->redis) end_of_time(&redis);
     cf_loop_free(loop);
     must(cf_stage_blocks(stage) == 0);
     cf_stage_free(stage);
