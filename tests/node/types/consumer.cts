@@ -5,7 +5,7 @@ import { CounterfoilStore } from 'counterfoil/express-session';
 import session = require('express-session');
 import express = require('express');
 
-const { open, Backend, Storage, SecondaryStorage, CounterfoilError } = counterfoil;
+const { open, Backend, Storage, SecondaryStorage, AccountsStorage, SessionStorage, CounterfoilError } = counterfoil;
 
 async function stores(): Promise<void> {
   const store: counterfoil.Store = open('memory:sessions', { prefix: 'p:', ttl: 60, timeout: 1.5, maxEntries: 10, maxBytes: 1000 });
@@ -137,10 +137,59 @@ async function adapter(): Promise<void> {
   void [base, found, ids, length];
 }
 
+async function records(): Promise<void> {
+  const store = open('memory:', { keys: [[1, Buffer.alloc(32)]] });
+  const accounts: counterfoil.AccountsStorage = new AccountsStorage(store, { maxSocialAccounts: 5, timeout: 1 });
+  const user: counterfoil.User = await accounts.createUser({ email: 'a@b.c', userInfo: { any: ['thing'] }, hashedPassword: null });
+  const found: counterfoil.User | undefined = await accounts.findUserById(7);
+  const email: string | null | undefined = found?.email;
+  const usable: boolean = user.hasUsablePassword;
+  const login = { provider: 'p', providerUserId: 'x', accessToken: 't', accessTokenExpiresAt: new Date(), user: { email: 'a@b.c' } };
+  const { socialAccount, created }: counterfoil.FoundOrCreated = await accounts.findOrCreateBySocialAccount(login);
+  const list: counterfoil.SocialAccount[] = await accounts.listSocialAccounts({ userId: user.id });
+  const gone: boolean = (await accounts.deleteUser(user.id)) && (await accounts.deleteSocialAccount(5n));
+  await accounts.updateSocialAccount(socialAccount.id, { scope: null, refreshToken: undefined });
+  const mine: counterfoil.AccountsHooks = {
+    findUserByEmail: async (emailKey) => ({ id: emailKey.length, userInfo: [1] }),
+    deleteUser() {},
+    updateUser: (id, changes) => (changes.emailKey ? { id } : undefined),
+  };
+  await new AccountsStorage(mine, { keys: [[1, Buffer.alloc(32)]], stage: new Stage() }).close();
+  const sessions = new SessionStorage(store, { maxSessions: 5, whenFull: 'refuse', retention: 60 });
+  const at = new Date();
+  const session: counterfoil.Session = await sessions.create({ tokenHash: 'h', userId: user.id, createdAt: at, updatedAt: at, expiresAt: at, epoch: await sessions.epoch(user.id) });
+  const { records, nextCursor } = await sessions.listForUser(user.id, { now: at, status: 'active', orderBy: 'createdAtAsc', limit: 5, cursor: undefined });
+  await sessions.listForUser(user.id, { cursor: nextCursor });
+  const status: counterfoil.SessionStatus | undefined = records[0]?.status;
+  const count: number = await sessions.revokeAllForUser(user.id, { revokedAt: at, exceptSessionId: session.id });
+  const still: counterfoil.Session | undefined = await sessions.refresh(session.id, { updatedAt: at, expiresAt: at });
+  await accounts.createUser({}).catch((error) => { if (error instanceof CounterfoilError && error.code === 'EXISTS') void error.existing?.id; });
+  void [email, usable, created, list, gone, status, count, still, await sessions.revoke(session.id, { revokedAt: at }), await sessions.get({ tokenHash: 'h' })];
+
+  // @ts-expect-error an e-mail is text
+  accounts.createUser({ email: 5 });
+  // @ts-expect-error an instant is a Date
+  sessions.revoke('x', { revokedAt: Date.now() });
+  // @ts-expect-error no such field
+  accounts.createUser({ emailKey: 'x' });
+  // @ts-expect-error whose it is cannot change
+  accounts.updateSocialAccount('x', { userId: 'y' });
+  // @ts-expect-error a session ends
+  sessions.create({ tokenHash: 'h', userId: 'u', createdAt: at, updatedAt: at });
+  // @ts-expect-error no such order
+  sessions.listForUser('u', { orderBy: 'updated_at' });
+  // @ts-expect-error hooks give users with ids
+  new AccountsStorage({ findUserById: () => ({ email: 'x' }) });
+  // @ts-expect-error sessions need a store
+  new SessionStorage(mine);
+  // @ts-expect-error it is read only
+  user.id = 'x';
+}
+
 const stage = new Stage();
 stage.advance(5);
 const instant: Date = stage.now();
 const flags: boolean = stage.failed;
 // @ts-expect-error it is read only
 stage.blocks = 5;
-void [stores, interfaces, errors, adapter, instant, flags];
+void [stores, interfaces, records, errors, adapter, instant, flags];
