@@ -316,14 +316,14 @@ def test_asyncio(kind: str, tmp_path: Path) -> None:
             two = await accounts.create_social_account(user_id=ann.id, provider="p", provider_user_id="2")
             assert ann.social_accounts == [one], "as it was read"
             again = await accounts.update_user(ann.id, email_verified=True)
-            assert (again.social_accounts, again.email_verified) == ([one, two], True)
+            assert (set(again.social_accounts), again.email_verified) == ({one, two}, True)  # of one millisecond
             with pytest.raises(counterfoil.LimitError) as full:
                 await accounts.create_social_account(user_id=ann.id, provider="p", provider_user_id="3")
             assert (full.value.code, full.value.outcome) == ("LIMIT", "not_applied")
             with pytest.raises(counterfoil.ExistsError) as taken:
                 await accounts.create_user(user_info={}, email="ann@example.org")
             assert taken.value.existing == again
-            assert taken.value.existing.social_accounts == [one, two]
+            assert set(taken.value.existing.social_accounts) == {one, two}
             with pytest.raises(counterfoil.ExistsError) as linked:
                 await accounts.create_social_account(user_id=ann.id, provider="p", provider_user_id="2")
             assert linked.value.existing == two
