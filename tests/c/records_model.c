@@ -120,8 +120,10 @@ static int64_t some_instant(void)
     switch (below(40)) {
     case 0: return 0;
     case 1: return CF_NUMBER_MAX;
-    default: return (wall() - 2000 + (int64_t)below(4) * 1000) * 1000 + (int64_t)below(3);
+    default: break;
     }
+    if (one_in(2)) return (wall() / 2000 - (int64_t)below(2)) * 2000000; /* often the same */
+    return (wall() - 2000 + (int64_t)below(4) * 1000) * 1000 + (int64_t)below(3);
 }
 
 static int64_t some_end(void)
