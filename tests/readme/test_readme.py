@@ -258,12 +258,19 @@ def test_cross_auth() -> None:
     call = re.search(r"`CrossAuth\((.*?)\)`\.", README, re.DOTALL)
     assert call
     names = re.findall(r"(\w+)=", call[1])
-    given = {"accounts_storage": object(), "providers": [], "trusted_origins": []}
+    from counterfoil.adapters import cross_auth as ours
+
     with counterfoil.open("memory:") as store, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # releases after 0.22 do without trusted_origins
-        storage = counterfoil.SecondaryStorage(store)
-        assert set(names) == {"storage", *given}
-        fastapi.CrossAuth(storage=storage, **given)
+        given = {
+            "storage": ours.SecondaryStorage(store),
+            "accounts_storage": ours.AccountsStorage(store),
+            "session_storage": ours.SessionStorage(store),
+            "providers": [],
+            "trusted_origins": [],
+        }
+        assert set(names) == set(given)
+        fastapi.CrossAuth(**given)
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
