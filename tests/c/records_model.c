@@ -941,6 +941,13 @@ static void end_of_time(server *redis)
             cf_record r = {.kind = CF_USER};
             if (!worlds[i].rows[CF_USER][u].there) continue;
             cf_record_text(&r, 0, text_in(&worlds[i].rows[CF_USER][u], 0));
+            if (u % 2) { /* an address that is taken away leaves nothing either */
+                cf_record without = r;
+                cf_record_null(&without, CF_USER_EMAIL);
+                ask_accounts(&worlds[i], CF_UPDATE_USER, &without, NULL);
+                must(got.status == CF_OK && got.hit);
+                let_go();
+            }
             ask_accounts(&worlds[i], CF_DELETE_USER, &r, NULL);
             must(got.status == CF_OK && got.hit);
             (*epoch_of(&worlds[i], r.fields[0].text))++;
