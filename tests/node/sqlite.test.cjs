@@ -318,7 +318,7 @@ test('the rows of FORMAT.md to the millisecond, and its numbers in the header', 
   await store.close();
   assert.deepEqual(await rows(file), [['p:k', 1700000001500, 'C3A9'], ['p:l', null, '76'], ['p:n', null, '3431']]);
   const header = fs.readFileSync(file).subarray(0, 100);
-  assert.deepEqual([header.readUInt32BE(60), header.readUInt32BE(68)], [1, 0x43746673]);
+  assert.deepEqual([header.readUInt32BE(60), header.readUInt32BE(68)], [2, 0x43746673]);
   const format = fs.readFileSync(path.join(root, 'core', 'FORMAT.md'), 'utf8');
   for (const row of ["| `'p:k'`, 1700000001500, `X'c3a9'` |", "| `'p:k'`, NULL, `X'76'` |", "| `'p:n'`, NULL, `X'3431'` |"]) assert(format.includes(row), `FORMAT.md has no ${row}`);
 });
