@@ -33,15 +33,15 @@ async function startPostgres() {
   const data = path.join(folder, 'data');
   const made = spawnSync(path.join(bin, 'initdb'), ['--no-sync', '--auth=trust', '--username=cf', '--encoding=UTF8', '--no-locale', '-D', data], { ...as, cwd: folder, encoding: 'utf8' });
   if (made.status !== 0) throw new Error(`initdb failed: ${made.error ?? made.stderr}`);
-  const server = spawn(path.join(bin, 'postgres'), ['-D', data, '-k', folder, '-c', 'listen_addresses=', '-F', '-c', 'shared_buffers=16MB'], { ...as, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  // Its keeper waits for the end of a pipe that this process holds, so the server ends with it, also when it is killed.
+  const keeper = `"$0" "$@" & cat > /dev/null
+    kill -TERM $!; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do kill -0 $! 2> /dev/null || break; sleep 0.1; done
+    kill -INT $! 2> /dev/null; wait; cd /; rm -rf '${folder}'`;
+  const command = [path.join(bin, 'postgres'), '-D', data, '-k', folder, '-c', 'listen_addresses=', '-F', '-c', 'shared_buffers=16MB'];
+  const server = spawn('/bin/sh', ['-c', keeper, ...command], { ...as, cwd: folder, stdio: ['pipe', 'ignore', 'pipe'] });
   let said = '';
   server.stderr.on('data', (text) => { said += text; });
   const ended = new Promise((resolve) => server.once('exit', resolve));
-  const clear = () => {
-    server.kill('SIGQUIT');
-    fs.rmSync(folder, { recursive: true, force: true });
-  };
-  process.once('exit', clear);
   const options = { host: folder, user: 'cf', database: 'postgres' };
   for (let tries = 0; ; tries++) {
     const client = new Client(options);
@@ -58,13 +58,8 @@ async function startPostgres() {
   return {
     options,
     async stop() {
-      // Once nobody is connected; at once where somebody stays.
-      server.kill('SIGTERM');
-      const hurry = setTimeout(() => server.kill('SIGINT'), 5000);
+      server.stdin.end();
       await ended;
-      clearTimeout(hurry);
-      process.removeListener('exit', clear);
-      fs.rmSync(folder, { recursive: true, force: true });
     },
   };
 }
