@@ -542,7 +542,7 @@ static void measure(const scene *of, size_t *request, size_t *reply)
 static size_t stride_of(const scene *of, size_t bytes, size_t stride)
 {
     if (stride == 1) return 1;
-    return bytes > 4000 ? stride * 331 : of->start ? stride * (of->fresh ? 53 : 5) : of->fresh ? stride * 13 : bytes <= WORKERS ? (stride + 3) / 4 : stride;
+    return bytes > 4000 ? stride * 331 : of->start && bytes > WORKERS ? stride * (of->fresh ? 53 : 5) : of->fresh ? stride * 13 : bytes <= WORKERS ? (stride + 3) / 4 : stride;
 }
 
 /* A fault that has not happened has tested nothing: on a machine that was busy with others the store has given its connection up

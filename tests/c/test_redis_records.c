@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "faults.h"
+
 static server redis;
 
 enum { RACERS = 8, HOUR = 3600 };
@@ -475,6 +477,46 @@ static void revocations_against_logins(void **state)
         assert_int_equal(revoked, record.fields[CF_SESSION_EPOCH].number < TURNS);
     }
     cf_op_free(op);
+}
+
+/* Asked again after its answer was lost, an update does not undo what somebody else has done meanwhile. */
+static void a_lost_update_is_not_done_twice(void **state)
+{
+    char          at[32];
+    cf_loop      *elsewhere;
+    id_text       user;
+    snprintf(at, sizeof at, "127.0.0.1:%d", redis.port);
+    faults_proxy *proxy = faults_proxy_start(getenv("CF_FAULTPROXY"), at);
+    assert_non_null(proxy);
+    assert_ok(cf_loop_new(NULL, &elsewhere));
+    cf_store *store = open_redis(*state, proxy->port, NULL, 0), *other = open_redis(elsewhere, redis.port, NULL, 0);
+    make_user(other, "ada@example.org", user);
+    cf_record ours = of_id(CF_USER, user), theirs = of_id(CF_USER, user);
+    cf_record_text(&ours, CF_USER_USER_INFO, cf_text("{}"));
+    cf_record_text(&theirs, CF_USER_USER_INFO, cf_text("{\"later\":1}"));
+    outcome o = accounts(other, CF_UPDATE_USER, &theirs, NULL); /* the server knows the script */
+    assert_int_equal(o.status, CF_OK);
+    let_go(&o);
+    for (int i = 0; i < 2; i++) assert_miss(ask_get(store, "calm"));
+    unsigned long long fired = faults_figure(proxy, "fired");
+    assert_int_equal(atoi(faults_say(proxy, "now cut reply 0 rst")), 1);
+    cf_accounts a = {.store = store};
+    cf_op      *op = NULL;
+    assert_int_equal(cf_accounts_call(&a, CF_UPDATE_USER, &ours, NULL, NULL, &op), CF_PENDING);
+    cf_loop_flush(*state);
+    assert_null(strstr(faults_say(proxy, "wait fired >= %llu 20000", fired + 1), "late"));
+    assert_string_equal(says("HGET \"" BASE "user:%s\" user_info", user), "{}");
+    o = accounts(other, CF_UPDATE_USER, &theirs, NULL);
+    assert_int_equal(o.status, CF_OK);
+    let_go(&o);
+    o = took(op, CF_PENDING);
+    assert_int_equal(o.status, CF_OK);
+    assert_true(o.hit && same(field(&o, CF_USER_USER_INFO), "{\"later\":1}"));
+    let_go(&o);
+    assert_string_equal(says("HGET \"" BASE "user:%s\" user_info", user), "{\"later\":1}");
+    cf_loop_free(elsewhere);
+    assert_ok(cf_store_close(store, NULL));
+    faults_proxy_stop(proxy);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ healing -- */
@@ -1087,6 +1129,7 @@ int main(void)
         TEST(eight_want_one_email),
         TEST(eight_want_one_social_account),
         TEST(revocations_against_logins),
+        TEST(a_lost_update_is_not_done_twice),
         TEST(a_hash_that_is_gone),
         TEST(an_index_that_says_something_else),
         TEST(groups_with_gaps),
