@@ -37,6 +37,8 @@ def postgres() -> Iterator[str]:
     assert server is not None
     folder = Path(tempfile.mkdtemp(prefix="cf-postgres-"))
     data = folder / "data"
+    # A sanitizer's run-time library is for the interpreter only.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     as_user = ["setpriv", "--pdeathsig", "INT"]
     if os.getuid() == 0:  # which PostgreSQL refuses
         user = pwd.getpwnam(_user())
@@ -46,12 +48,12 @@ def postgres() -> Iterator[str]:
     try:
         subprocess.run(
             [*as_user, initdb, "--no-sync", "-A", "trust", "-U", "counterfoil", "-E", "UTF8", "-D", data],
-            check=True, capture_output=True, cwd=folder,
+            check=True, capture_output=True, cwd=folder, env=environment, timeout=120,
         )  # fmt: skip
         with open(folder / "log", "wb") as log:
             running = subprocess.Popen(
                 [*as_user, server, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"],
-                stdout=log, stderr=log, cwd=folder,
+                stdout=log, stderr=log, cwd=folder, env=environment,
             )  # fmt: skip
         where = f"host={folder} user=counterfoil dbname=postgres"
         for _ in range(600):
