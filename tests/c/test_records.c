@@ -1781,6 +1781,179 @@ static void who_comes_while_others_go_is_whole(void **state)
     assert_true(there < IDENTITIES);
 }
 
+/* Calls of several threads that end in every way at any time: by their answer, a deadline, cancel, free, the close of their store, the end of their loop. */
+enum { FLIGHTS = 10, PILOTS = 3, PLANES = 3 };
+
+typedef struct flight {
+    cf_op *op;
+    bool   pended, landed;
+} flight;
+
+static void landed(cf_op *op, void *user)
+{
+    (void)op;
+    ((flight *)user)->landed = true;
+}
+
+static void take_off(racer *me, cf_store *store, flight *f, id *known, rng *random)
+{
+    racers     *r = me->all;
+    cf_accounts a = {.store = store};
+    cf_sessions s = {.store = store, .most = SLOTS_OF_ALL};
+    cf_record   record, user;
+    char        address[16], hash[24];
+    cf_call     call = {.timeout_ms = rng_below(random, 3) ? CF_TIMEOUT_MAX : 1 + (int64_t)rng_below(random, 4), .done = landed, .user = f};
+    int64_t     now = cf_stage_wall_ms(r->stage) * 1000;
+    snprintf(address, sizeof address, "%d@b.c", (int)rng_below(random, PLANES));
+    snprintf(hash, sizeof hash, "%d", (int)rng_below(random, 40));
+    cf_op_free(f->op);
+    *f = (flight){.pended = true};
+    int rc = CF_OK;
+    switch (rng_below(random, 8)) {
+    case 0:
+    case 1:
+        record = provided("google", address);
+        user = email(address);
+        rc = cf_accounts_call(&a, CF_FIND_OR_CREATE, &record, &user, &call, &f->op);
+        break;
+    case 2: record = user_id(known->text); rc = cf_accounts_call(&a, CF_DELETE_USER, &record, NULL, &call, &f->op); break;
+    case 3: record = email(address); rc = cf_accounts_call(&a, CF_FIND_USER_BY_EMAIL, &record, NULL, &call, &f->op); break;
+    case 4:
+        record = user_id(known->text);
+        if (rng_below(random, 2)) cf_record_text(&record, CF_USER_EMAIL, cf_text(address));
+        else cf_record_null(&record, CF_USER_EMAIL);
+        rc = cf_accounts_call(&a, CF_UPDATE_USER, &record, NULL, &call, &f->op);
+        break;
+    case 5:
+        record = session_hash(hash);
+        cf_record_text(&record, CF_SESSION_USER_ID, cf_text("everybody"));
+        cf_record_number(&record, CF_SESSION_CREATED_AT, now);
+        cf_record_number(&record, CF_SESSION_UPDATED_AT, now);
+        cf_record_number(&record, CF_SESSION_EXPIRES_AT, now + SECOND);
+        rc = cf_sessions_call(&s, CF_SESSION_CREATE, &record, NULL, &call, &f->op);
+        break;
+    case 6: record = sessions_of("everybody"); rc = cf_sessions_call(&s, CF_SESSION_LIST, &record, NULL, &call, &f->op); break;
+    default:
+        record = sessions_of("everybody");
+        cf_record_number(&record, CF_SESSION_REVOKED_AT, now);
+        rc = cf_sessions_call(&s, CF_SESSION_REVOKE_ALL, &record, NULL, &call, &f->op);
+        break;
+    }
+    must(f->op != NULL);
+    if (rc != CF_PENDING) f->pended = false;
+}
+
+static void look_at(racer *me, flight *f, id *known)
+{
+    racers   *r = me->all;
+    cf_record record;
+    if (!f->op || cf_op_status(f->op) == CF_PENDING) return;
+    int status = cf_op_status(f->op);
+    must(status == CF_OK || status == CF_EEXISTS || status == CF_EMISSING || status == CF_ETIMEOUT || status == CF_ECANCELED || status == CF_ECLOSED);
+    while (cf_op_next_record(f->op, &record))
+        if (record.kind == CF_USER) memcpy(known->text, record.fields[0].text.ptr, CF_ID_LEN);
+    pthread_mutex_lock(&r->lock);
+    r->made[0] += status == CF_OK;
+    r->made[1] += status == CF_ETIMEOUT;
+    r->made[2] += status == CF_ECANCELED;
+    r->made[3] += status == CF_ECLOSED;
+    pthread_mutex_unlock(&r->lock);
+    cf_op_free(f->op);
+    *f = (flight){0};
+}
+
+static void *fly(void *user)
+{
+    racer *me = user;
+    racers *r = me->all;
+    rng    random = {(uint64_t)me->number * 7919 + 1};
+    id     known = {"0123456789abcdef0123456789abcdef"};
+    for (uint64_t life = 0, lives = env_number("CF_LIVES", 60); life < lives; life++) {
+        static const tb_manner manners[] = {TB_PIPE, TB_TIMER, TB_NOW};
+        flight    flights[2][FLIGHTS];
+        cf_loop  *loop;
+        cf_store *stores[2];
+        memset(flights, 0, sizeof flights);
+        must(cf_loop_new(cf_stage_platform(r->stage), &loop) == CF_OK);
+        for (int i = 0; i < 2; i++) {
+            tb *t = tb_share(first_table, loop, manners[rng_below(&random, 3)], &me->log);
+            must(cf_open_backend(loop, tb_functions(TB_DERIVED_SCAN), tb_backend(t), NULL, &stores[i], NULL) == CF_OK);
+        }
+        for (int step = 0; step < 250; step++) {
+            int     which = (int)rng_below(&random, 2);
+            flight *f = &flights[which][rng_below(&random, FLIGHTS)];
+            switch (rng_below(&random, 12)) {
+            case 0:
+                cf_op_free(f->op);
+                *f = (flight){0};
+                break;
+            case 1:
+                if (f->op && cf_op_status(f->op) == CF_PENDING) must(cf_op_cancel(f->op) == CF_OK && f->landed);
+                break;
+            case 2: cf_stage_advance(r->stage, 1); break;
+            case 3:
+            case 4:
+                if (stores[which]) take_off(me, stores[which], f, &known, &random);
+                break;
+            default: must(cf_loop_run(loop, 0) >= 0); break;
+            }
+            look_at(me, f, &known);
+            if (step != 200 || rng_below(&random, 2)) continue;
+            must(cf_store_close(stores[which], NULL) == CF_OK);
+            stores[which] = NULL;
+        }
+        if (rng_below(&random, 2)) /* otherwise all that is in the air goes with the loop */
+            for (int i = 0; i < 2 * FLIGHTS; i++) cf_op_free(flights[i / FLIGHTS][i % FLIGHTS].op);
+        cf_loop_free(loop);
+    }
+    return NULL;
+}
+
+static void calls_may_end_in_any_manner(void **state)
+{
+    ground       *g = *state;
+    static racers r;
+    racer         all[PILOTS];
+    if (g->place->url || g->place->manner != TB_NOW) skip();
+    memset(&r, 0, sizeof r);
+    memset(all, 0, sizeof all);
+    pthread_mutex_init(&r.lock, NULL);
+    r.stage = g->stage;
+    for (int i = 0; i < PILOTS; i++) {
+        all[i].all = &r;
+        all[i].number = i;
+        assert_int_equal(pthread_create(&all[i].thread, NULL, fly, &all[i]), 0);
+    }
+    for (int i = 0; i < PILOTS; i++) pthread_join(all[i].thread, NULL);
+    pthread_mutex_destroy(&r.lock);
+    assert_int_equal(r.wrong, 0);
+    for (int i = 0; i < 4; i++) assert_true(r.made[i] > 0); /* or this has tried less than it says */
+    for (int i = 0; i < PLANES; i++) { /* nobody holds a lock, and what is left can be used */
+        char address[16];
+        snprintf(address, sizeof address, "%d@b.c", i);
+        cf_record account = provided("google", address), user = email(NULL);
+        cf_op    *op;
+        assert_ok(cf_accounts_call(&g->accounts, CF_FIND_OR_CREATE, &account, &user, NULL, &op));
+        got it = collect(op, CF_OK);
+        assert_int_equal(it.count, 2);
+        id owner = id_of(&it.records[1]);
+        user = user_id(owner.text);
+        assert_int_equal(count_social(g, owner.text), 1);
+        assert_true(was_hit(accounts(g, CF_DELETE_USER, &user)));
+        drop(&it);
+        user = email(address);
+        it = accounts(g, CF_CREATE_USER, &user);
+        assert_true(it.status == CF_OK || it.status == CF_EEXISTS);
+        user = user_id(id_of(&it.records[0]).text);
+        assert_true(was_hit(accounts(g, CF_DELETE_USER, &user)));
+        drop(&it);
+        assert_false(user_is_there(g, address));
+    }
+    g->sessions.most = SLOTS_OF_ALL;
+    make_session(g, "everybody", "last", 0, SECOND);
+    assert_true(count_sessions(g, "everybody", CF_STATUS_ANY) <= SLOTS_OF_ALL);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- main -- */
 
 typedef struct one_test {
@@ -1813,6 +1986,7 @@ static const one_test tests_of_places[] = {
     TEST(a_backend_that_fails_on_the_way),
     TEST(of_many_who_come_first_one_is),
     TEST(who_comes_while_others_go_is_whole),
+    TEST(calls_may_end_in_any_manner),
 };
 enum { TESTS = sizeof tests_of_places / sizeof *tests_of_places };
 
