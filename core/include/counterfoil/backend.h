@@ -158,7 +158,7 @@ typedef struct cf_backend_table {
 
     cf_backend_fn get, set, del;          /* REQUIRED                         */
     cf_backend_fn pop, touch, incr, scan; /* OPTIONAL: absent answers CF_ENOTSUP, or is derived */
-    cf_backend_fn clear;                  /* OPTIONAL: absent is composed of scan and del. number: how many were removed */
+    cf_backend_fn clear;                  /* OPTIONAL: absent is composed of scan and del. number: how many were removed. Where records are kept as keys, those stay: they have a line break */
     cf_backend_fn insert, update, find, list, remove; /* OPTIONAL, all or none: records, see cf_plan. Absent: kept as keys (CF_BACKEND_RECORDS, CF_BACKEND_DERIVE), else CF_ENOTSUP */
     cf_backend_fn hook;                   /* OPTIONAL: the methods of an AccountsStorage themselves, see cf_hook */
 } cf_backend_table;
