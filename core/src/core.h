@@ -41,6 +41,7 @@ struct cf_op {
     bool        prepared; /* a child that waits for its turn after a yield        */
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
     bool        secret;   /* what it holds is sealed elsewhere: it is wiped */
+    bool        reads;    /* a hook that changes nothing */
     bool        raw;      /* an envelope comes and goes as it is, also for its children */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
@@ -251,6 +252,7 @@ int cf_reseal_step(cf_op *op, cf_op *child); /* reseal.c */
 bool cf_keyed_applies(const cf_store *store);
 int  cf_keyed_start(cf_op *op);
 void cf_keyed_free(cf_op *op); /* op->keyed; NULL is allowed */
+bool cf_keyed_changes(const cf_op *op); /* whether it has come to what it changes */
 
 /* derive.c */
 /* The lock of a key: CF_OK: op has it; CF_PENDING: it stands in the queue, and cf_resume comes when it has; CF_ENOMEM, with the error. */

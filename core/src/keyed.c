@@ -987,6 +987,8 @@ static int keyed_step(cf_op *op, cf_op *child)
     return go_on_changing(op);
 }
 
+bool cf_keyed_changes(const cf_op *op) { return op->keyed->changing; }
+
 bool cf_keyed_applies(const cf_store *store) { return store->table->flags & (CF_BACKEND_RECORDS | CF_BACKEND_DERIVE) && !store->table->hook; }
 
 static int start(cf_op *op)

@@ -12,7 +12,7 @@ bool cf_op_writes(const cf_op *op)
 #include "counterfoil/ops.def"
 #undef CF_OP
     };
-    return writes[op->in.kind];
+    return writes[op->in.kind] && !op->reads;
 }
 
 cf_op *cf_op_new(cf_loop *loop, cf_store *store)
@@ -44,7 +44,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     }
     op->store = store;
     op->state = OP_SUBMITTING;
-    op->hit = op->kept = op->prepared = op->locks = op->raw = op->orphan = op->secret = false;
+    op->hit = op->kept = op->prepared = op->locks = op->raw = op->orphan = op->secret = op->reads = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->note = 0;
@@ -153,6 +153,18 @@ void cf_op_end(cf_op *op, int status, cf_end how)
     }
 }
 
+/* A record operation changes something with its last child alone, but for one that is made of keys, which knows: so what that child has done is what was done. True: it
+ * also said why. */
+static bool learn(cf_op *op, const cf_op *child, int status, bool *reached)
+{
+    if (!cf_is_record_op(op->in.kind)) return false;
+    if (op->keyed ? !cf_keyed_changes(op) : child->error.outcome == CF_NOT_APPLIED) *reached = false;
+    if (child->error.status == status) return false;
+    op->error = child->error;
+    op->error.outcome = *reached ? CF_UNKNOWN : CF_NOT_APPLIED;
+    return true;
+}
+
 void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
 {
     bool reached = cf_op_writes(op), told = false;
@@ -161,7 +173,10 @@ void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
         cf_op *child = op->child;
         op->child = NULL;
         if (child->state != OP_PENDING || status == CF_EFORKED || !cf_derive_hand_down(op, child)) {
-            if (child->state == OP_PENDING) cf_op_abort(child, status, END_QUIETLY, sentence);
+            if (child->state == OP_PENDING) {
+                cf_op_abort(child, status, END_QUIETLY, sentence);
+                told = learn(op, child, status, &reached);
+            }
             cf_op_recycle(child);
         }
     } else if (op->lock_state == LOCK_WAITING || op->lock_state == LOCK_GRANTED) {

@@ -391,10 +391,17 @@ cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan)
     return child;
 }
 
+static bool only_reads(int method)
+{
+    return method == CF_FIND_USER_BY_EMAIL || method == CF_FIND_USER_BY_ID || method == CF_FIND_SOCIAL_ACCOUNT || method == CF_FIND_SOCIAL_ACCOUNT_BY_ID ||
+           method == CF_LIST_SOCIAL_ACCOUNTS;
+}
+
 /* `op` becomes the call of a hook; `told` gets the error. */
 static int write_hook(cf_op *op, cf_op *told, const cf_hook *hook)
 {
     const cf_platform *platform = op->loop->platform;
+    op->reads = only_reads(hook->method);
     if (cf_buffer_append(platform, &op->plan, cf_bytes(told->store->prefix, told->store->prefix_len)) != CF_OK || cf_hook_write(platform, hook, &op->plan) != CF_OK)
         return cf_op_fail(told, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
     point(op);
