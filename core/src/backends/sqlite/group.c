@@ -1,7 +1,7 @@
 /* group.c: the queue of a file, and the one who runs all of it in one transaction. */
 #include "sqlite.h"
 
-enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST = 4, SWEEP_MOST = 500, SWEEP_EACH_MS = 1000 };
+enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST = 4, SWEEP_MOST = 500, SWEEP_EACH_MS = 1000, GATHER_LEAST_US = 100, GATHER_NAP_US = 25 };
 
 #define EACH_JOB(job, list)                                                                                                         \
     for (sqlite_job *job = CF_OF_LINK((list)->next, sqlite_job, turn), *next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn); &job->turn != (list); \
@@ -264,11 +264,52 @@ static void give_results(sqlite_file *file)
     cf_link_splice(file->queue.next, &again);
 }
 
+/* How many callers have something in one of these lists. With file->lock held. */
+static size_t callers(sqlite_file *file, const cf_link *first, const cf_link *second)
+{
+    const cf_link *const lists[] = {first, second};
+    uint64_t mark = ++file->marks;
+    size_t   count = 0;
+    for (int i = 0; i < 2 && lists[i]; i++) {
+        for (const cf_link *link = lists[i]->next; link != lists[i]; link = link->next) {
+            cf_backend *owner = CF_OF_LINK(link, sqlite_job, turn)->owner;
+            count += owner->mark != mark;
+            owner->mark = mark;
+        }
+    }
+    return count;
+}
+
+static bool any_write(const cf_link *list)
+{
+    for (const cf_link *link = list->next; link != list; link = link->next)
+        if (sqlite_writes(CF_OF_LINK(link, sqlite_job, turn))) return true;
+    return false;
+}
+
+static int64_t clock_us(void) { return cf_monotonic_us(cf_platform_real()); }
+
+/* Those who have just had their answers come again at once: without a short wait they would meet the next commit under way, and many commits would be for one
+ * of them. Never for longer than a quarter of a commit, nor where only one caller is there. With file->lock held, but not meanwhile. */
+static void gather(sqlite_file *file)
+{
+    int64_t      now = clock_us(), until = now + file->commit_us / 4;
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    if (file->expected < 2 || until - now < GATHER_LEAST_US || now - file->ended_us > file->commit_us || !vfs || !any_write(&file->queue)) return;
+    while (!file->ending && callers(file, &file->queue, NULL) < file->expected && clock_us() < until) {
+        cf_mutex_unlock(file->lock);
+        vfs->xSleep(vfs, GATHER_NAP_US);
+        cf_mutex_lock(file->lock);
+    }
+}
+
 /* One group. With file->lock held, but not while it runs. True: blocked by another process. */
 static bool lead_once(sqlite_file *file)
 {
     size_t writes = 0;
     int64_t monotonic = 0;
+    gather(file);
+    if (cf_link_alone(&file->queue)) return false; /* whoever was there has given it up meanwhile */
     for (cf_link *link = file->queue.next; link != &file->queue; link = link->next) {
         sqlite_job *job = CF_OF_LINK(link, sqlite_job, turn);
         const cf_platform *platform = cf_loop_platform(job->owner->loop);
@@ -280,9 +321,13 @@ static bool lead_once(sqlite_file *file)
     cf_link_splice(&file->group, &file->queue);
     cf_mutex_unlock(file->lock);
     cf_mutex_lock(file->writer.using);
+    int64_t begun = clock_us();
     bool blocked = run_group(file, writes, monotonic);
     cf_mutex_unlock(file->writer.using);
     cf_mutex_lock(file->lock);
+    file->ended_us = clock_us();
+    if (writes && !blocked) file->commit_us += (file->ended_us - begun - file->commit_us) / 8;
+    file->expected = callers(file, &file->group, &file->queue);
     give_results(file);
     file->news.waits += blocked;
     sqlite_figures_move(&file->figures, &file->news);

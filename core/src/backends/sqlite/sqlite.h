@@ -121,6 +121,10 @@ typedef struct sqlite_file {
     cf_link        queue, group;
     bool           leading, worker, ending;
     int64_t        blocked_ms; /* another process has had the lock since then; 0: no */
+    /* With whom a commit waits for callers who take turns: how many had something in the last group or behind it, when that ended, and how long one takes. */
+    size_t         expected;
+    int64_t        ended_us, commit_us;
+    uint64_t       marks;
     sqlite_link    writer;     /* the leader's */
     /* The leader's. */
     int64_t        looked_ms;  /* when the path was last compared with the file */
@@ -143,6 +147,7 @@ struct cf_backend {
     cf_link      jobs;    /* all of them */
     cf_link      batch;   /* of this tick: nobody else knows them yet */
     cf_link      results; /* file->lock */
+    uint64_t     mark;    /* by which it is counted once; file->lock */
     size_t       queued;
     size_t       bytes;     /* of the jobs */
     bool         writes;    /* the leader's: it has come to a write of this one */
