@@ -543,11 +543,8 @@ static void put_group(cf_op *op, const group *there, cf_slice ids, cf_slice one_
 
 static int exists(cf_op *op, const cf_record *there)
 {
-    const cf_kind *of = cf_kind_of(there->kind);
     int rc = cf_op_add_record(op, there);
-    if (rc != CF_OK) return rc;
-    const char *first = cf_field_name(there->kind, of->unique[0]), *second = of->unique[1] >= 0 ? cf_field_name(there->kind, of->unique[1]) : NULL;
-    return cf_op_fail(op, CF_EEXISTS, CF_NOT_APPLIED, "a %s with the same %s%s%s is there already", of->name, first, second ? " and " : "", second ? second : "");
+    return rc == CF_OK ? cf_op_fail(op, CF_EEXISTS, CF_NOT_APPLIED, "it is there already") : rc;
 }
 
 /* Where a record names another that it needs, that other one cannot go before this is forgotten. */
