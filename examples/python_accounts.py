@@ -2,7 +2,8 @@
 for asyncio.
 
 pip install 'sqlalchemy[asyncio]' 'psycopg[binary]'
-DATABASE_URL=postgresql+psycopg://localhost/app python examples/python_accounts.py
+export DATABASE_URL=postgresql+psycopg://localhost/app TOKEN_KEY=$(openssl rand -hex 32)
+python examples/python_accounts.py
 """
 
 import functools

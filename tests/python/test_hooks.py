@@ -13,6 +13,7 @@ from typing import Any
 import counterfoil
 import counterfoil.aio
 import pytest
+import trio
 from counterfoil import AccountsStorage
 from counterfoil.testing import Stage
 
@@ -87,14 +88,15 @@ class Tables:
 class Later:
     """The same with coroutine functions."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, checkpoint: Callable[[], Any] = lambda: asyncio.sleep(0)) -> None:
         self.tables = tables
+        self.checkpoint = checkpoint
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.tables, name)
 
         async def later(*args: Any, **more: Any) -> Any:
-            await asyncio.sleep(0)
+            await self.checkpoint()
             return method(*args, **more)
 
         later.__signature__ = __import__("inspect").signature(method)  # type: ignore[attr-defined]
@@ -150,7 +152,20 @@ class AsyncioPlain:
         return tables
 
 
-every_form = pytest.mark.parametrize("form", [Blocking, Asyncio, AsyncioPlain])
+class Trio:
+    @staticmethod
+    def run(story: Callable[..., Any], **options: Any) -> Tables:
+        tables = Tables()
+
+        async def main() -> None:
+            hooks = Later(tables, trio.lowlevel.checkpoint)
+            await story(counterfoil.aio.AccountsStorage(hooks, **options), tables)
+
+        trio.run(main)
+        return tables
+
+
+every_form = pytest.mark.parametrize("form", [Blocking, Asyncio, AsyncioPlain, Trio])
 
 
 @every_form

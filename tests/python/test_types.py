@@ -55,6 +55,30 @@ try:
     store.pop("a")
 except counterfoil.Error as error:
     assert_type(error.receipt, str | None)
+accounts = counterfoil.AccountsStorage(store, max_social_accounts=5)
+assert_type(accounts.find_user_by_email("a@b"), counterfoil.User | None)
+ann = accounts.create_user(user_info={}, email="a@b")
+assert_type(ann.social_accounts, list[counterfoil.SocialAccount])
+assert_type(
+    accounts.find_or_create_by_social_account(provider="p", provider_user_id="1", user={"email": "a@b"}),
+    tuple[counterfoil.User, counterfoil.SocialAccount, bool],
+)
+wrong = {"mail": ""}
+accounts.find_or_create_by_social_account(provider="p", provider_user_id="1", user=wrong)  # type: ignore[arg-type]
+accounts.update_social_account("1", access_token=None, scope=..., is_login_method=False)
+ann.email = "other"  # type: ignore[misc]
+sessions = counterfoil.SessionStorage(store, when_full="refuse", retention=3600)
+page = sessions.list_for_user("1", now=datetime.now(UTC), status="active", order_by="created_at_asc")
+assert_type(page.next_cursor, str | None)
+sessions.list_for_user("1", now=datetime.now(UTC), order_by="id")  # type: ignore[arg-type]
+assert_type(sessions.get_any("1"), counterfoil.Session | None)
+counterfoil.SessionStorage(store, when_full="drop")  # type: ignore[arg-type]
+
+async def awaited() -> None:
+    async with await counterfoil.aio.open("memory:") as store:
+        assert_type(await counterfoil.aio.AccountsStorage(store).find_user_by_id(5), counterfoil.User | None)
+        assert_type(await counterfoil.aio.SessionStorage(store).epoch("1"), int)
+
 counterfoil.open("redis://localhost", max_connections=5, receipts=False, tls_ca=Path("ca.pem"), password=None)
 for key in store.scan():
     assert_type(key, str)
