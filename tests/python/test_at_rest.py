@@ -13,8 +13,10 @@ from typing import Any
 import counterfoil
 import counterfoil.aio
 import pytest
+from counterfoil.testing import Stage
 from faults.proxy import Proxy
 from redis_servers import own_prefix, redis_variable
+from support import Player, load_cases, run_blocking
 
 ROOT = Path(__file__).resolve().parents[2]
 RING = {7: bytes(range(32))}
@@ -324,3 +326,15 @@ def test_a_ring_that_is_none_leaves_no_database_behind(tmp_path: Path) -> None:
 
 async def _opened(options: dict[str, Any]) -> None:
     await counterfoil.aio.open("memory:", **options)
+
+
+@pytest.mark.parametrize("url", ["memory:", "sqlite::memory:"])
+def test_every_story_of_accounts_is_the_same_with_sealed_tokens(url: str, stage: Stage) -> None:
+    stories = [case for case in load_cases() if case["file"] == "accounts"]
+    assert len(stories) > 30
+    for case in stories:
+        options = case.get("open", {})
+        with counterfoil.open(url, prefix=options.get("prefix", ""), stage=stage, keys=RING) as store:
+            player = Player(store, stage, options)
+            for step in case["steps"]:
+                run_blocking(player.step(step))
