@@ -15,12 +15,13 @@ function binaries() {
   return [...places, ...process.env.PATH.split(':')].find((place) => fs.existsSync(path.join(place, 'initdb')) && fs.existsSync(path.join(place, 'postgres')));
 }
 
-/** PostgreSQL refuses to run as root. */
+/** PostgreSQL refuses to run as root; and what is loaded into this process, a sanitizer, is not for it. */
 function user() {
-  if (process.getuid() !== 0) return {};
+  const { LD_PRELOAD, ...env } = process.env;
+  if (process.getuid() !== 0) return { env };
   for (const name of ['postgres', 'nobody']) {
     const [uid, gid] = ['-u', '-g'].map((which) => spawnSync('id', [which, name], { encoding: 'utf8' }));
-    if (uid.status === 0) return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
+    if (uid.status === 0) return { env, uid: Number(uid.stdout), gid: Number(gid.stdout) };
   }
   throw new Error('there is no user as whom PostgreSQL could run');
 }
