@@ -1,6 +1,6 @@
 /* records_model.c: random calls of every method of AccountsStorage and SessionStorage, with so few users, addresses, providers and token hashes that they collide,
- * against a model that a reader can check in his head: rows in arrays, and the rules as counterfoil.h has them. Errors are compared too. Everywhere two stores of two
- * prefixes, and where the data can be shared two stores of each, take turns. In the end nothing may be left but epochs.
+ * against a model that a reader can check in his head: rows in arrays, and the rules as counterfoil.h has them. Errors are compared too. Where data can be
+ * shared two stores of each of two prefixes take turns. In the end Redis and memory must have nothing left but epochs.
  *
  * CF_LONG=1: 100,000 calls on each backend. CF_ONLY: the name of one. CF_SEED repeats a run. */
 #include "support.h"
