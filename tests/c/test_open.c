@@ -168,10 +168,11 @@ static void every_status_has_a_name(void **state)
 {
     (void)state;
     static const char *const names[] = {"OK",      "INVALID", "NO_MEMORY", "TIMEOUT", "UNAVAILABLE", "BUSY", "NOT_SUPPORTED",
-                                        "CORRUPT", "CLOSED",  "FORKED",    "EXISTS",  "AUTH",        "HOST", "CANCELED"};
-    for (int i = 0; i <= 13; i++) assert_string_equal(cf_status_name(-i), names[i]);
+                                        "CORRUPT", "CLOSED",  "FORKED",    "EXISTS",  "AUTH",        "HOST", "CANCELED",
+                                        "CHANGED", "LIMIT",   "MISSING",   "CURSOR"};
+    for (int i = 0; i <= 17; i++) assert_string_equal(cf_status_name(-i), names[i]);
     assert_string_equal(cf_status_name(CF_PENDING), "PENDING");
-    assert_string_equal(cf_status_name(-14), "UNKNOWN_STATUS");
+    assert_string_equal(cf_status_name(-18), "UNKNOWN_STATUS");
     assert_string_equal(cf_status_name(2), "UNKNOWN_STATUS");
     assert_string_equal(cf_status_name(INT32_MIN), "UNKNOWN_STATUS");
     assert_string_equal(cf_outcome_name(CF_NOT_APPLIED), "not_applied");
