@@ -9,6 +9,7 @@ const path = require('node:path');
 
 const { open, Store, CounterfoilError } = require('../index.cjs');
 const { FIELD, LIFE, begun, lifeIn, leftOf, noteOf, withNote } = require('./express-session-life.cjs');
+const { Users, OWNER, checkUsers } = require('./express-session-users.cjs');
 
 const { nextTick } = process; // not what fake timers put in its place: callbacks would never come
 const DAY = 86400;
@@ -17,7 +18,8 @@ const MINUTE = 60000;
 const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
 const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
-const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'absoluteTimeout', 'touchAfter', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...OPEN_OPTIONS];
+const USER_OPTIONS = ['userOf', 'maxSessionsPerUser', 'whenFull'];
+const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'absoluteTimeout', 'touchAfter', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...USER_OPTIONS, ...OPEN_OPTIONS];
 const SAVE_ENDED = ['ignore', 'error', 'create'];
 const SAVE_CHANGED = ['overwrite', 'error'];
 
@@ -157,6 +159,7 @@ class CounterfoilStore extends Base {
   #custom;
   #saveEnded;
   #compares;
+  #users; // undefined without userOf
   #mayUpsert; // what has ended cannot be told from what is new: the backend has no conditions, and nobody insisted
 
   constructor(options = {}) {
@@ -166,7 +169,7 @@ class CounterfoilStore extends Base {
       if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')}; those of a URL go into it)`);
     }
     const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...others } = options;
-    const { absoluteTimeout, touchAfter, saveEnded, saveChanged, ...rest } = others;
+    const { absoluteTimeout, touchAfter, saveEnded, saveChanged, userOf, maxSessionsPerUser, whenFull, ...rest } = others;
     if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
     // What open() would refuse as a prefix, too: or every request would find it out.
     if (typeof prefix !== 'string') throw invalid('prefix must be a string');
@@ -184,6 +187,7 @@ class CounterfoilStore extends Base {
     }
     if (saveEnded !== undefined && !SAVE_ENDED.includes(saveEnded)) throw invalid('saveEnded must be "ignore", "error" or "create"');
     if (saveChanged !== undefined && !SAVE_CHANGED.includes(saveChanged)) throw invalid('saveChanged must be "overwrite" or "error"');
+    checkUsers(options);
     if (store !== undefined) {
       if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
       if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues and hashKeys belong to the store that is given');
@@ -202,6 +206,7 @@ class CounterfoilStore extends Base {
     this.#saveEnded = saveEnded;
     this.#compares = saveChanged === 'error';
     this.#mayUpsert = saveEnded === 'create' && !this.#compares;
+    if (userOf !== undefined) this.#users = new Users(this.#store, prefix, { userOf, maxSessionsPerUser, whenFull });
   }
 
   createSession(request, data) {
@@ -212,12 +217,13 @@ class CounterfoilStore extends Base {
     if (life !== undefined) delete data[FIELD];
     const session = super.createSession(request, data);
     attach(session, KNOWN, { sid, text: data[TEXT] });
+    if (data[OWNER]?.sid === sid) attach(session, OWNER, data[OWNER]);
     if (life !== undefined) attach(session, LIFE, life);
     return session;
   }
 
   get(sid, callback) {
-    if (this.#custom || typeof callback !== 'function') return answer(this.#get(sid), callback);
+    if (this.#custom || this.#users !== undefined || typeof callback !== 'function') return answer(this.#get(sid), callback);
     // What every request waits for: JSON within one turn of the microtasks, and no promise but the store's.
     let key;
     try {
@@ -240,9 +246,15 @@ class CounterfoilStore extends Base {
   }
 
   async #get(sid) {
-    const text = await this.#store.get(this.#key(sid));
+    const key = this.#key(sid);
+    // Asked in one tick, so this is one round trip; the text first, because a login makes the record first.
+    const reading = this.#store.get(key);
+    const [text, record] = this.#users === undefined ? [await reading] : await Promise.all([reading, this.#users.find(sid)]);
     if (text === undefined) return null;
-    return this.#sessionOf(await this.#parse(text), text, sid);
+    const session = this.#sessionOf(await this.#parse(text), text, sid);
+    if (session === null || this.#users === undefined || (await this.#users.counts(sid, session, record))) return session;
+    await this.#store.delete(key).catch(() => {}); // ended already, whether this succeeds or not
+    return null;
   }
 
   #parse(text) {
@@ -270,20 +282,35 @@ class CounterfoilStore extends Base {
   async #set(sid, session) {
     const key = this.#key(sid);
     if (typeof session !== 'object' || session === null || Array.isArray(session)) throw invalid('the session must be an object');
+    const user = this.#users?.userIn(session);
     const now = Date.now();
     const idle = this.#ttlOf(session);
     const life = this.#notes ? this.#lifeOf(sid, session, now) : undefined;
     const ttl = this.#left(idle, life, now);
     if (!(ttl > 0)) {
-      await this.#store.delete(key);
+      await this.#end(sid, key, session);
       if (idle > 0 && this.#saveEnded === 'error' && session[KNOWN]?.sid === sid) throw ended(); // the whole life is over, as it may be while a request runs
       return;
     }
     const note = life && noteOf(life, ttl, now);
     let text = this.#serializer.stringify(note ? withNote(session, note) : session);
     if (typeof text?.then === 'function') text = await text; // but not otherwise: then the session is stored when set() returns
+    if (this.#users !== undefined && !(await this.#users.admit(sid, session, user, ttl, this.#standing(sid, key, session)))) {
+      if (this.#saveEnded === 'error') throw ended();
+      return;
+    }
     const stored = await this.#save(sid, session, text, ttl === Infinity ? {} : { ttl });
     if (stored && life) Object.assign(life, note, { text, noted: true });
+  }
+
+  /** What a session is that is to be saved, for its record. */
+  #standing(sid, key, session) {
+    const made = isMade(session, sid);
+    const saysUser = async () => {
+      const text = await this.#store.get(key);
+      return text === undefined ? undefined : this.#users.userIn(checked(await this.#parse(text))) !== undefined;
+    };
+    return { isMade: made, isNew: made && session[KNOWN]?.sid !== sid, saysUser };
   }
 
   /** Whether it was stored. */
@@ -314,7 +341,7 @@ class CounterfoilStore extends Base {
       await this.#store.set(key, text, { ttl: options.ttl });
       return true;
     }
-    if (!stored) await this.#missed(key, text, options.ttl);
+    if (!stored) await this.#missed(sid, session, text, options.ttl);
     return stored;
   }
 
@@ -336,13 +363,16 @@ class CounterfoilStore extends Base {
   }
 
   /** What a save answers that did not find the session, or not as it was. */
-  async #missed(key, text, ttl) {
+  async #missed(sid, session, text, ttl) {
     if (this.#compares) {
+      const key = this.#key(sid);
       const changed = (await this.#store.get(key)) !== undefined;
       if (changed || (this.#saveEnded === 'create' && !(await this.#store.set(key, text, { ttl, ifAbsent: true })))) {
         throw new CounterfoilError('the session was saved by another request since it was loaded: nothing was saved', 'CHANGED');
       }
+      if (this.#saveEnded === 'create') return; // and now it is there
     }
+    await this.#users?.end(sid, session); // it must not be listed any longer
     if (this.#saveEnded === 'error') throw ended();
   }
 
@@ -353,32 +383,45 @@ class CounterfoilStore extends Base {
   async #touch(sid, session) {
     if (this.#disableTouch || (this.#disableTTL && !this.#notes)) return;
     const key = this.#key(sid);
+    const record = this.#users === undefined ? undefined : await this.#users.idOf(sid, session);
     if (this.#notes) {
-      await this.#touchInTime(key, sid, session);
+      await this.#touchInTime(key, sid, session, record);
       return;
     }
     const ttl = this.#ttlOf(session);
-    if (ttl > 0) await this.#store.touch(key, Math.min(ttl, LONGEST));
-    else await this.#store.delete(key);
+    if (ttl > 0) await this.#touchBoth(key, record, Math.min(ttl, LONGEST));
+    else await this.#end(sid, key, session);
+  }
+
+  async #touchBoth(key, record, ttl) {
+    if (!(await this.#both(this.#store.touch(key, ttl), record, ttl)) && record !== undefined) await this.#users.revoke(record); // it has expired, or was evicted
+  }
+
+  /** A new expiry of a session on its way, and the record's in the same tick. */
+  async #both(writing, record, ttl) {
+    if (record === undefined) return writing;
+    return (await Promise.all([writing, this.#users.refresh(record, ttl)]))[0];
   }
 
   /** A touch within the whole life, and only where one is due. */
-  async #touchInTime(key, sid, session) {
+  async #touchInTime(key, sid, session, record) {
     const own = session?.[LIFE];
     const loaded = own?.sid === sid && own.text !== undefined ? own : await this.#lifeNow(key);
-    if (loaded === undefined || !(await this.#touchOver(loaded, key, session, false))) return;
+    if (loaded === undefined || !(await this.#touchOver(loaded, sid, session, record, false))) return;
     // Another request has saved or touched it since. That has set the expiry, but this request may have taken its time afterwards.
     const there = await this.#lifeNow(key);
-    if (there !== undefined) await this.#touchOver(there, key, session, true);
+    if (there !== undefined) await this.#touchOver(there, sid, session, record, true);
+    else if (record !== undefined) await this.#users.revoke(record);
   }
 
   /** Whether the text is no longer the one of that life: nothing was done then. */
-  async #touchOver(life, key, session, again) {
+  async #touchOver(life, sid, session, record, again) {
+    const key = this.#key(sid);
     const now = Date.now();
     const idle = this.#disableTTL ? Infinity : this.#ttlOf(session);
     const ttl = this.#left(idle, life, now);
     if (!(ttl > 0)) {
-      await this.#store.delete(key);
+      await this.#end(sid, key, session);
       return false;
     }
     const note = noteOf(life, ttl, now);
@@ -389,16 +432,16 @@ class CounterfoilStore extends Base {
       if (gained < 0 ? again : Math.max(gained, now - life.set) < this.#pause(idle)) return false;
     }
     if (this.#cannotNote || (life.noted && this.#touchAfter === undefined)) {
-      await this.#store.touch(key, ttl);
+      await this.#touchBoth(key, record, ttl);
       return false;
     }
     const text = await this.#serializer.stringify(withNote(checked(await this.#parse(life.text)), note));
     try {
-      if (!(await this.#store.set(key, text, { ttl, ifEqual: life.text }))) return true;
+      if (!(await this.#both(this.#store.set(key, text, { ttl, ifEqual: life.text }), record, ttl))) return true;
     } catch (error) {
       if (!isUnsupported(error)) throw error;
       this.#cannotNote = true;
-      await this.#store.touch(key, ttl);
+      await this.#touchBoth(key, record, ttl);
       return false;
     }
     Object.assign(life, note, { text, noted: true });
@@ -421,7 +464,42 @@ class CounterfoilStore extends Base {
   }
 
   async #destroy(sid) {
-    await this.#store.delete(this.#key(sid));
+    await this.#end(sid, this.#key(sid));
+  }
+
+  /** Either alone ends it; a failure of one is no reason to leave the other undone. */
+  async #end(sid, key, session) {
+    const deleting = this.#store.delete(key);
+    if (this.#users !== undefined) {
+      deleting.catch(() => {}); // until it is looked at, below
+      await this.#users.end(sid, session);
+    }
+    await deleting;
+  }
+
+  /** The sessions of a user that are alive, the last used first. */
+  async sessionsOf(userId, options) {
+    return this.#usersFor('sessionsOf').sessionsOf(userId, options);
+  }
+
+  /** Ends all sessions of a user, but perhaps one; gives how many. */
+  async endAllOf(userId, options) {
+    return this.#usersFor('endAllOf').endAllOf(userId, options);
+  }
+
+  /** Ends a session that sessionsOf has listed; gives whether it was alive. */
+  async end(handle, options) {
+    return this.#usersFor('end').endOne(handle, options);
+  }
+
+  /** Says that a login begins: if all sessions of the user are ended before it is saved, it is refused. */
+  async beginLogin(request, userId) {
+    await this.#usersFor('beginLogin').beginLogin(request, userId);
+  }
+
+  #usersFor(method) {
+    if (this.#users === undefined) throw invalid(`${method} needs the option userOf`);
+    return this.#users;
   }
 
   all(callback) {

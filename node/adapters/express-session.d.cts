@@ -90,6 +90,33 @@ export interface CounterfoilStoreOptions {
    * The stored text is compared, in the same one step. So the backend must have conditions, and not `sealValues`: `NOT_SUPPORTED`.
    */
   saveChanged?: 'overwrite' | 'error';
+  /**
+   * Whose a session is: a string or a safe integer (7 and '7' are one), or `undefined` or `null` for nobody. With it the sessions of a user can be listed and ended (`sessionsOf`,
+   * `endAllOf`, `end`), in every process at once. It is asked about the session object that is saved and about the stored data, and must say the same of both.
+   *
+   * ```js
+   * const store = new CounterfoilStore({ url: 'redis://cache', userOf: (session) => session.userId });
+   * ```
+   *
+   * Beside the stored session of a user stands a record (as of `SessionStorage`), and the record decides: a stored session that says a user counts only while its
+   * record is active and of that user; otherwise it is `null`, and its key is deleted. That costs no round trip for a load and a touch, and one for a save. Of what is cut off
+   * between two writes there stays at most a session that is dead, and perhaps listed until it would have expired; never one that is alive and not listed.
+   *
+   * - A login should `regenerate`, as it always should. One that does not is possible once: a session that its user has left (`userOf` says nobody) gets no user
+   *   again, and another user cannot take over a session; both are `INVALID`. What `userOf` throws, the `get` or the save rejects with
+   * - What has ended by its record does not come back, not by `saveEnded: 'create'` (which does as `ignore` does then), nor where a plain object is given to `set`
+   * - Sessions that were stored before there was `userOf` have no record: their users must log in again
+   * - `prefix` stands before the user, too: applications with other prefixes have other users, and one's `endAllOf(7)` is not the other's. With an empty prefix
+   *   the users are those of the store's records: what ends a user's `SessionStorage` sessions (`AccountsStorage.deleteUser` above all) ends these as well
+   * - Clocks of several machines must agree to a minute
+   *
+   * The backend must keep records: every URL does. On one of your own that does not, `get` and the save of a user's session are `NOT_SUPPORTED`.
+   */
+  userOf?: (session: session.SessionData) => string | number | null | undefined;
+  /** Sessions of one user, 1 to 10000; 100 by default. Needs `userOf`. One more first drops the oldest that has ended, then as `whenFull` says. */
+  maxSessionsPerUser?: number;
+  /** `oldestOut`, the default: the oldest session is dead at once. `refuse`: the save of the new one rejects with `LIMIT`. Needs `userOf`. */
+  whenFull?: 'oldestOut' | 'refuse';
   /** Seconds that an operation may take; for `open`, not together with `store`. */
   timeout?: number;
   /** A stage for tests; for `open`, not together with `store`. */
@@ -102,6 +129,19 @@ export interface CounterfoilStoreOptions {
   hashKeys?: boolean;
 }
 
+/** A session as its user may see it in a list. Nothing in it logs anybody in. */
+export interface UserSession {
+  /** For `end`. */
+  handle: string;
+  /** When the user logged in. */
+  created: Date;
+  /** When its expiry was last set, by a save or a touch: with `touchAfter` so much earlier than the last request, or where `absoluteTimeout` moves no expiry any more. */
+  lastSeen: Date;
+  expires: Date;
+  /** Whether it is the one that `current` named. */
+  current: boolean;
+}
+
 /**
  * A store for express-session.
  *
@@ -109,7 +149,7 @@ export interface CounterfoilStoreOptions {
  * app.use(session({ store: new CounterfoilStore({ url: 'memory:' }), secret, resave: false, saveUninitialized: false }));
  * ```
  *
- * Every method takes a callback, or gives a promise when it is called without one. A session that is not there is `null`.
+ * Every method takes a callback, or gives a promise when it is called without one (those of users and `close` always give one). A session that is not there is `null`.
  *
  * The expiry of a session is kept by the store, to the millisecond: from `cookie.expires`, else `ttl`, and at most `absoluteTimeout`. `touch` moves only that expiry
  * (the stored text, and the `cookie.expires` within it, stay as they are but for a note, see below, so a touch can never undo a concurrent save) and does not
@@ -158,9 +198,40 @@ export class CounterfoilStore extends session.Store {
   length(): Promise<number>;
   length(callback: (error: any, length?: number) => void): void;
 
-  /** Ends all sessions with this prefix. */
+  /** Ends all sessions with this prefix. Those of users stay listed (`sessionsOf`) until they would have expired. */
   clear(): Promise<void>;
   clear(callback?: (error?: any) => void): void;
+
+  /** The sessions of a user that are alive, the last used first. `current`: the session id of the request that asks. One that a cap of `memory:` has evicted stays in the list. */
+  sessionsOf(userId: string | number, options?: { current?: string }): Promise<UserSession[]>;
+
+  /**
+   * Ends all sessions of a user, but perhaps the one with the session id `except`, in one step; gives how many, expired ones that nobody had ended among them.
+   * When it has answered, no get in any process gives such a session any more, and no slower request that saves or touches one brings it back.
+   *
+   * ```js
+   * await store.endAllOf(request.session.userId, { except: request.sessionID }); // the password was changed
+   * ```
+   *
+   * Their keys go when they are next asked for, or expire; until then `ids` and `length` count them. A login that is under way meanwhile: `beginLogin`.
+   */
+  endAllOf(userId: string | number, options?: { except?: string }): Promise<number>;
+
+  /** Ends one session of a list; gives whether it was alive. Whoever takes the handle from a request should say whose it must be: `end(handle, { userId })`. */
+  end(handle: string, options?: { userId?: string | number }): Promise<boolean>;
+
+  /**
+   * Says that a login begins; called before the password is looked at. If all sessions of this user are ended between that and the session's first save, the login was by what
+   * no longer holds, and the session has ended (`saveEnded`: `ENDED`, or nothing is stored). Without it such a login stays. A session of this request for another user
+   * is `INVALID`.
+   *
+   * ```js
+   * await store.beginLogin(request, user.id);
+   * if (!(await verify(user.hashedPassword, request.body.password))) return next();
+   * request.session.regenerate((error) => { ... request.session.userId = user.id; ... });
+   * ```
+   */
+  beginLogin(request: object, userId: string | number): Promise<void>;
 
   /** Closes the store, if this object opened it. */
   close(): Promise<void>;
