@@ -107,7 +107,7 @@ function errors(error: unknown): string {
 }
 
 declare module 'express-session' {
-  interface SessionData { views?: number }
+  interface SessionData { views?: number; userId?: number }
 }
 
 async function adapter(): Promise<void> {
@@ -126,6 +126,29 @@ async function adapter(): Promise<void> {
   new CounterfoilStore({ backend: mine, ttl: 5, stage: new Stage(), timeout: 1 });
   new CounterfoilStore({ saveEnded: 'error', saveChanged: 'error' });
   store.set('a', found!, (error) => { if (error instanceof CounterfoilError && (error.code === 'ENDED' || error.code === 'CHANGED')) void error.outcome; });
+  new CounterfoilStore({ absoluteTimeout: 43200, touchAfter: 60, disableTTL: false });
+  // @ts-expect-error seconds
+  new CounterfoilStore({ absoluteTimeout: '12h' });
+  // @ts-expect-error seconds
+  new CounterfoilStore({ touchAfter: new Date() });
+  const users = new CounterfoilStore({ userOf: (one) => one.userId, maxSessionsPerUser: 5, whenFull: 'refuse' });
+  new CounterfoilStore({ userOf: (one) => (one.views ? String(one.views) : null), whenFull: 'oldestOut' });
+  app.get('/', async (request) => {
+    await users.beginLogin(request, 7);
+    const list: import('counterfoil/express-session').UserSession[] = await users.sessionsOf('7', { current: request.sessionID });
+    const dates: Date[] = list.flatMap((one) => [one.created, one.lastSeen, one.expires]);
+    const count: number = await users.endAllOf(7, { except: request.sessionID });
+    const ended: boolean = list[0] !== undefined && !list[0].current && (await users.end(list[0].handle, { userId: 7 }));
+    void [dates, count, ended, await users.endAllOf('7'), await users.end('x')];
+  });
+  // @ts-expect-error a user is text or a number
+  new CounterfoilStore({ userOf: (one) => one.cookie });
+  // @ts-expect-error at once
+  new CounterfoilStore({ userOf: async (one) => one.userId });
+  // @ts-expect-error oldestOut or refuse
+  new CounterfoilStore({ userOf: () => 'u', whenFull: 'oldest' });
+  // @ts-expect-error by its name
+  users.endAllOf(7, 'the session id');
   // @ts-expect-error ignore, error or create
   new CounterfoilStore({ saveEnded: 'drop' });
   // @ts-expect-error overwrite or error
