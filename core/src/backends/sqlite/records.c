@@ -12,10 +12,6 @@ static const bool nullable[CF_KINDS][CF_FIELDS_MAX] = {
 };
 
 /* Sentences of refusals, which must not show what is in a record. */
-static const char *const taken[CF_KINDS] = {
-#define CF_KIND(KIND, name, unique, unique2, listing, parent) [CF_##KIND] = "there is such a " #name " already",
-#include "counterfoil/schema.def"
-};
 static const char *const full[CF_KINDS] = {
 #define CF_KIND(KIND, name, unique, unique2, listing, parent) [CF_##KIND] = "there are as many records of the kind " #name " as are allowed",
 #include "counterfoil/schema.def"
@@ -342,7 +338,7 @@ static int check_unique(run *r, const cf_record *record, const row *self)
         cf_buffer before = r->job->value; /* what `record` may point into */
         r->job->value = answer;
         answer = before;
-        rc = refuse(r, CF_EEXISTS, taken[record->kind]);
+        rc = refuse(r, CF_EEXISTS, "it is there already"); /* the core says what */
     } else if (rc == SQLITE_OK && other) {
         rc = remove_row(r, record->kind, found.id);
     }
