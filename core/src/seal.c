@@ -257,7 +257,7 @@ int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *o
         have -= 8;
         out->ptr[out->len++] = (char)(bits >> have);
     }
-    if (bits & ((1U << have) - 1)) return CF_ECORRUPT; /* two texts for one token */
+    if (have >= 6 || bits & ((1U << have) - 1)) return CF_ECORRUPT; /* two texts for one token */
     return cf_seal_open(seal, key, out, why);
 }
 
