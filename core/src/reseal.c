@@ -48,6 +48,7 @@ static int seal_anew(cf_op *op, cf_op *got)
     child->in.flags = CF_IF_EQUAL | CF_KEEP_TTL; /* whoever writes meanwhile seals with the newest key */
     child->in.timeout_ms = op->in.timeout_ms;
     child->locks = cf_derive_applies(op->store, CF_OP_SET, child->in.flags);
+    if (child->locks) child->in.ttl_ms = 1; /* should it expire between the look and the set, it does not come back to stay */
     op->phase = STORED;
     return STEP_CHILD;
 }
