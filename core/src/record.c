@@ -235,7 +235,8 @@ bool cf_plan_read(cf_slice bytes, cf_plan *plan)
     plan->equals.text = take_text(&in);
     take_record(&in, &plan->record);
     take_record(&in, &plan->with);
-    return in.good && in.left == 0 && cf_kind_of(plan->kind);
+    return in.good && in.left == 0 && cf_kind_of(plan->kind) && plan->record.kind == plan->kind && plan->by >= CF_BY_ID && plan->by <= CF_BY_GROUP &&
+           (plan->guard == -1 || known(plan->kind, plan->guard)) && plan->equals.is >= CF_UNSAID && plan->equals.is <= CF_GIVEN;
 }
 
 int cf_hook_write(const cf_platform *platform, const cf_hook *hook, cf_buffer *to)
@@ -255,5 +256,5 @@ bool cf_hook_read(cf_slice bytes, cf_hook *hook)
     hook->method = (int)take_number(&in);
     take_record(&in, &hook->record);
     take_record(&in, &hook->user);
-    return in.good && in.left == 0 && hook->method >= 0 && hook->method < CF_ACCOUNTS_METHODS;
+    return in.good && in.left == 0 && hook->method >= 0 && hook->method < CF_ACCOUNTS_METHODS && hook->record.kind >= 0;
 }
