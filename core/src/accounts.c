@@ -353,6 +353,7 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
     const char *fault = record->kind != methods[method].kind ? "that method is about another kind of record" : check_fields(record, methods[method].needs, methods[method].may);
     if (!fault && (method == CF_FIND_OR_CREATE) != (user != NULL)) fault = "find_or_create_by_social_account needs a user, and no other method does";
     if (!fault && user) fault = user->kind != CF_USER ? "that method is about another kind of record" : check_fields(user, 0, USER_MAY);
+    if (!fault && accounts->most > CF_SESSIONS_MOST) fault = "at most 10000 social accounts of a user"; /* more than one list can bring */
     if (fault) return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, fault);
     ask.record = *record;
     if (user) ask.user = *user;

@@ -144,8 +144,6 @@ static int list(const cf_sessions *sessions, cf_plan *plan, const cf_session_arg
 static int create(const cf_sessions *sessions, cf_plan *plan, const cf_record *record, const cf_session_args *args, const cf_call *call, cf_op **op)
 {
     char id[CF_ID_LEN];
-    if (sessions->most > CF_SESSIONS_MOST || sessions->retention_ms < 0 || sessions->retention_ms > CF_TTL_MAX)
-        return cf_records_refuse(sessions->store, CF_OP_INSERT, call, op, CF_EINVAL, "at most 10000 sessions of a user, kept for at most ten years");
     if (cf_record_id(sessions->store->loop->platform, id) != CF_OK)
         return cf_records_refuse(sessions->store, CF_OP_INSERT, call, op, CF_EUNAVAILABLE, "the system gives no random bytes");
     plan->record = *record;
@@ -168,6 +166,8 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
                         : record->kind != CF_SESSION               ? "that method is about another kind of record"
                                                                    : check_fields(record, method);
     if (!fault && (args->now < 0 || args->now > CF_NUMBER_MAX)) fault = "now is no instant between 1970 and 2255";
+    if (!fault && (sessions->most > CF_SESSIONS_MOST || sessions->retention_ms < 0 || sessions->retention_ms > CF_TTL_MAX))
+        fault = "at most 10000 sessions of a user, kept for at most ten years";
     if (fault) return cf_records_refuse(store, CF_OP_UPDATE, call, op, CF_EINVAL, fault);
     const cf_field *fields = record->fields;
     int64_t now = args->now ? args->now : cf_now_us(store->loop->platform);
