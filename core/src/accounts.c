@@ -216,8 +216,7 @@ static int find_or_create_step(cf_op *op, cf_op *child)
             op->value.len = 0;
             return look(op, &whole);
         }
-        if (cf_buffer_append(op->loop->platform, &op->value, cf_bytes(child->value.ptr, child->value.len)) != CF_OK)
-            return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+        if (cf_records_join(op, child) != CF_OK) return CF_ENOMEM;
         op->hit = true;
         return CF_OK;
     default:
@@ -288,7 +287,7 @@ static int hook_update_step(cf_op *op, cf_op *child)
         }
         op->phase = HOOK_DONE;
         cf_op *next = cf_hook_child(op, &whole, child ? &found : NULL);
-        cf_wipe(kept.ptr, kept.len);
+        cf_wipe(kept.ptr, kept.cap);
         cf_buffer_free(op->loop->platform, &kept);
         return next ? STEP_CHILD : op->error.status;
     }

@@ -237,6 +237,8 @@ cf_op *cf_hook_child(cf_op *op, const cf_hook *hook, const cf_record *account);
 int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **op, int status, const char *text);
 /* The backend has answered with CF_OK or CF_EEXISTS: opens what is sealed, and makes a page of a group. `status`, or an error that is written into the operation. */
 int cf_records_arrive(cf_op *op, int status);
+/* What another one brought, behind what is there. CF_OK, or CF_ENOMEM with the error. */
+int  cf_records_join(cf_op *op, const cf_op *other);
 void cf_records_explain(cf_op *op); /* an error that it ends with */
 /* An id: CF_ID_LEN characters. CF_OK or CF_EUNAVAILABLE. */
 int  cf_record_id(const cf_platform *platform, char id[CF_ID_LEN]);

@@ -276,7 +276,7 @@ void cf_take_value(cf_op *op, cf_op *child)
     cf_buffer value = op->value;
     op->value = child->value;
     child->value = value;
-    op->secret = op->secret || child->secret;
+    op->secret = child->secret = op->secret || child->secret;
 }
 
 /* --------------------------------------------------------------------------------------------------- for the caller -- */

@@ -47,6 +47,7 @@ static int check_field(cf_op *op, int status, int kind, int at, const cf_field *
 {
     if (field->is == CF_UNSAID) return CF_OK;
     if (field->is == CF_NULL) return cf_field_nullable(kind, at) ? CF_OK : wrong(op, status, kind, at, "cannot be null");
+    if (field->is != CF_GIVEN) return wrong(op, status, kind, at, "is neither given nor null");
     if (cf_field_is_text(kind, at)) {
         bool   key = indexed(kind, at);
         size_t most = longest(kind, at, sealed);
@@ -158,24 +159,43 @@ static int open_record(cf_op *op, cf_record *record, cf_buffer *out)
     if (rc == CF_OK) rc = cf_record_append(platform, out, record);
     cf_buffer_free(platform, &name);
     for (int i = 0; i < 2; i++) {
-        cf_wipe(text[i].ptr, text[i].len);
+        cf_wipe(text[i].ptr, text[i].cap); /* it was opened in place: its end is still behind it */
         cf_buffer_free(platform, &text[i]);
     }
+    if (rc == CF_ENOMEM) why = "no memory to open a token";
     return rc == CF_OK ? rc : cf_op_fail(op, rc, cf_op_writes(op) ? CF_APPLIED : CF_NOT_APPLIED, "%s", why);
+}
+
+/* What the operation brings from now on. */
+static void replace_value(cf_op *op, cf_buffer *value)
+{
+    if (op->secret) cf_wipe(op->value.ptr, op->value.cap);
+    cf_buffer_free(op->loop->platform, &op->value);
+    op->value = *value;
 }
 
 static int open_all(cf_op *op)
 {
     cf_buffer out = {0};
     cf_record record;
-    int       rc = CF_OK;
+    int       rc = cf_buffer_reserve(op->loop->platform, &out, op->value.len); /* what is opened is no longer: it does not move, and leaves nothing behind */
+    if (rc != CF_OK) return cf_op_fail(op, rc, cf_op_writes(op) ? CF_APPLIED : CF_NOT_APPLIED, "no memory to open a token");
     op->key_at = 0;
     while (rc == CF_OK && cf_op_next_record(op, &record)) rc = open_record(op, &record, &out);
     op->key_at = 0;
-    cf_buffer sealed = op->value;
-    op->value = out;
-    cf_buffer_free(op->loop->platform, &sealed);
+    replace_value(op, &out);
     return rc;
+}
+
+int cf_records_join(cf_op *op, const cf_op *other)
+{
+    const cf_platform *platform = op->loop->platform;
+    cf_buffer both = {0};
+    if (cf_buffer_reserve(platform, &both, op->value.len + other->value.len) != CF_OK) return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+    cf_buffer_append(platform, &both, cf_bytes(op->value.ptr, op->value.len));
+    cf_buffer_append(platform, &both, cf_bytes(other->value.ptr, other->value.len));
+    replace_value(op, &both);
+    return CF_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------------------- pages -- */
@@ -251,13 +271,13 @@ static int make_page(cf_op *op)
     }
     op->key_at = 0;
     if (kept) qsort(all, kept, sizeof *all, compare);
-    size_t end = kept < page->limit ? kept : page->limit;
+    size_t end = kept < page->limit ? kept : page->limit, size = 0;
+    for (size_t i = 0; i < end; i++) size += all[i].size;
+    if (rc == CF_OK) rc = cf_buffer_reserve(platform, &out, size);
     for (size_t i = 0; i < end && rc == CF_OK; i++) rc = cf_buffer_append(platform, &out, cf_bytes(op->value.ptr + all[i].at, all[i].size));
     if (rc == CF_OK && end < kept) rc = set_next(op, &all[end - 1]);
     cf_buffer_free(platform, &places);
-    cf_buffer whole = op->value;
-    op->value = out;
-    cf_buffer_free(platform, &whole);
+    replace_value(op, &out);
     return rc == CF_OK ? rc : cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory for a list");
 }
 
@@ -289,21 +309,67 @@ void cf_records_explain(cf_op *op)
     if (text) cf_error_set(&op->error, op->error.status, op->error.outcome, "%s", text);
 }
 
+/* The records that came. */
+typedef struct arrived {
+    size_t count, of[CF_KINDS];
+    int    first; /* its kind */
+} arrived;
+
+static arrived count_records(cf_op *op)
+{
+    arrived   all = {.first = -1};
+    cf_record record;
+    op->key_at = 0;
+    while (cf_op_next_record(op, &record)) {
+        if (all.count++ == 0) all.first = record.kind;
+        all.of[record.kind]++;
+    }
+    op->key_at = 0;
+    return all;
+}
+
+/* Whether they are what a method brings. Nobody is to be taken for somebody else because a hook mistakes one table for another. */
+static bool fits_hook(const cf_op *op, int status, const arrived *all)
+{
+    cf_hook hook;
+    if (!cf_hook_read(op->in.value, &hook)) return false;
+    size_t right = all->of[hook.record.kind];
+    if (status == CF_EEXISTS) return all->count <= 1 && (hook.method == CF_FIND_OR_CREATE ? !all->of[CF_SESSION] : right == all->count);
+    switch (hook.method) {
+    case CF_LIST_SOCIAL_ACCOUNTS: return right == all->count;
+    case CF_DELETE_USER:
+    case CF_DELETE_SOCIAL_ACCOUNT: return all->count == 0;
+    case CF_FIND_OR_CREATE: return op->hit && all->count == 2 && all->first == CF_SOCIAL_ACCOUNT && all->of[CF_USER] == 1;
+    case CF_CREATE_USER:
+    case CF_CREATE_SOCIAL_ACCOUNT: return op->hit && right == 1 && all->count == 1;
+    default: return right == all->count && all->count == (size_t)op->hit;
+    }
+}
+
+static bool fits(const cf_op *op, int status, const arrived *all)
+{
+    cf_plan plan;
+    if (op->in.kind == CF_OP_HOOK) return fits_hook(op, status, all);
+    if (op->in.kind == CF_OP_FIND && all->count != (size_t)op->hit) return false;
+    if (op->keyed || all->count == 0) return true;
+    if (!cf_plan_read(op->in.value, &plan)) return false;
+    return all->of[plan.kind] + (plan.with.kind >= 0 ? all->of[plan.with.kind] : 0) == all->count;
+}
+
 int cf_records_arrive(cf_op *op, int status)
 {
     if ((status != CF_OK && status != CF_EEXISTS) || op->orphan) return status;
-    cf_error  told = op->error;
-    cf_record record;
-    int       rc = CF_OK;
-    op->key_at = 0;
-    bool tokens = cf_op_next_record(op, &record) && record.kind == CF_SOCIAL_ACCOUNT;
-    while (!tokens && cf_op_next_record(op, &record)) tokens = record.kind == CF_SOCIAL_ACCOUNT;
-    op->key_at = 0;
-    if (tokens) rc = open_all(op);
+    cf_error told = op->error;
+    arrived  all = count_records(op);
+    int      rc = CF_OK;
+    if (!fits(op, status, &all))
+        rc = cf_op_fail(op, CF_ECORRUPT, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "what the %s backend brought is not what was asked for", op->store->table->name);
+    if (rc == CF_OK && all.of[CF_SOCIAL_ACCOUNT]) rc = open_all(op);
     if (rc == CF_OK && op->page.limit) rc = make_page(op);
     if (op->page.nothing) op->value.len = 0;
     op->key_at = 0;
     if (rc != CF_OK) {
+        if (status == CF_EEXISTS) op->error.outcome = told.outcome;
         op->value.len = 0;
         return rc;
     }
@@ -401,8 +467,10 @@ static bool only_reads(int method)
 static int write_hook(cf_op *op, cf_op *told, const cf_hook *hook)
 {
     const cf_platform *platform = op->loop->platform;
+    size_t room = told->store->prefix_len + cf_record_size(&hook->record) + cf_record_size(&hook->user) + 64;
     op->reads = only_reads(hook->method);
-    if (cf_buffer_append(platform, &op->plan, cf_bytes(told->store->prefix, told->store->prefix_len)) != CF_OK || cf_hook_write(platform, hook, &op->plan) != CF_OK)
+    /* At once: should it grow with a token in it, that would stay behind. */
+    if (cf_buffer_reserve(platform, &op->plan, room) != CF_OK || cf_buffer_append(platform, &op->plan, cf_bytes(told->store->prefix, told->store->prefix_len)) != CF_OK || cf_hook_write(platform, hook, &op->plan) != CF_OK)
         return cf_op_fail(told, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
     point(op);
     return CF_OK;
@@ -464,5 +532,7 @@ int cf_op_add_record(cf_op *op, const cf_record *record)
     int       rc = cf_kind_of(record->kind) ? check_record(op, CF_ECORRUPT, &whole, true, true)
                                             : cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the %s backend gave a record of no kind", op->store->table->name);
     if (rc == CF_OK && cf_record_append(op->loop->platform, &op->value, &whole) != CF_OK) rc = cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");
+    /* What a hook or an update has done by now is done; of an insert this is the record in its way. Where records are made of keys this comes before any change. */
+    if (rc != CF_OK && cf_op_writes(op) && op->in.kind != CF_OP_INSERT && !op->keyed) op->error.outcome = CF_UNKNOWN;
     return rc;
 }
