@@ -313,11 +313,12 @@ static void ask_accounts(world_of_rows *w, int method, const cf_record *record, 
 }
 
 static bool    refuse;
+static int     most = MOST_SESSIONS; /* drawn for each create: it may be lowered, and raised */
 static int64_t retention;
 static void ask_sessions(world_of_rows *w, int method, const cf_record *record, const cf_session_args *args)
 {
     static const char *const names[] = {"create", "get", "get_any", "list", "refresh", "revoke", "revoke_all", "epoch"};
-    cf_sessions of = {store_of(w), MOST_SESSIONS, refuse, retention};
+    cf_sessions of = {store_of(w), (size_t)most, refuse, retention};
     cf_op      *op;
     doing = names[method];
     int status = cf_sessions_call(&of, method, record, args, NULL, &op);
@@ -658,7 +659,7 @@ static void create_session(world_of_rows *w)
 {
     cf_record       r = {.kind = CF_SESSION};
     cf_session_args args = {.size = sizeof args, .epoch = -1};
-    row            *theirs[ROWS], *first = NULL;
+    row            *theirs[ROWS];
     cf_slice        user_id = some_user_of_sessions(w);
     int64_t         epoch = *epoch_of(w, user_id);
     cf_record_text(&r, CF_SESSION_USER_ID, user_id);
@@ -670,6 +671,7 @@ static void create_session(world_of_rows *w)
     if (one_in(3)) args.epoch = one_in(3) ? (int64_t)below(3) : epoch;
     if (one_in(5)) args.now = some_instant();
     bool fine = !spoil(&r, BIT(CF_SESSION_USER_ID) | BIT(CF_SESSION_TOKEN_HASH) | BIT(CF_SESSION_CREATED_AT) | BIT(CF_SESSION_UPDATED_AT) | BIT(CF_SESSION_EXPIRES_AT), SESSION_MAY);
+    most = 1 + (int)below(MOST_SESSIONS);
     ask_sessions(w, CF_SESSION_CREATE, &r, &args);
     if (!fine) {
         must_fail(CF_EINVAL);
@@ -678,16 +680,21 @@ static void create_session(world_of_rows *w)
     row    *holder = having(w, CF_SESSION, CF_SESSION_TOKEN_HASH, r.fields[CF_SESSION_TOKEN_HASH].text, -1, user_id);
     int64_t now = args.now ? args.now : now_us();
     int     count = in_group(w, CF_SESSION, CF_SESSION_USER_ID, user_id, theirs);
-    for (int i = 0; i < count; i++)
-        if (!first || ends_first(theirs[i], first, now)) first = theirs[i];
+    for (int i = 1; i < count; i++) /* in the order in which they go */
+        for (int j = i; j > 0 && ends_first(theirs[j], theirs[j - 1], now); j--) {
+            row *earlier = theirs[j];
+            theirs[j] = theirs[j - 1];
+            theirs[j - 1] = earlier;
+        }
+    int surplus = count - most + 1;
     if (holder) {
         must_exist(holder);
     } else if (args.epoch >= 0 && args.epoch != epoch) {
         must_fail(CF_ECHANGED);
-    } else if (count >= MOST_SESSIONS && refuse && status_at(first, now) == CF_STATUS_ACTIVE) {
+    } else if (surplus > 0 && refuse && status_at(theirs[surplus - 1], now) == CF_STATUS_ACTIVE) {
         must_fail(CF_ELIMIT);
     } else {
-        if (count >= MOST_SESSIONS) first->there = false;
+        for (int i = 0; i < surplus; i++) theirs[i]->there = false;
         must(got.status == CF_OK && got.count == 1 && got.number == epoch);
         cf_record_number(&r, CF_SESSION_EPOCH, epoch);
         row *it = add(w, &r, keep_id(got.records[0].fields[0].text));
@@ -859,8 +866,8 @@ static void move_clock(int64_t ms)
 
 static void pass_time(world_of_rows *w)
 {
-    static const int64_t most[] = {1, 10, 500, 4000};
-    int64_t ms = (int64_t)below((uint64_t)most[below(4)] + 1);
+    static const int64_t longest[] = {1, 10, 500, 4000};
+    int64_t ms = (int64_t)below((uint64_t)longest[below(4)] + 1);
     row    *it = &w->rows[CF_SESSION][below(ROWS)];
     /* Often to the very millisecond at which something goes. */
     if (it->there && it->expiry && it->expiry - wall() < 20000 && one_in(2)) ms = it->expiry - wall() - (int64_t)below(2);

@@ -229,8 +229,9 @@ CF_API int cf_error_set(cf_error *error, int status, int outcome, const char *fo
  *            the same unique fields, none of them null: CF_EEXISTS, with that record as the answer
  *            a parent that is needed and not there (nor in this insert): CF_EMISSING
  *            `epoch` >= 0 and not that of the group: CF_ECHANGED
- *            `most` > 0 and as many records in the group: the first by (ended, created_at, id) is removed, where a session has ended when it has a revoked_at or
- *            its expires_at is before `now`; but where that one has not ended and `oldest_out` is false: CF_ELIMIT
+ *            `most` > 0 and as many records in the group, or more (it was lowered): the first by (ended, created_at, id) are removed, so many that with the new one
+ *            `most` are left, where a session has ended when it has a revoked_at or its expires_at is before `now`; but where one of them has not ended and
+ *            `oldest_out` is false: CF_ELIMIT
  *            number: the epoch of the group, which also becomes the record's field of that name. hit. Brings no record.
  *   UPDATE   by BY_ID: fields that `record` says replace those that are there, where the guard holds. hit: it did; the answer is the record as it is now.
  *            hit false: the guard does not hold (the answer is the record), or there is none (no answer). A unique field that another record has: CF_EEXISTS, with that one.

@@ -101,7 +101,7 @@ static void write_sql(sql *to, int kind, sqlite_record_statement which)
     case REC_FIRST_OUT:
         add(to, "SELECT rowid, %s FROM %s", ended, of->name);
         add_group(to, kind);
-        add(to, " AND " ALIVE " ORDER BY 2 DESC, created_at, id LIMIT 1");
+        add(to, " AND " ALIVE " ORDER BY 2 DESC, created_at, id LIMIT 1 OFFSET ?4");
         break;
     case REC_INSERT:
         add(to, "INSERT INTO %s(prefix, record_expiry", of->name);
@@ -385,26 +385,33 @@ static int count(run *r, int kind, sqlite_record_statement which, cf_slice group
     return rc == SQLITE_OK ? ask(statement, 0, number, NULL) : rc;
 }
 
-/* Whether there is room for one more in the group, and which one goes for it. */
-static int check_most(run *r, const cf_record *record, row *out)
+/* The one that is to go after so many others. */
+static int first_out(run *r, const cf_record *record, int64_t after, int64_t *id, int64_t *ended)
+{
+    sqlite3_stmt *statement;
+    int rc = begin(r, record->kind, REC_FIRST_OUT, record->fields[cf_kind_of(record->kind)->listing].text, cf_bytes(NULL, 0), &statement);
+    if (rc != SQLITE_OK) return rc;
+    sqlite3_bind_int64(statement, 3, r->plan.now);
+    sqlite3_bind_int64(statement, 4, after);
+    return ask(statement, 0, id, ended);
+}
+
+/* Whether there is room for one more in the group, and how many go for it. */
+static int check_most(run *r, const cf_record *record, int64_t *out)
 {
     cf_slice      group = record->fields[cf_kind_of(record->kind)->listing].text;
-    sqlite3_stmt *statement;
-    int64_t       there = 0, ended = 0;
-    *out = (row){0};
+    int64_t       there = 0, ended = 0, id;
+    *out = 0;
     if (r->plan.most <= 0) return SQLITE_OK;
     int rc = count(r, record->kind, REC_COUNT, group, &there);
     if (rc == SQLITE_OK && there >= r->plan.most) rc = count(r, record->kind, REC_COUNT_ALIVE, group, &there);
     if (rc != SQLITE_OK || there < r->plan.most) return rc;
-    if ((rc = begin(r, record->kind, REC_FIRST_OUT, group, cf_bytes(NULL, 0), &statement)) != SQLITE_OK) return rc;
-    sqlite3_bind_int64(statement, 3, r->plan.now);
-    if ((rc = ask(statement, 0, &out->id, &ended)) != SQLITE_OK) return rc;
-    if (!ended && !r->plan.oldest_out) return refuse(r, CF_ELIMIT, full[record->kind]);
-    out->there = true;
-    return rc;
+    *out = there - r->plan.most + 1;
+    rc = first_out(r, record, *out - 1, &id, &ended); /* those that have ended come first */
+    return rc == SQLITE_OK && !ended && !r->plan.oldest_out ? refuse(r, CF_ELIMIT, full[record->kind]) : rc;
 }
 
-static int check_insert(run *r, const cf_record *record, bool last, row *out)
+static int check_insert(run *r, const cf_record *record, bool last, int64_t *out)
 {
     const cf_kind *of = cf_kind_of(record->kind);
     int rc = check_id(r, record);
@@ -433,11 +440,12 @@ static int write_record(run *r, const cf_record *record)
 static int run_insert(run *r)
 {
     const cf_record *with = r->plan.with.kind >= 0 ? &r->plan.with : NULL, *last = with ? with : &r->plan.record;
-    row out = {0};
+    int64_t out = 0, id, ended;
     int rc = check_insert(r, &r->plan.record, !with, &out);
     if (rc == SQLITE_OK && with) rc = check_insert(r, with, true, &out);
     /* Nothing has been written before this point. */
-    if (rc == SQLITE_OK && out.there) rc = remove_row(r, last->kind, out.id);
+    for (; rc == SQLITE_OK && out > 0; out--)
+        if ((rc = first_out(r, last, 0, &id, &ended)) == SQLITE_OK) rc = remove_row(r, last->kind, id);
     if (rc == SQLITE_OK) rc = write_record(r, &r->plan.record);
     if (rc == SQLITE_OK && with) rc = write_record(r, with);
     if (rc == SQLITE_OK) r->job->hit = true;

@@ -8,7 +8,7 @@ local function ask(...)
   return said
 end
 local base, expiry, now, wanted, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local records, gone, victim = {}, {}, nil
+local records, gone, victims = {}, {}, {}
 
 local function index_of(r, is)
   local a, b = is[r.unique], is[r.unique2]
@@ -33,25 +33,27 @@ end
 
 -- Who must go so that there is room in the group. False: nobody may.
 local function make_room(r)
-  local living, oldest, ended = 0, nil, nil
+  local ended, others = {}, {}
   for _, id in ipairs(ask('ZRANGE', r.group, 0, -1)) do -- by created_at, then id
     local said = ask('HMGET', base .. r.kind .. ':' .. id, 'id', 'revoked_at', 'expires_at', r.unique, r.unique2, r.listing)
     if (said[1] or said[6]) and (said[6] or r.is[r.listing]) == r.is[r.listing] then
-      living = living + 1
       local one = {id = id, is = {}}
       if said[4] then one.is[r.unique] = said[4] end
       if said[5] then one.is[r.unique2] = said[5] end
-      if not ended and (said[2] or (said[3] and number(said[3]) < now)) then ended = one end
-      oldest = oldest or one
+      local group = (said[2] or (said[3] and number(said[3]) < now)) and ended or others
+      group[#group + 1] = one
     else
       gone[#gone + 1] = id
     end
   end
-  if living < most then return true end
-  victim = ended or (ARGV[5] == '1' and oldest) or nil
-  if not victim then return false end
-  victim.index = index_of(r, victim.is)
-  if victim.index and ask('GET', victim.index) ~= victim.id then victim.index = nil end
+  local surplus = #ended + #others - most + 1
+  if surplus > #ended and ARGV[5] ~= '1' then return false end
+  for i = 1, surplus do
+    local one = ended[i] or others[i - #ended]
+    one.index = index_of(r, one.is)
+    if one.index and ask('GET', one.index) ~= one.id then one.index = nil end
+    victims[i] = one
+  end
   return true
 end
 
@@ -116,9 +118,9 @@ for _, r in ipairs(records) do
 end
 local last = records[#records]
 for _, id in ipairs(gone) do redis.call('ZREM', last.group, id) end
-if victim then
-  redis.call('DEL', base .. last.kind .. ':' .. victim.id)
-  redis.call('ZREM', last.group, victim.id)
-  if victim.index then redis.call('DEL', victim.index) end
+for _, one in ipairs(victims) do
+  redis.call('DEL', base .. last.kind .. ':' .. one.id)
+  redis.call('ZREM', last.group, one.id)
+  if one.index then redis.call('DEL', one.index) end
 end
 return {1, last.epoch}
