@@ -252,7 +252,7 @@ for name in "theirs", "newer":
     with sqlite3.connect(f"{name}.db") as there:
         there.execute("CREATE TABLE entry(key)")
         if name == "newer":
-            there.executescript("PRAGMA application_id=1131701875; PRAGMA user_version=2")
+            there.executescript("PRAGMA application_id=1131701875; PRAGMA user_version=99")
 """
 
 
