@@ -112,7 +112,7 @@ void cf_op_bring_nothing(cf_op *op)
 {
     op->hit = false;
     op->cursor.len = op->key_at = 0;
-    if (op->error.status != CF_EEXISTS) op->value.len = 0; /* which brings the record that is there */
+    if (op->error.status != CF_EEXISTS || !cf_is_record_op(op->in.kind)) op->value.len = 0; /* that one brings the record that is there */
     if (op->in.kind < 0 || op->in.kind >= CF_OP_KINDS || !cf_op_writes(op)) op->error.outcome = CF_NOT_APPLIED;
 }
 
