@@ -74,13 +74,18 @@ class Users {
     return this.#records.get({ tokenHash: this.#hash(sid), now });
   }
 
-  /** Whether what was read of a session counts, with the record that was asked for after it. */
-  async counts(sid, session, record) {
+  /** Whether what was read of a session counts, with the record that was asked for after it; if not, `gone` is called where it has been ended. */
+  async counts(sid, session, record, gone) {
     const user = this.userIn(session);
     if (user !== undefined && record?.userId !== user) {
       // The two answers may be of two instants, and the login between them. Now the text is there for certain, and its record was made before it.
-      record = await this.find(sid);
-      if (record?.userId !== user) return false;
+      record = await this.find(sid, EVER);
+      if (record?.userId !== user) {
+        await gone();
+        return false;
+      }
+      // So says this machine's clock alone, or a program without userOf has touched the text: nothing to be destroyed for.
+      if (record.expiresAt.getTime() < Date.now()) return false;
     }
     keep(session, { sid, user, id: user === undefined ? undefined : record.id });
     return true;

@@ -252,9 +252,9 @@ class CounterfoilStore extends Base {
     const [text, record] = this.#users === undefined ? [await reading] : await Promise.all([reading, this.#users.find(sid)]);
     if (text === undefined) return null;
     const session = this.#sessionOf(await this.#parse(text), text, sid);
-    if (session === null || this.#users === undefined || (await this.#users.counts(sid, session, record))) return session;
-    await this.#store.delete(key).catch(() => {}); // ended already, whether this succeeds or not
-    return null;
+    if (session === null || this.#users === undefined) return session;
+    const gone = () => this.#store.delete(key).catch(() => {}); // it has ended, whether this succeeds or not
+    return (await this.#users.counts(sid, session, record, gone)) ? session : null;
   }
 
   #parse(text) {

@@ -99,7 +99,7 @@ export interface CounterfoilStoreOptions {
    * ```
    *
    * Beside the stored session of a user stands a record (as of `SessionStorage`), and the record decides: a stored session that says a user counts only while its
-   * record is active and of that user; otherwise it is `null`, and its key is deleted. That costs no round trip for a load and a touch, and one for a save. Of what is cut off
+   * record is active and of that user; otherwise it is `null`, and its key is deleted (unless the record has merely expired by this machine's clock). That costs no round trip for a load and a touch, and one for a save. Of what is cut off
    * between two writes there stays at most a session that is dead, and perhaps listed until it would have expired; never one that is alive and not listed.
    *
    * - A login should `regenerate`, as it always should. One that does not is possible once: a session that its user has left (`userOf` says nobody) gets no user

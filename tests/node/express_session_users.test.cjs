@@ -5,6 +5,7 @@
 
 const { test, describe, after } = require('node:test');
 const assert = require('node:assert/strict');
+const { createHash } = require('node:crypto');
 
 const express = require('express');
 const session = require('express-session');
@@ -356,7 +357,9 @@ test('what a request costs: a get asks for both at once, a touch moves both at o
   assert.equal((await cost(() => store.touch(nobody.id, anonymous)))[0], 'touch .');
   assert.equal((await cost(() => save(anonymous)))[0], 'set .');
   assert.equal((await cost(() => saved(store, undefined)))[0], 'set .');
-  assert.equal((await cost(() => saved(store, 'u')))[0], 'CREATE . set .');
+  const [created, fresh] = await cost(() => saved(store, 'u'));
+  assert.equal(created, 'CREATE . set .');
+  assert.equal((await cost(() => save(fresh)))[0], 'REFRESH . set .');
 });
 
 test('a login between the two answers of a get is no end', async (t) => {
@@ -388,6 +391,91 @@ test('a text without a record counts for nothing, one without a user needs none,
   assert.deepEqual((await store.all()).map((found) => found.id), ['b']);
 });
 
+test('how the record is found: as FORMAT.md has it', async () => {
+  const inner = open('memory:');
+  after(() => inner.close());
+  const store = withSessions({ store: inner, userOf, prefix: 'p:' });
+  await store.set('an id', { cookie: {}, userId: 7 });
+  const tokenHash = createHash('sha256').update('counterfoil session\0p:an id').digest('base64url');
+  const record = await new SessionStorage(inner).get({ tokenHash });
+  assert.equal(record.userId, 'p:7');
+  assert(Math.abs(record.expiresAt - Date.now() - 86460000) < 30000);
+});
+
+test('a record that has expired where the text has not: no session, but nothing is destroyed', async (t) => {
+  const { stage, inner, store } = staged(t);
+  const plain = withSessions({ store: inner });
+  const { id } = await saved(store, 'u');
+  stage.advance(599);
+  const loaded = await load(store, id);
+  assert(await visit(plain, id)); // a program that does not know of records
+  stage.advance(61);
+  assert.equal((await store.get(id)).userId, 'u');
+  stage.advance(0.001);
+  assert.equal(await store.get(id), null);
+  assert.equal((await plain.get(id)).userId, 'u');
+  loaded.touch(); // a slower request that knows the record; nobody has ended the session
+  await store.touch(id, loaded);
+  assert.deepEqual([(await store.get(id)).userId, (await store.sessionsOf('u')).length], ['u', 1]);
+  await store.endAllOf('u');
+  assert.deepEqual([await store.get(id), await plain.get(id)], [null, null]);
+});
+
+test('records that have expired are ended as others are, and may be excepted', async (t) => {
+  const { stage, store } = staged(t);
+  const [first, second, third] = [await saved(store, 'u'), await saved(store, 'u'), await saved(store, 'u')];
+  stage.advance(700);
+  await store.destroy(first.id);
+  assert.equal(await store.endAllOf('u', { except: second.id }), 1);
+  assert.equal(await store.endAllOf('u'), 1);
+  assert.equal(await store.get(third.id), null);
+});
+
+test('two logins at once in one session: the record is one, and lives as long as the later says; ended in between it stays so', async (t) => {
+  const store = one({ saveEnded: 'error' });
+  const anonymous = await saved(store, undefined);
+  const logins = [await load(store, anonymous.id), await load(store, anonymous.id), await load(store, anonymous.id)];
+  for (const login of logins) login.userId = 'u';
+  await save(logins[0]);
+  const [{ handle }] = await store.sessionsOf('u');
+  logins[1].cookie.maxAge = 6000000;
+  await save(logins[1]);
+  const [later] = await store.sessionsOf('u');
+  assert.equal(later.handle, handle);
+  assert(later.expires - Date.now() > 5000000);
+  const { create } = SessionStorage.prototype;
+  t.mock.method(SessionStorage.prototype, 'create', async function late(...args) {
+    try { return await create.apply(this, args); } finally { await store.endAllOf('u'); }
+  });
+  await assert.rejects(save(logins[2]), ENDED);
+  assert.equal(await store.get(anonymous.id), null);
+});
+
+test('a request whose user leaves, and comes back without a new session', async () => {
+  const store = one();
+  const mine = await saved(store, 'u');
+  for (const userId of [undefined, null]) {
+    mine.userId = userId;
+    await save(mine);
+  }
+  for (const userId of ['u', 'v']) {
+    mine.userId = userId;
+    await assert.rejects(save(mine), { code: 'INVALID' });
+  }
+  mine.userId = 'u';
+  await assert.rejects(save(mine), { message: 'a user has logged out of this session: regenerate it before the next login' });
+  assert.equal((await store.get(mine.id)).userId, null);
+});
+
+test('a session object that was made of a copy of what get gave', async () => {
+  const store = one();
+  const { id } = await saved(store, 'u');
+  const copy = store.createSession({ sessionID: id, sessionStore: store }, { ...(await store.get(id)) });
+  delete copy.userId;
+  await save(copy);
+  assert.deepEqual([await store.sessionsOf('u'), (await store.get(id)).userId], [[], undefined]);
+});
+
 test('plain objects, and what get gives', async () => {
   const store = one({ saveEnded: 'error' });
   await store.set('a', { cookie: {}, userId: 5 });
@@ -402,9 +490,18 @@ test('plain objects, and what get gives', async () => {
   await assert.rejects(store.set('a', { cookie: {}, userId: 6 }), CHANGE);
   await store.set('a', Object.freeze({ cookie: {} }));
   assert.deepEqual([await handles(store, 5), (await store.get('a')).userId], [[], undefined]);
-  await store.set('b', { cookie: {}, userId: 5 });
+  await store.set('b', Object.freeze({ cookie: {}, userId: 5 }));
   await store.set('b', { cookie: { expires: new Date(0) }, userId: 5 });
   assert.deepEqual([await handles(store, 5), await store.get('b')], [[], null]);
+});
+
+test('a touch that ends the session ends its record', async () => {
+  for (const options of [{}, { absoluteTimeout: 3600 }, { touchAfter: 5 }]) {
+    const store = one(options);
+    const { id } = await saved(store, 'u');
+    await store.touch(id, { cookie: { expires: new Date(0) } });
+    assert.deepEqual([await store.get(id), await store.sessionsOf('u')], [null, []], JSON.stringify(options));
+  }
 });
 
 test('both ends are one: idle time, absoluteTimeout, touchAfter', async (t) => {
@@ -440,9 +537,11 @@ test('touchAfter: records are refreshed as seldom as keys', async (t) => {
 });
 
 test('a session that has expired or was evicted is not listed once a slower request has found that out', async (t) => {
-  const { stage, store } = staged(t, {}, 'memory:?max_entries=2');
-  for (const end of [() => stage.advance(601), async () => { await saved(store, undefined); await saved(store, undefined); }]) {
-    for (const act of [(slow) => { slow.cookie.maxAge = 600000; return save(slow); }, (slow) => { slow.touch(); return store.touch(slow.id, slow); }]) {
+  for (const options of [{}, { touchAfter: 5 }]) {
+    const { stage, store } = staged(t, options, 'memory:?max_entries=2');
+    const ends = [() => stage.advance(601), async () => { stage.advance(10); await saved(store, undefined); await saved(store, undefined); }];
+    const acts = [(slow) => { slow.cookie.maxAge = 600000; return save(slow); }, (slow) => { slow.touch(); return store.touch(slow.id, slow); }];
+    for (const [end, act] of ends.flatMap((end) => acts.map((act) => [end, act]))) {
       const { id } = await saved(store, 'u');
       const slow = await load(store, id);
       await end();
