@@ -277,6 +277,14 @@ export class Store extends EventEmitter {
    * meanwhile may come.
    */
   scan(prefix?: string): AsyncGenerator<string, void, undefined>;
+  /**
+   * Seals with the first key of the ring what an older one has sealed, so that the old one can be given up. It works while it is iterated, page by
+   * page, and says after each how far it has come: `for await (const { sealed, unreadable } of store.reseal()) console.log(sealed)`.
+   * Values keep their expiry; what somebody changes meanwhile stays as they left it. Once it has come to its end, and every program seals with the
+   * new key, nothing under this prefix needs the old one any more. Stopped, or ended by an error, it can begin again. For a store with `sealValues`;
+   * the tokens of records are not reached.
+   */
+  reseal(prefix?: string): AsyncGenerator<Resealed, void, undefined>;
   /** Several values at once: a Map with every key that was asked for, in that order; a miss is `undefined`. */
   getMany(keys: Iterable<string>): Promise<Map<string, string | undefined>>;
   /** How many keys begin with this text. */
@@ -298,6 +306,14 @@ export class Store extends EventEmitter {
   on(event: string | symbol, listener: (...args: any[]) => void): this;
   once<E extends keyof StoreEvents>(event: E, listener: StoreEvents[E]): this;
   once(event: string | symbol, listener: (...args: any[]) => void): this;
+}
+
+/** How far `reseal` has come, all pages so far together. */
+export interface Resealed {
+  /** Values that were sealed anew. */
+  sealed: number;
+  /** Values that no key of the ring opens, or that were never sealed. They stay as they are. */
+  unreadable: number;
 }
 
 /** What listeners are given: a sentence, or an error, neither with a password in it. */

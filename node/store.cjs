@@ -107,6 +107,16 @@ class Store extends EventEmitter {
     } while (cursor !== undefined);
   }
 
+  async *reseal(prefix = '') {
+    let sealed = 0, unreadable = 0, anew, broken, cursor;
+    do {
+      [anew, broken, cursor] = await promised(this.#handle.reseal(prefix, cursor));
+      sealed += anew;
+      unreadable += broken;
+      yield { sealed, unreadable };
+    } while (cursor !== undefined);
+  }
+
   async getMany(keys) {
     if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be an iterable of strings');
     const wanted = [...new Set(keys)], values = [];

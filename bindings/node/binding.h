@@ -107,6 +107,7 @@ enum Form {
     FORM_NUMBER, // a number
     FORM_RECORDS, // an array: hit, number, cursor (or undefined), and the records
     FORM_PAGE,   // SCAN: an array of keys, with the cursor (or undefined) as the last element
+    FORM_SWEEP,  // RESEAL: an array: how many were sealed anew, how many do not open, and the cursor (or undefined)
     FORM_NOTHING // undefined
 };
 

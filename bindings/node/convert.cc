@@ -208,9 +208,33 @@ napi_value failure_to_js(Env *env, cf_op *op)
     return error_to_js(env, cf_op_error(op), cf_slice(), next_record_to_js(env, op, 0, &failure));
 }
 
+// Of the next page: bytes that only the backend understands, of which Latin-1 keeps every one. Or undefined.
+static napi_value cursor_to_js(napi_env env, const cf_op *op)
+{
+    cf_slice   cursor = cf_op_cursor(op);
+    napi_value text = nullptr;
+    if (cursor.len == 0) return undefined(env);
+    return napi_create_string_latin1(env, cursor.ptr, cursor.len, &text) == napi_ok ? text : nullptr;
+}
+
+static napi_value sweep_to_js(napi_env env, const cf_op *op)
+{
+    cf_slice   text = cf_op_value(op);
+    int64_t    broken = 0;
+    napi_value sweep = nullptr, of[3] = {nullptr, nullptr, cursor_to_js(env, op)};
+    for (size_t i = 0; i < text.len; i++) broken = broken * 10 + (text.ptr[i] - '0');
+    if (napi_create_array(env, &sweep) != napi_ok || napi_create_double(env, static_cast<double>(cf_op_number(op)), &of[0]) != napi_ok ||
+        napi_create_double(env, static_cast<double>(broken), &of[1]) != napi_ok || of[2] == nullptr)
+        return nullptr;
+    for (uint32_t i = 0; i < 3; i++) {
+        if (napi_set_element(env, sweep, i, of[i]) != napi_ok) return nullptr;
+    }
+    return sweep;
+}
+
 static napi_value page_to_js(napi_env env, cf_op *op, cf_error *failure)
 {
-    napi_value page = nullptr, last = nullptr;
+    napi_value page = nullptr;
     uint32_t   count = 0;
     cf_slice   key;
     if (napi_create_array(env, &page) != napi_ok) return nullptr;
@@ -220,12 +244,7 @@ static napi_value page_to_js(napi_env env, cf_op *op, cf_error *failure)
         if (bad) cf_error_set(failure, CF_ECORRUPT, CF_NOT_APPLIED, "the backend holds a key that is not UTF-8");
         if (text == nullptr || napi_set_element(env, page, count++, text) != napi_ok) return nullptr;
     }
-    cf_slice cursor = cf_op_cursor(op);
-    if (cursor.len > 0) { // bytes that only the backend understands: Latin-1 keeps every one
-        if (napi_create_string_latin1(env, cursor.ptr, cursor.len, &last) != napi_ok) return nullptr;
-    } else {
-        last = undefined(env);
-    }
+    napi_value last = cursor_to_js(env, op);
     return last != nullptr && napi_set_element(env, page, count, last) == napi_ok ? page : nullptr;
 }
 
@@ -246,6 +265,7 @@ napi_value result_to_js(Env *env, cf_op *op, int form, int64_t now, cf_error *fa
     case FORM_HIT: return napi_get_boolean(napi, cf_op_hit(op), &value) == napi_ok ? value : nullptr;
     case FORM_NUMBER: return napi_create_double(napi, static_cast<double>(cf_op_number(op)), &value) == napi_ok ? value : nullptr;
     case FORM_PAGE: return page_to_js(napi, op, failure);
+    case FORM_SWEEP: return sweep_to_js(napi, op);
     case FORM_RECORDS: return records_to_js(env, op, now, failure);
     default: return undefined(napi);
     }

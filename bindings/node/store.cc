@@ -288,21 +288,21 @@ static napi_value method_incr(napi_env napi, napi_callback_info info)
     return submit(call.env, call.store, &request, FORM_NUMBER);
 }
 
-// scan(prefix, cursor): one page
-static napi_value method_scan(napi_env napi, napi_callback_info info)
+// scan(prefix, cursor), reseal(prefix, cursor): one page
+template <int KIND, int FORM> static napi_value method_page(napi_env napi, napi_callback_info info)
 {
     Call<2>   call;
     KeyHolder prefix;
     char      cursor[CF_CURSOR_MAX + 2];
     if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix)) return nullptr;
-    cf_request request = request_of(CF_OP_SCAN);
+    cf_request request = request_of(KIND);
     request.key = prefix.slice;
     if (!is_undefined(napi, call.at[1])) {
         size_t len = 0;
         if (napi_get_value_string_latin1(napi, call.at[1], cursor, sizeof cursor, &len) != napi_ok) return nullptr;
         request.cursor = cf_bytes(cursor, len);
     }
-    return submit(call.env, call.store, &request, FORM_PAGE);
+    return submit(call.env, call.store, &request, FORM);
 }
 
 // count(prefix)
@@ -710,7 +710,8 @@ napi_status store_define(napi_env napi, napi_value exports)
         METHOD("popBuffer", method_pop<FORM_BYTES>),
         METHOD("touch", method_touch),
         METHOD("incr", method_incr),
-        METHOD("scan", method_scan),
+        METHOD("scan", (method_page<CF_OP_SCAN, FORM_PAGE>)),
+        METHOD("reseal", (method_page<CF_OP_RESEAL, FORM_SWEEP>)),
         METHOD("count", method_count),
         METHOD("clear", method_clear),
         METHOD("storageGet", method_storage_get),

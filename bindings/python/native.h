@@ -233,6 +233,7 @@ typedef enum cfpy_mode {
     CFPY_AS_HIT,
     CFPY_AS_NUMBER,
     CFPY_AS_PAGE, /* (keys, cursor or None)       */
+    CFPY_AS_SWEEP, /* (sealed anew, what does not open, cursor or None) */
     CFPY_AS_RECORDS, /* (records, hit, number, cursor or None) */
     CFPY_AS_NONE
 } cfpy_mode;

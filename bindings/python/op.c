@@ -37,8 +37,8 @@ struct cfpy_waiter {
 
 static const char *kind_name(int kind)
 {
-    static const char *const names[] = {"get", "set", "delete", "pop", "touch", "incr", "scan", "count", "clear"};
-    return kind >= 0 && kind < (int)(sizeof names / sizeof *names) ? names[kind] : "operation";
+    static const char *const names[] = {"get", "set", "delete", "pop", "touch", "incr", "scan", "count", "clear", [CF_OP_RESEAL] = "reseal"};
+    return kind >= 0 && kind < (int)(sizeof names / sizeof *names) && names[kind] ? names[kind] : "operation";
 }
 
 /* A new object, all zero, that the garbage collector knows. */

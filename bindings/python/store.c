@@ -34,10 +34,29 @@ int cfpy_submit(cf_store *store, const cfpy_call *call, int64_t timeout_ms, cf_d
     }
 }
 
+/* The cursor of the next page, or None. */
+static PyObject *next_page(const cf_op *op)
+{
+    cf_slice cursor = cf_op_cursor(op);
+    if (cursor.len == 0)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(cursor.ptr, (Py_ssize_t)cursor.len);
+}
+
+static PyObject *sweep_result(const cf_op *op)
+{
+    cf_slice  text = cf_op_value(op); /* decimal */
+    long long broken = 0;
+    for (size_t i = 0; i < text.len; i++)
+        broken = broken * 10 + (text.ptr[i] - '0');
+    PyObject *next = next_page(op);
+    return next ? Py_BuildValue("LLN", (long long)cf_op_number(op), broken, next) : NULL;
+}
+
 static PyObject *page_result(cf_op *op)
 {
-    PyObject *keys = PyList_New(0), *page = NULL;
-    cf_slice  key, cursor = cf_op_cursor(op);
+    PyObject *keys = PyList_New(0);
+    cf_slice  key;
     if (keys == NULL)
         return NULL;
     while (cf_op_next_key(op, &key)) {
@@ -49,13 +68,8 @@ static PyObject *page_result(cf_op *op)
             return NULL;
         }
     }
-    if (cursor.len == 0)
-        page = PyTuple_Pack(2, keys, Py_None);
-    else {
-        PyObject *next = PyBytes_FromStringAndSize(cursor.ptr, (Py_ssize_t)cursor.len);
-        page = next ? PyTuple_Pack(2, keys, next) : NULL;
-        Py_XDECREF(next);
-    }
+    PyObject *next = next_page(op), *page = next ? PyTuple_Pack(2, keys, next) : NULL;
+    Py_XDECREF(next);
     Py_DECREF(keys);
     return page;
 }
@@ -93,6 +107,7 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
     case CFPY_AS_HIT:    return PyBool_FromLong(cf_op_hit(op));
     case CFPY_AS_NUMBER: return PyLong_FromLongLong(cf_op_number(op));
     case CFPY_AS_PAGE:   return page_result(op);
+    case CFPY_AS_SWEEP:  return sweep_result(op);
     case CFPY_AS_RECORDS: return cfpy_records_result(op);
     default:             Py_RETURN_NONE;
     }
@@ -343,14 +358,13 @@ static PyObject *store_clear(FASTCALL)
     return perform(self, &call);
 }
 
-static PyObject *store_page(FASTCALL)
+static PyObject *paged(cfpy_store *self, const char *name, int kind, cfpy_mode mode, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    SELF(object);
     PyObject       *given[2];
-    PyObject *const wanted[] = {names->prefix, names->cursor};
-    if (cfpy_arguments("_page", args, nargs, kwnames, wanted, 2, 2, 2, given) < 0)
+    PyObject *const wanted[] = {self->state->names.prefix, self->state->names.cursor};
+    if (cfpy_arguments(name, args, nargs, kwnames, wanted, 2, 2, 2, given) < 0)
         return NULL;
-    cfpy_call  call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_PAGE, .request = {.kind = CF_OP_SCAN}};
+    cfpy_call  call = {.what = CFPY_SUBMIT, .mode = mode, .request = {.kind = kind}};
     cfpy_bytes cursor = {.buffered = false};
     if (cfpy_text(self->state, given[0], "a prefix", &call.request.key) < 0 ||
         (given[1] != Py_None && cfpy_value(self->state, given[1], "a cursor", &cursor) < 0))
@@ -359,6 +373,18 @@ static PyObject *store_page(FASTCALL)
     PyObject *page = perform(self, &call);
     cfpy_bytes_release(&cursor);
     return page;
+}
+
+static PyObject *store_page(FASTCALL)
+{
+    SELF(object);
+    return paged(self, "_page", CF_OP_SCAN, CFPY_AS_PAGE, args, nargs, kwnames);
+}
+
+static PyObject *store_reseal(FASTCALL)
+{
+    SELF(object);
+    return paged(self, "_reseal", CF_OP_RESEAL, CFPY_AS_SWEEP, args, nargs, kwnames);
 }
 
 /* -------------------------------------------------------------------------------------------------------- interfaces -- */
@@ -856,6 +882,8 @@ PyDoc_STRVAR(clear_doc, "clear($self, prefix=\'\', force=False)\n--\n\n"
 PyDoc_STRVAR(stats_doc, "stats($self)\n--\n\n"
                         "Figures of this store since it was opened, all of its connections together: see counterfoil.Stats.");
 PyDoc_STRVAR(page_doc, "_page($self, prefix, cursor)\n--\n\nOne page of a scan: keys, and the cursor of the next page or None.");
+PyDoc_STRVAR(reseal_doc, "_reseal($self, prefix, cursor)\n--\n\n"
+                         "One page of a sweep: how many were sealed anew, how many do not open, and the cursor of the next page or None.");
 PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link,\n    connections, at_rest)\n--\n\nOpens. For store.py and aio.py.");
 PyDoc_STRVAR(close_doc, "_close($self, notify, /)\n--\n\n"
                         "Closes what is idle. False when calls of other threads still run: the last of them calls notify().\n"
@@ -889,6 +917,7 @@ PyDoc_STRVAR(settle_doc, "_settle($self, ticket, value, error)\n--\n\nThe task o
     {"clear", CFPY_METHOD(store_clear), FAST, clear_doc},                                                                     \
     {"stats", store_stats, METH_NOARGS, stats_doc},                                                                           \
     {"_page", CFPY_METHOD(store_page), FAST, page_doc},                                                                       \
+    {"_reseal", CFPY_METHOD(store_reseal), FAST, reseal_doc},                                                                 \
     {"_open", CFPY_METHOD(store_open), METH_METHOD | FAST, open_doc},                                                         \
     {"_close", store_close, METH_O, close_doc},                                                                               \
     {"_closing", store_closing, METH_NOARGS, closing_doc},                                                                    \

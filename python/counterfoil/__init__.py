@@ -38,7 +38,7 @@ from .interfaces.accounts import AccountsStorage, NewUser, SocialAccount, User
 from .interfaces.secondary import SecondaryStorage
 from .interfaces.sessions import Session, SessionList, SessionStorage
 from .interfaces.storage import Storage
-from .store import Stats, Store, open
+from .store import Resealed, Stats, Store, open
 
 __all__ = [
     "AccountsStorage",
@@ -61,6 +61,7 @@ __all__ = [
     "NewUser",
     "NoMemoryError",
     "NotSupportedError",
+    "Resealed",
     "SecondaryStorage",
     "Session",
     "SessionList",

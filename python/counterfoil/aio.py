@@ -33,6 +33,7 @@ from .store import (
     OfNothing,
     OfText,
     Option,
+    Resealed,
     backend_name,
     check_keys,
     with_options,
@@ -356,6 +357,17 @@ class AsyncStore(_native.AsyncStore):
             keys, cursor = await self._page(prefix, cursor)
             for key in keys:
                 yield key
+
+    async def reseal(self, prefix: str = "") -> AsyncIterator[Resealed]:
+        """As `counterfoil.Store.reseal`, with `async for`."""
+        sealed = unreadable = 0
+        cursor = None
+        while True:
+            anew, broken, cursor = await self._reseal(prefix, cursor)
+            sealed, unreadable = sealed + anew, unreadable + broken
+            yield Resealed(sealed, unreadable)
+            if cursor is None:
+                return
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """The texts under several keys: a dict from every key that was asked, in that order, to its text or None.

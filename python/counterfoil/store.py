@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, TypeVar, overload
+from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar, overload
 from urllib.parse import quote
 
 from . import _native
@@ -13,7 +13,7 @@ from .at_rest import Keys, at_rest
 from .backend import describe
 from .errors import Error, InvalidError, InvalidTypeError
 
-__all__ = ["Option", "Stats", "Store", "open"]
+__all__ = ["Option", "Resealed", "Stats", "Store", "open"]
 
 Option = str | int | float | bool | os.PathLike[str] | None
 """The value of an option of a URL. True and False are "on" and "off"; None is not given."""
@@ -68,6 +68,15 @@ class Stats(TypedDict, total=False):
     """Calls that were refused because a queue was full or every connection in use."""
     latency_us: dict[float, int]
     """How many commands were answered within so many microseconds, but not within half as many; math.inf: the rest."""
+
+
+class Resealed(NamedTuple):
+    """How far `reseal` has come, all pages so far together."""
+
+    sealed: int
+    """Values that were sealed anew."""
+    unreadable: int
+    """Values that no key of the ring opens, or that were never sealed. They stay as they are."""
 
 
 def _option_text(name: str, value: object) -> str:
@@ -225,6 +234,26 @@ class Store(_native.Store):
         while cursor is not None:
             keys, cursor = self._page(prefix, cursor)
             yield from keys
+
+    def reseal(self, prefix: str = "") -> Iterator[Resealed]:
+        """Seals with the first key of the ring what an older one has sealed, so that the old one can be given up. It
+        works while it is iterated, page by page, and says after each how far it has come:
+
+            for progress in store.reseal():
+                print(progress.sealed, progress.unreadable)
+
+        Values keep their expiry; what somebody changes meanwhile stays as they left it. Once it has come to its end,
+        and every program seals with the new key, nothing under this prefix needs the old one any more. Stopped, or
+        ended by an error, it can begin again. For a store with `seal_values`; the tokens of records are not reached.
+        """
+        sealed = unreadable = 0
+        cursor = None
+        while True:
+            anew, broken, cursor = self._reseal(prefix, cursor)
+            sealed, unreadable = sealed + anew, unreadable + broken
+            yield Resealed(sealed, unreadable)
+            if cursor is None:
+                return
 
     def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """The texts under several keys: a dict from every key that was asked, in that order, to its text or None.

@@ -4,12 +4,16 @@
 
 const test = require('node:test');
 const assert = require('node:assert/strict');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
 const { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } = require('node:crypto');
 const { inspect } = require('node:util');
 
-const { open, Storage, SecondaryStorage } = require('counterfoil');
+const { open, Backend, Storage, SecondaryStorage } = require('counterfoil');
+const { Stage } = require('counterfoil/testing');
 const { CounterfoilStore } = require('counterfoil/express-session');
-const { redisVariable } = require('./support/redis.cjs');
+const { ownPrefix, redisVariable } = require('./support/redis.cjs');
 
 const bytes = (from) => Buffer.from(Array.from({ length: 32 }, (_, i) => from + i));
 const ring = [[7, bytes(0)]];
@@ -268,4 +272,82 @@ test('options that cannot be are refused, and no key is shown', () => {
   for (const options of bad) {
     assert.throws(() => open('memory:', options), (error) => error.code === 'INVALID' && !inspect(error).includes('never be shown'), inspect(Object.keys(options)));
   }
+});
+
+/** What is missing is derived; scan gives pages. */
+const scanned = () => ({
+  singleProcess: true, keepsTtl: true, binary: true, kept: new Map(), ttls: new Map(),
+  get(key) { return this.kept.get(key); },
+  set(key, value, ttl) {
+    this.kept.set(key, value);
+    if (ttl !== Backend.KEEP) this.ttls.set(key, ttl);
+  },
+  async delete(key) { return this.kept.delete(key); },
+  async scan(prefix, cursor, limit) {
+    const keys = [...this.kept.keys()].filter((key) => key.startsWith(prefix)).sort(), begin = cursor ?? 0;
+    return { keys: keys.slice(begin, begin + limit), cursor: begin + limit < keys.length ? begin + limit : undefined };
+  },
+});
+
+const collect = async (store, part) => {
+  const told = [];
+  for await (const progress of store.reseal(part)) told.push(progress);
+  return told;
+};
+
+for (const where of ['memory', 'sqlite', 'redis', 'backend']) {
+  test(`a sweep seals anew, page by page: ${where}`, async (t) => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cf-reseal-'));
+    t.after(() => fs.rmSync(folder, { recursive: true, force: true }));
+    const target = { memory: name(), sqlite: `sqlite:${folder}/swept.db`, redis: redisVariable(''), backend: scanned() }[where];
+    const prefix = ownPrefix(), one = [1, bytes(10)], two = [2, bytes(20)];
+    const [old, now, later, raw] = [[one], [two, one], [two], undefined].map((keys) => open(target, { prefix, keys, sealValues: keys !== undefined }));
+    for (let i = 0; i < 250; i++) await old.set(`old ${i}`, `value ${i}`, i % 2 ? { ttl: 100 } : undefined);
+    await now.set('new', 'value');
+    await raw.set('plain', Buffer.from('never sealed'));
+    const envelope = await raw.getBuffer('new');
+    assert.deepEqual((await collect(now, 'old 1')).at(-1), { sealed: 111, unreadable: 0 });
+    const told = await collect(now);
+    assert.ok(told.length > 1);
+    for (let i = 1; i < told.length; i++) assert.ok(told[i].sealed >= told[i - 1].sealed, 'what is told are sums');
+    assert.deepEqual(told.at(-1), { sealed: 139, unreadable: 1 });
+    for (let i = 0; i < 250; i++) assert.equal(await later.get(`old ${i}`), `value ${i}`);
+    assert.ok(envelope.equals(await raw.getBuffer('new')));
+    assert.equal(await raw.get('plain'), 'never sealed');
+    assert.deepEqual((await collect(now)).at(-1), { sealed: 0, unreadable: 1 });
+    if (where === 'backend') assert.equal(target.ttls.get(`${prefix}old 1`), 100);
+    else await raw.clear();
+    await Promise.all([old.close(), now.close(), later.close(), raw.close()]);
+  });
+}
+
+test('a sweep keeps the expiry', async () => {
+  const stage = new Stage(), url = name(), rest = { sealValues: true, hashKeys: true, stage };
+  const old = open(url, { keys: [[1, bytes(10)]], ...rest });
+  const now = open(url, { keys: [[2, bytes(20)], [1, bytes(10)]], ...rest });
+  await old.set('short', 'v', { ttl: 10 });
+  await old.set('long', 'v');
+  assert.deepEqual(await collect(now), [{ sealed: 2, unreadable: 0 }]);
+  stage.advance(10);
+  assert.deepEqual([await now.get('short'), await now.get('long')], [undefined, 'v']);
+  await Promise.all([old.close(), now.close()]);
+});
+
+test('a sweep that cannot be', async () => {
+  const plain = open('memory:'), hashed = open('memory:', { keys: ring, sealValues: true, hashKeys: true });
+  const backend = scanned(), without = { ...backend, scan: undefined };
+  const bare = open(without, { keys: ring, sealValues: true });
+  await assert.rejects(collect(plain), { code: 'INVALID' });
+  await assert.rejects(collect(hashed, 'part'), { code: 'NOT_SUPPORTED' });
+  await assert.rejects(collect(hashed, 3), { code: 'INVALID' });
+  await assert.rejects(collect(bare), { code: 'NOT_SUPPORTED' });
+  const old = open(backend, { keys: [[1, bytes(10)]], sealValues: true });
+  await Promise.all([old.set('a', 'v'), old.set('b', 'v')]);
+  const { scan } = backend;
+  const torn = { ...backend, scan(prefix, cursor) { if (cursor) throw new RangeError('the second page'); return scan.call(this, prefix, cursor, 1); } };
+  const now = open(torn, { keys: [[2, bytes(20)], [1, bytes(10)]], sealValues: true });
+  const sweep = now.reseal();
+  assert.deepEqual((await sweep.next()).value, { sealed: 1, unreadable: 0 });
+  await assert.rejects(sweep.next(), { name: 'RangeError', message: 'the second page' });
+  await Promise.all([plain, hashed, bare, old, now].map((store) => store.close()));
 });

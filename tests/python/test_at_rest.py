@@ -338,3 +338,109 @@ def test_every_story_of_accounts_is_the_same_with_sealed_tokens(url: str, stage:
             player = Player(store, stage, options)
             for step in case["steps"]:
                 run_blocking(player.step(step))
+
+
+OLD, NEW = {1: b"1" * 32}, {2: b"2" * 32}
+
+
+@pytest.mark.parametrize("where", ["memory", "sqlite", "redis", "backend"])
+@pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "asyncio"])
+def test_a_sweep_seals_anew_page_by_page(where: str, blocking: bool, url: str, tmp_path: Path) -> None:
+    target: Any = {"memory": url, "sqlite": f"sqlite:{tmp_path / 'swept.db'}", "backend": Scanned()}.get(where)
+    target = target or redis_variable("")
+    prefix, ring = own_prefix(), [*NEW.items(), *OLD.items()]
+
+    async def awaited(part: str) -> list[counterfoil.Resealed]:
+        async with await counterfoil.aio.open(target, prefix=prefix, keys=ring, seal_values=True) as store:
+            return [progress async for progress in store.reseal(part)]
+
+    def sweep(part: str = "") -> list[counterfoil.Resealed]:
+        if not blocking:
+            return asyncio.run(awaited(part))
+        with counterfoil.open(target, prefix=prefix, keys=ring, seal_values=True) as store:
+            return list(store.reseal(part))
+
+    with (
+        counterfoil.open(target, prefix=prefix, keys=OLD, seal_values=True) as old,
+        counterfoil.open(target, prefix=prefix, keys=NEW, seal_values=True) as new,
+        counterfoil.open(target, prefix=prefix) as raw,
+    ):
+        for number in range(250):
+            old.set(f"old {number}", f"value {number}", ttl=100 if number % 2 else None)
+        new.set("new", "value")
+        raw.set("plain", b"never sealed")
+        envelope = raw.get_bytes("new")
+        begun = list(sweep("old 1"))
+        assert begun[-1] == (111, 0), "1, 10 to 19, 100 to 199"
+        told = sweep()
+        assert len(told) > 1
+        assert told == sorted(told), "what is told are sums"
+        assert told[-1] == counterfoil.Resealed(sealed=139, unreadable=1)
+        assert {new.get(f"old {number}") for number in range(250)} == {f"value {number}" for number in range(250)}
+        assert raw.get_bytes("new") == envelope
+        assert raw.get_bytes("plain") == b"never sealed"
+        again = sweep()
+        assert (again[-1].sealed, again[-1].unreadable) == (0, 1)
+        if where != "backend":
+            raw.clear(force=True)
+
+
+class Scanned(Kept):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ttls: dict[str, object] = {}
+
+    def set(self, key: str, value: bytes, ttl: object) -> None:
+        super().set(key, value, ttl)
+        if ttl != self.KEEP:
+            self.ttls[key] = ttl
+
+    def scan(self, prefix: str, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
+        keys, begin = sorted(key for key in self.data if key.startswith(prefix)), cursor or 0
+        return keys[begin : begin + limit], begin + limit if begin + limit < len(keys) else None
+
+
+def test_a_sweep_keeps_the_expiry(url: str, stage: Stage) -> None:
+    backend = Scanned()
+    with (
+        counterfoil.open(url, keys=OLD, seal_values=True, hash_keys=True, stage=stage) as old,
+        counterfoil.open(url, keys=NEW | OLD, seal_values=True, hash_keys=True, stage=stage) as now,
+        counterfoil.open(backend, keys=OLD, seal_values=True) as kept,
+        counterfoil.open(backend, keys=NEW | OLD, seal_values=True) as swept,
+    ):
+        old.set("short", "v", ttl=10)
+        old.set("long", "v")
+        assert list(now.reseal())[-1] == (2, 0)
+        stage.advance(10)
+        assert (now.get("short"), now.get("long")) == (None, "v")
+        kept.set("short", "v", ttl=10)
+        assert list(swept.reseal()) == [(1, 0)]
+        assert backend.ttls == {"short": 10}
+
+
+def test_a_sweep_that_cannot_be() -> None:
+    with counterfoil.open("memory:") as store, pytest.raises(counterfoil.InvalidError):
+        list(store.reseal())
+    with counterfoil.open("memory:", keys=RING, seal_values=True, hash_keys=True) as store:
+        with pytest.raises(counterfoil.NotSupportedError):
+            list(store.reseal("part"))
+        with pytest.raises(counterfoil.InvalidTypeError):
+            list(store.reseal(3))  # type: ignore[arg-type]
+    with counterfoil.open(Kept(), keys=RING, seal_values=True) as store, pytest.raises(counterfoil.NotSupportedError):
+        list(store.reseal())  # it has no scan
+
+    class Torn(Scanned):
+        def scan(self, prefix: str, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
+            if cursor:
+                raise OSError("the second page")
+            return super().scan(prefix, cursor, 1)
+
+    torn = Torn()
+    with counterfoil.open(torn, keys=OLD, seal_values=True) as old:
+        old.set("a", "v")
+        old.set("b", "v")
+    with counterfoil.open(torn, keys=NEW | OLD, seal_values=True) as store:
+        sweep = store.reseal()
+        assert next(sweep) == (1, 0)
+        with pytest.raises(OSError, match="the second page"):
+            next(sweep)

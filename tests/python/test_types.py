@@ -82,6 +82,8 @@ async def awaited() -> None:
 counterfoil.open("redis://localhost", max_connections=5, receipts=False, tls_ca=Path("ca.pem"), password=None)
 for key in store.scan():
     assert_type(key, str)
+for progress in store.reseal():
+    assert_type(progress.sealed + progress.unreadable, int)
 
 async def main() -> None:
     async with await counterfoil.aio.open("memory:") as store:
@@ -90,6 +92,8 @@ async def main() -> None:
         assert_type(await asyncio.gather(store.incr("n"), store.get("a")), tuple[int, str | None])
         async for key in store.scan():
             assert_type(key, str)
+        async for progress in store.reseal("p"):
+            assert_type(progress, counterfoil.Resealed)
         task = asyncio.create_task(store.pop("a"))
         assert_type(await task, str | None)
 

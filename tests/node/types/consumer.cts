@@ -16,6 +16,7 @@ async function stores(): Promise<void> {
   const number: number = await store.incr('n', 2, { ttl: 5 });
   const many: Map<string, string | undefined> = await store.getMany(new Set(['a']));
   for await (const key of store.scan('p')) key.toUpperCase();
+  for await (const { sealed, unreadable } of store.reseal('p')) (sealed + unreadable).toFixed();
   const removed: number = (await store.clear('p', { force: true })) + (await store.count());
   const { operations, entries, latencyUs }: counterfoil.Stats = await store.stats();
   const figures: number = operations + (entries ?? 0) + (latencyUs?.['64'] ?? 0);
