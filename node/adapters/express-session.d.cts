@@ -99,13 +99,15 @@ export interface CounterfoilStoreOptions {
    * ```
    *
    * Beside the stored session of a user stands a record (as of `SessionStorage`), and the record decides: a stored session that says a user counts only while its
-   * record is active and of that user; otherwise it is `null`, and its key is deleted (unless the record has merely expired by this machine's clock). That costs no round trip for a load and a touch, and one for a save. Of what is cut off
+   * record is active and of that user; otherwise it is `null`, and its key is deleted (unless the record has merely expired by this machine's clock). That costs no round trip for a load and a touch, and one for a save; a
+   * touch writes twice, which is a reason for `touchAfter`. Of what is cut off
    * between two writes there stays at most a session that is dead, and perhaps listed until it would have expired; never one that is alive and not listed.
    *
    * - A login should `regenerate`, as it always should. One that does not is possible once: a session that its user has left (`userOf` says nobody) gets no user
    *   again, and another user cannot take over a session; both are `INVALID`. What `userOf` throws, the `get` or the save rejects with
    * - What has ended by its record does not come back, not by `saveEnded: 'create'` (which does as `ignore` does then), nor where a plain object is given to `set`
-   * - Sessions that were stored before there was `userOf` have no record: their users must log in again
+   * - Every process must have it: one without would not see that a session has ended. What one without has stored, or what was stored before, has no record: those
+   *   users must log in again
    * - `prefix` stands before the user, too: applications with other prefixes have other users, and one's `endAllOf(7)` is not the other's. With an empty prefix
    *   the users are those of the store's records: what ends a user's `SessionStorage` sessions (`AccountsStorage.deleteUser` above all) ends these as well
    * - Clocks of several machines must agree to a minute
