@@ -578,10 +578,64 @@ static void no_token_is_in_memory_that_is_given_back(void **state)
                 drop(&one);
                 the_app.status = CF_OK;
             }
+            if (which == 2) { /* a page of two */
+                cf_record record = with_token(CF_CREATE_SOCIAL_ACCOUNT, tokens[length]);
+                cf_record_text(&record, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID, cf_text("2"));
+                cf_record_text(&record, CF_SOCIAL_ACCOUNT_USER_ID, cf_text(user_id));
+                got one = call(g, CF_CREATE_SOCIAL_ACCOUNT, &record);
+                assert_ok(one.status);
+                drop(&one);
+                record = question(CF_LIST_SOCIAL_ACCOUNTS);
+                cf_record_text(&record, CF_SOCIAL_ACCOUNT_USER_ID, cf_text(user_id));
+                one = call(g, CF_LIST_SOCIAL_ACCOUNTS, &record);
+                assert_int_equal(one.count, 2);
+                drop(&one);
+            }
+            if (which == 0) /* whatever a buffer has room for */
+                for (size_t len = length ? 380 : 130; len < sizeof token && len < (length ? 500U : 250U); len++) {
+                    cf_record record = with_token(CF_UPDATE_SOCIAL_ACCOUNT, "");
+                    cf_record_text(&record, CF_SOCIAL_ACCOUNT_ACCESS_TOKEN, cf_bytes(token, len));
+                    cf_record_text(&record, CF_SOCIAL_ACCOUNT_ID, cf_text(id));
+                    got one = call(g, CF_UPDATE_SOCIAL_ACCOUNT, &record);
+                    assert_ok(one.status);
+                    drop(&one);
+                }
             if (leaked) fail_msg("place %d, a token of %zu bytes", which, strlen(tokens[length]));
             assert_ok(cf_store_close(g->store, NULL));
         }
     }
+}
+
+/* A want of memory is called that, not a broken seal. */
+static void want_of_memory_is_no_broken_seal(void **state)
+{
+    (void)state;
+    ground    g = {0};
+    cf_stage *stage = cf_stage_new();
+    int       failed = 0;
+    assert_ok(cf_loop_new(cf_stage_platform(stage), &g.loop));
+    open_app(&g, &hooked, 1, one_account);
+    cf_record record = with_token(CF_FIND_OR_CREATE, canary), query = question(CF_FIND_SOCIAL_ACCOUNT);
+    cf_record_text(&record, CF_SOCIAL_ACCOUNT_REFRESH_TOKEN, cf_text(canary));
+    got one = call(&g, CF_FIND_OR_CREATE, &record);
+    assert_ok(one.status);
+    drop(&one);
+    for (uint64_t nth = 1;; nth++) {
+        cf_stage_fail_allocation(stage, nth, false);
+        one = call(&g, CF_FIND_SOCIAL_ACCOUNT, &query);
+        if (!cf_stage_failed(stage)) break;
+        failed++;
+        assert_int_equal(one.status, CF_ENOMEM);
+        assert_int_equal(one.outcome, CF_NOT_APPLIED);
+        assert_non_null(strstr(cf_op_error(one.op)->text, "no memory"));
+        drop(&one);
+    }
+    cf_stage_fail_allocation(stage, 0, false);
+    assert_true(failed > 3);
+    drop(&one);
+    cf_loop_free(g.loop);
+    assert_int_equal(cf_stage_blocks(stage), 0);
+    cf_stage_free(stage);
 }
 
 /* ------------------------------------------------------------------------------------------------- bytes and numbers -- */
@@ -744,6 +798,7 @@ int main(void)
         TEST(what_is_in_the_way_cannot_be_opened),
         TEST(a_sealed_token_has_one_text),
         TEST(no_token_is_in_memory_that_is_given_back),
+        TEST(want_of_memory_is_no_broken_seal),
         TEST(bytes_that_are_no_plan),
         TEST(what_is_neither_null_nor_given_is_refused),
         TEST(bounds_that_make_no_sense_are_refused),
