@@ -101,7 +101,7 @@ static void write_sql(sql *to, int kind, sqlite_record_statement which)
     case REC_FIRST_OUT:
         add(to, "SELECT rowid, %s FROM %s", ended, of->name);
         add_group(to, kind);
-        add(to, " AND " ALIVE " ORDER BY 2 DESC, created_at, id LIMIT 1 OFFSET ?4");
+        add(to, " AND " ALIVE " ORDER BY 2 DESC, created_at, id LIMIT 1 OFFSET ?5");
         break;
     case REC_INSERT:
         add(to, "INSERT INTO %s(prefix, record_expiry", of->name);
@@ -392,7 +392,7 @@ static int first_out(run *r, const cf_record *record, int64_t after, int64_t *id
     int rc = begin(r, record->kind, REC_FIRST_OUT, record->fields[cf_kind_of(record->kind)->listing].text, cf_bytes(NULL, 0), &statement);
     if (rc != SQLITE_OK) return rc;
     sqlite3_bind_int64(statement, 3, r->plan.now);
-    sqlite3_bind_int64(statement, 4, after);
+    sqlite3_bind_int64(statement, 5, after);
     return ask(statement, 0, id, ended);
 }
 
