@@ -111,6 +111,7 @@ export interface CounterfoilStoreOptions {
    * - `prefix` stands before the user, too: applications with other prefixes have other users, and one's `endAllOf(7)` is not the other's. With an empty prefix
    *   the users are those of the store's records: what ends a user's `SessionStorage` sessions (`AccountsStorage.deleteUser` above all) ends these as well
    * - Clocks of several machines must agree to a minute
+   * - `sealValues` and `hashKeys` hide nothing of a record: the user, the times and a hash of the session id stand in it
    *
    * The backend must keep records: every URL does. On one of your own that does not, `get` and the save of a user's session are `NOT_SUPPORTED`.
    */
