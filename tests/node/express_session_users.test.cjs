@@ -679,7 +679,7 @@ test('Passport: login and logout, with and without what the session had', async 
   }
 });
 
-test('applications with other prefixes have other users; at rest neither ids nor sessions are shown', async () => {
+test('applications with other prefixes have other users; in a record there is no session id', async () => {
   const inner = open('memory:', { keys: [[1, Buffer.alloc(32, 3)]], sealValues: true, hashKeys: true });
   after(() => inner.close());
   const [shop, office, bare] = ['shop:', 'office:', ''].map((prefix) => withSessions({ store: inner, prefix, userOf }));
