@@ -364,6 +364,8 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
         strncat(text, fault, sizeof text - strlen(text) - 1);
         return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, text);
     }
+    if ((method == CF_UPDATE_USER || method == CF_UPDATE_SOCIAL_ACCOUNT) && !possible(&ask.record, 0))
+        return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EMISSING, record->kind == CF_USER ? "there is no such user" : "there is no such social_account");
     if (is_in_vain(&ask)) return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
     if (ask.store->table->hook) return hook(&ask, call, op);
     switch (method) {

@@ -22,7 +22,6 @@ typedef struct cf_page {
     int     status, order;
     int64_t now;
     size_t  limit; /* 0: this is no page */
-    bool    nothing; /* but the number */
     bool    after; /* what comes behind these two */
     int64_t after_value;
     char    after_id[CF_ID_LEN];

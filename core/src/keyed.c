@@ -813,10 +813,11 @@ static int list(cf_op *op)
     kept   it;
     seen  *epoch_at;
     size_t given = 0;
-    int    rc = open_members(op, plan->kind, plan->at[0], &of);
+    int    rc = plan->number_only ? CF_OK : open_members(op, plan->kind, plan->at[0], &of);
     if (rc == CF_OK) rc = read_epoch(op, plan->kind, plan->at[0], &op->number, &epoch_at);
     if (rc != CF_OK) return rc;
     op->hit = true;
+    if (plan->number_only) return CF_OK;
     while (given++ < CF_SESSIONS_MOST && (rc = next_member(op, &of, &it)) == CF_OK) {
         rc = cf_op_add_record(op, &it.record);
         if (rc != CF_OK) return rc;

@@ -142,7 +142,7 @@ size_t cf_record_unpack(cf_slice bytes, cf_record *record)
         const char *is = take(&in, 1);
         if (!is || *is < CF_UNSAID || *is > CF_GIVEN) return 0;
         cf_field *field = &record->fields[i];
-        field->is = *is;
+        field->is = (unsigned char)*is;
         if (*is != CF_GIVEN) continue;
         if (cf_field_is_text(record->kind, i))
             field->text = take_text(&in);
@@ -202,7 +202,7 @@ int cf_plan_write(const cf_platform *platform, const cf_plan *plan, cf_buffer *t
 {
     output out = {platform, to, CF_OK};
     const int64_t numbers[] = {PLAN, plan->kind, plan->by, plan->guard, plan->equals.is, plan->equals.number, plan->expiry_ms, plan->now, plan->epoch, plan->most,
-                               plan->oldest_out, plan->bump};
+                               plan->oldest_out, plan->bump, plan->number_only};
     give(&out, numbers, sizeof numbers);
     give_text(&out, plan->at[0]);
     give_text(&out, plan->at[1]);
@@ -229,6 +229,7 @@ bool cf_plan_read(cf_slice bytes, cf_plan *plan)
     plan->most = take_number(&in);
     plan->oldest_out = take_number(&in) != 0;
     plan->bump = take_number(&in) != 0;
+    plan->number_only = take_number(&in) != 0;
     plan->at[0] = take_text(&in);
     plan->at[1] = take_text(&in);
     plan->except = take_text(&in);

@@ -366,7 +366,6 @@ int cf_records_arrive(cf_op *op, int status)
         rc = cf_op_fail(op, CF_ECORRUPT, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "what the %s backend brought is not what was asked for", op->store->table->name);
     if (rc == CF_OK && all.of[CF_SOCIAL_ACCOUNT]) rc = open_all(op);
     if (rc == CF_OK && op->page.limit) rc = make_page(op);
-    if (op->page.nothing) op->value.len = 0;
     op->key_at = 0;
     if (rc != CF_OK) {
         if (status == CF_EEXISTS) op->error.outcome = told.outcome;

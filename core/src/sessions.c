@@ -208,6 +208,7 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
         if (!possible(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_LIST, call, op, CF_EINVAL, "user_id of a session cannot be that");
         plan.by = CF_BY_GROUP;
         plan.at[0] = fields[CF_SESSION_USER_ID].text;
-        return method == CF_SESSION_LIST ? list(sessions, &plan, args, call, op) : cf_records_submit(store, CF_OP_LIST, &plan, &(cf_page){.nothing = true}, call, op);
+        plan.number_only = method == CF_SESSION_READ_EPOCH;
+        return plan.number_only ? cf_records_submit(store, CF_OP_LIST, &plan, NULL, call, op) : list(sessions, &plan, args, call, op);
     }
 }

@@ -257,6 +257,7 @@ typedef struct cf_plan {
     int64_t   epoch;   /* or -1 */
     int64_t   most;    /* or 0; of the last of the records */
     bool      oldest_out, bump;
+    bool      number_only; /* LIST: no record is wanted */
 } cf_plan;
 
 /* False: these are not the bytes of a plan. */

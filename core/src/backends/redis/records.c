@@ -227,7 +227,7 @@ int redis_list(cf_backend *self, cf_op *op)
     add(&ask, cf_text(cf_kind_of(ask.plan.kind)->name));
     add(&ask, name_of(ask.plan.kind, cf_kind_of(ask.plan.kind)->listing));
     add(&ask, ask.plan.at[0]);
-    add_number(&ask, CF_SESSIONS_MOST);
+    add_number(&ask, ask.plan.number_only ? 0 : CF_SESSIONS_MOST);
     add_number(&ask, LONGEST);
     return run(&ask, SCRIPT_LIST, true);
 }

@@ -577,7 +577,7 @@ static int run_list(run *r)
         if (sqlite3_step(epoch) == SQLITE_ROW) r->job->number = sqlite3_column_int64(epoch, 0);
         else rc = sqlite3_reset(epoch);
     }
-    while (rc == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) rc = take_record(r, statement, kind, &r->job->value);
+    while (rc == SQLITE_OK && !r->plan.number_only && sqlite3_step(statement) == SQLITE_ROW) rc = take_record(r, statement, kind, &r->job->value);
     int end = sqlite3_reset(statement);
     if (epoch) sqlite3_reset(epoch);
     r->job->hit = rc == SQLITE_OK && end == SQLITE_OK;

@@ -1,4 +1,4 @@
--- KEYS: the name in front of all records. ARGV: kind, its listing field, the value of the group, how many at most, how many bytes at most.
+-- KEYS: the name in front of all records. ARGV: kind, its listing field, the value of the group, how many at most (0: only the epoch is wanted), how many bytes at most.
 -- {1, epoch, kind, record, record ...}; {6, 0}: more bytes
 local function ask(...)
   local said = redis.pcall(...)
@@ -11,6 +11,7 @@ local function look()
   local epoch = ask('GET', KEYS[1] .. kind .. '.epoch:' .. value) or '0'
   if not string.find(epoch, '^%d+$') then error('epoch') end
   local answer, room, most = {1, tonumber(epoch), kind}, tonumber(ARGV[5]), tonumber(ARGV[4])
+  if most == 0 then return answer end
   for _, id in ipairs(ask('ZRANGE', group, 0, -1)) do
     local record = ask('HGETALL', KEYS[1] .. kind .. ':' .. id)
     local here = #record > 0
