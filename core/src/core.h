@@ -41,6 +41,7 @@ struct cf_op {
     bool        locks;    /* a child that takes the lock of its key, see derive.c */
     bool        secret;   /* what it holds is sealed elsewhere: it is wiped */
     bool        reads;    /* a hook that changes nothing */
+    bool        canceled, freed; /* from inside a slot that works for it: it ends when that returns */
     bool        raw;      /* an envelope comes and goes as it is, also for its children */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */

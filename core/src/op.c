@@ -44,7 +44,7 @@ cf_op *cf_op_new(cf_loop *loop, cf_store *store)
     }
     op->store = store;
     op->state = OP_SUBMITTING;
-    op->hit = op->kept = op->prepared = op->locks = op->raw = op->orphan = op->secret = op->reads = false;
+    op->hit = op->kept = op->prepared = op->locks = op->raw = op->orphan = op->secret = op->reads = op->canceled = op->freed = false;
     op->ticket = ++loop->tickets << 24 | op->index;
     op->number = 0;
     op->note = 0;
@@ -194,6 +194,34 @@ void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence)
 
 /* ------------------------------------------------------------------------------------------------ composed operations -- */
 
+/* Whether a slot that works for it is on the stack, and would come back to a child that is somebody else's by then. */
+static bool in_a_slot(const cf_op *op)
+{
+    if (!op->child) return false;
+    while (op->child) op = op->child;
+    return op->state == OP_SUBMITTING && !op->prepared;
+}
+
+static cf_op *whole_of(cf_op *op)
+{
+    while (op->parent) op = op->parent;
+    return op;
+}
+
+static bool is_given_up(cf_op *op)
+{
+    const cf_op *whole = whole_of(op);
+    return whole->canceled || whole->freed;
+}
+
+static void end_given_up(cf_op *whole)
+{
+    bool freed = whole->freed;
+    whole->canceled = whole->freed = false;
+    cf_op_abort(whole, CF_ECANCELED, freed ? END_QUIETLY : END_QUEUE, "the operation was cancelled");
+    if (freed) cf_op_recycle(whole);
+}
+
 int cf_compose(cf_op *op, cf_step_fn step)
 {
     op->step = step;
@@ -225,6 +253,7 @@ int cf_compose_on(cf_op *op)
         int rc = child->locks ? cf_derive(child) : cf_store_call(child);
         if (rc == CF_PENDING) return CF_PENDING;
         child->state = OP_FINISHED;
+        if (is_given_up(op)) return CF_PENDING;
     }
 }
 
@@ -236,6 +265,8 @@ void cf_resume(cf_op *op)
     if (rc != CF_PENDING) {
         cf_op_end(op, rc, END_QUEUE);
         if (inner) return; /* its parent has gone on, and has left the store */
+    } else if (is_given_up(op)) {
+        end_given_up(whole_of(op));
     }
     if (store) cf_store_leave(store);
 }
@@ -323,7 +354,11 @@ bool cf_op_next_record(cf_op *op, cf_record *record)
 
 int cf_op_cancel(cf_op *op)
 {
-    if (op->state != OP_PENDING) return CF_EINVAL;
+    if (op->state != OP_PENDING || op->canceled) return CF_EINVAL;
+    if (in_a_slot(op)) {
+        op->canceled = true;
+        return CF_OK;
+    }
     bool now = op->loop->depth == 0; /* `done` is never called inside a backend */
     cf_store *store = op->store;
     cf_op_abort(op, CF_ECANCELED, now ? END_QUIETLY : END_QUEUE, "the operation was cancelled");
@@ -335,6 +370,10 @@ int cf_op_cancel(cf_op *op)
 void cf_op_free(cf_op *op)
 {
     if (!op) return;
+    if (op->state == OP_PENDING && in_a_slot(op)) {
+        op->freed = true;
+        return;
+    }
     if (op->state == OP_PENDING) {
         cf_store *store = op->store;
         cf_op_abort(op, CF_ECANCELED, END_QUIETLY, "the operation was cancelled");
