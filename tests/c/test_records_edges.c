@@ -327,6 +327,76 @@ static void who_waits_for_others_has_changed_nothing(void **state)
     while (tb_answer(table, 1)) cf_loop_run(g->loop, 0);
 }
 
+/* Gives up, from inside the nth slot that works for it, what the slot is a part of. */
+typedef struct quitter {
+    cf_op *whole;
+    int    nth;
+    bool   frees;
+} quitter;
+
+static int quit(tb *self, cf_op *op, void *user)
+{
+    (void)self, (void)op;
+    quitter *q = user;
+    if (!q->whole || --q->nth) return CF_OK;
+    cf_op *whole = q->whole;
+    q->whole = NULL;
+    if (q->frees) {
+        cf_op_free(whole);
+    } else {
+        assert_ok(cf_op_cancel(whole));
+        assert_int_equal(cf_op_cancel(whole), CF_EINVAL);
+    }
+    return CF_OK;
+}
+
+static void who_is_given_up_inside_a_slot_ends_when_it_returns(void **state)
+{
+    ground       *g = *state;
+    static tb_log log;
+    int           given_up = 0;
+    for (int what = 0; what < 3; what++)
+        for (int frees = 0; frees < 2; frees++)
+            for (int nth = 1;; nth++) {
+                memset(&log, 0, sizeof log);
+                quitter     q = {.nth = nth, .frees = frees};
+                cf_accounts accounts = {0};
+                cf_record   record = {.kind = CF_USER};
+                cf_op      *op;
+                seen        s = {0};
+                cf_call     call = {.done = see, .user = &s};
+                log.user = &q;
+                assert_ok(tb_open(g->loop, TB_HAND, TB_DERIVED, &log, NULL, &accounts.store, NULL));
+                tb *table = tb_last();
+                assert_int_equal(cf_submit(accounts.store, CF_REQUEST(CF_OP_SET, .key = cf_text("k"), .value = cf_text("v")), &op), CF_PENDING);
+                while (tb_answer(table, 1)) cf_loop_run(g->loop, 0);
+                cf_op_free(op);
+                cf_record_text(&record, CF_USER_EMAIL, cf_text("a@b.c"));
+                log.on_slot = quit;
+                if (what == 0) assert_int_equal(cf_submit(accounts.store, CF_REQUEST(CF_OP_POP, .key = cf_text("k"), .done = see, .user = &s), &op), CF_PENDING);
+                else assert_int_equal(cf_accounts_call(&accounts, what == 1 ? CF_CREATE_USER : CF_FIND_USER_BY_EMAIL, &record, NULL, &call, &op), CF_PENDING);
+                q.whole = op;
+                while (tb_answer(table, 1)) cf_loop_run(g->loop, 0);
+                cf_loop_run(g->loop, 0);
+                bool ended_so = !q.whole;
+                assert_int_equal(s.calls, ended_so && frees ? 0 : 1);
+                if (!(ended_so && frees)) {
+                    assert_int_equal(s.status, ended_so ? CF_ECANCELED : CF_OK);
+                    cf_op_free(op);
+                }
+                given_up += ended_so;
+                assert_int_equal(cf_loop_pending(g->loop), 0);
+                log.on_slot = NULL; /* nobody's lock is left */
+                assert_int_equal(cf_accounts_call(&accounts, CF_CREATE_USER, &(cf_record){.kind = CF_USER}, NULL, NULL, &op), CF_PENDING);
+                while (tb_answer(table, 1)) cf_loop_run(g->loop, 0);
+                assert_ok(cf_op_status(op));
+                cf_op_free(op);
+                assert_ok(cf_store_close(accounts.store, NULL));
+                if (!ended_so) break;
+            }
+    assert_true(given_up >= 8);
+}
+
 /* ---------------------------------------------------------------------------------------------------- what is brought -- */
 
 /* By `variant`: nothing, or records of the wrong kind, or too many, each with hit and without. */
@@ -792,6 +862,7 @@ int main(void)
         TEST(a_hook_that_reads_has_changed_nothing),
         TEST(a_hook_that_fails),
         TEST(who_waits_for_others_has_changed_nothing),
+        TEST(who_is_given_up_inside_a_slot_ends_when_it_returns),
         TEST(what_a_hook_brings_fits_its_method),
         TEST(a_backend_that_finds_what_was_not_asked_for),
         TEST(what_a_hook_has_done_is_done),
