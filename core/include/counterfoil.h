@@ -286,7 +286,8 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  * (7) Refused (CF_EINVAL) when store prefix and prefix are both empty, unless CF_FORCE: that would be everybody's keys.
  * (8) One page of a sweep through a store that seals its values (`seal_values`): what an older key of the ring has sealed is sealed with the first, and keeps its expiry;
  *     what somebody changes meanwhile stays as they left it. The value is decimal text: how many do not open at all. When the cursor comes back empty and other programs
- *     seal with the new key too, the old one can be taken out of the ring.
+ *     seal with the new key too, the old one can be taken out of the ring; but not where there are records, which no sweep reaches: what it has sealed of them opens
+ *     with it alone.
  *
  * Keys are UTF-8 without NUL, CR or LF, 1 to CF_KEY_MAX bytes; values any bytes up to CF_VALUE_MAX, also none.
  * Outcome of a failed read is always not applied. The kinds from CF_OP_INSERT to CF_OP_HOOK belong to records: cf_accounts_call and cf_sessions_call submit them. */
@@ -366,8 +367,8 @@ CF_API bool cf_op_next_key(cf_op *op, cf_slice *key);
 /* The object a host's backend threw (CF_EHOST), or NULL. It belongs to the operation. */
 CF_API void *cf_op_attached(const cf_op *op);
 
-/* Finishes a pending operation now with CF_ECANCELED (calling `done`, but from inside a backend the next cf_loop_run does); its late answer reaches nobody. CF_OK, or CF_EINVAL when
- * it has finished already. Whether a write took effect is unknown. */
+/* Finishes a pending operation now with CF_ECANCELED (calling `done`, but from inside a backend the next cf_loop_run does, and from inside a slot that works for this very
+ * operation it ends when that returns); its late answer reaches nobody. CF_OK, or CF_EINVAL when it has finished or was cancelled already. Whether a write took effect is unknown. */
 CF_API int cf_op_cancel(cf_op *op);
 
 /* Gives the operation back to its loop. A pending one is cancelled without calling `done`. NULL is allowed. */
@@ -522,7 +523,7 @@ CF_API const char *cf_accounts_method_name(int method);
 
 typedef struct cf_accounts {
     cf_store *store; /* a backend's, or one over hooks: counterfoil/backend.h */
-    size_t    most;  /* social accounts of one user; 0 = CF_SOCIAL_ACCOUNTS_MAX */
+    size_t    most;  /* social accounts of one user; 0 = CF_SOCIAL_ACCOUNTS_MAX; at most CF_SESSIONS_MOST */
 } cf_accounts;
 
 /* `user` is for FIND_OR_CREATE alone, otherwise NULL. */
