@@ -43,4 +43,7 @@ def at_rest(keys: Keys | None, seal_values: bool, hash_keys: bool) -> bytes:
     pairs: object = keys.items() if isinstance(keys, Mapping) else keys
     if isinstance(pairs, str | bytes | bytearray) or not isinstance(pairs, Iterable):
         raise InvalidTypeError("keys must be pairs (id, 32 bytes), for example {1: key}")
-    return bytes([flags]) + b"".join(_record(pair) for pair in pairs)
+    ring = b"".join(_record(pair) for pair in pairs)
+    if not ring:  # or nothing would be sealed, and nobody would know
+        raise InvalidError("keys must have at least one pair (id, 32 bytes)")
+    return bytes([flags]) + ring

@@ -292,6 +292,8 @@ SHOWN = b"a key that must never be shown!!"
     [
         {"seal_values": True},
         {"keys": {}, "seal_values": True},
+        {"keys": {}},
+        {"keys": []},
         {"keys": "text", "seal_values": True},
         {"keys": 3, "seal_values": True},
         {"keys": [SHOWN], "seal_values": True},
