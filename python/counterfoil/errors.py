@@ -143,6 +143,11 @@ class ExistsError(Error, ValueError):
         super().__init__(message, outcome=outcome)
         self.existing = existing
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Task queues write down the errors of their tasks: without the tokens of the record that is there."""
+        rest = {name: value for name, value in vars(self).items() if name != "_record"}
+        return type(self), self.args, rest | {"existing": None}
+
 
 class AuthError(Error, PermissionError):
     """The backend refused our credentials or rights."""

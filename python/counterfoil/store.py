@@ -103,8 +103,10 @@ def with_options(target: object, options: dict[str, Option]) -> object:
         text = _option_text(name, value)
         try:
             pairs.append(f"{quote(name, safe='')}={quote(text, safe='')}")
+            continue
         except UnicodeError:
-            raise InvalidError(f"{name} is not valid Unicode: it has a lone surrogate") from None
+            pass  # it quotes the value, which may be a password: no context of ours
+        raise InvalidError(f"{name} is not valid Unicode: it has a lone surrogate")
     return target + ("&" if "?" in target else "?") + "&".join(pairs)
 
 
