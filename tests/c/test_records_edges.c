@@ -4,6 +4,8 @@
 #include "support.h"
 
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ------------------------------------------------------------------------------------------------------------ memory -- */
 
@@ -395,6 +397,103 @@ static void who_is_given_up_inside_a_slot_ends_when_it_returns(void **state)
                 if (!ended_so) break;
             }
     assert_true(given_up >= 8);
+}
+
+/* Two calls that want the same lock, and `steps` answers on their way. False: that is more than they need. */
+static bool set_out(cf_store *store, int steps, seen *first, seen *second, cf_op **one, cf_op **two)
+{
+    cf_accounts accounts = {.store = store};
+    cf_record   account = question(CF_FIND_OR_CREATE), owner = {.kind = CF_USER}, record = {.kind = CF_USER};
+    cf_call     call = {.done = see, .user = first}, other = {.done = see, .user = second};
+    cf_record_text(&owner, CF_USER_EMAIL, cf_text("a@b.c"));
+    cf_record_text(&record, CF_USER_EMAIL, cf_text("d@e.f"));
+    assert_int_equal(cf_accounts_call(&accounts, CF_FIND_OR_CREATE, &account, &owner, &call, one), CF_PENDING);
+    assert_int_equal(cf_accounts_call(&accounts, CF_CREATE_USER, &record, NULL, &other, two), CF_PENDING);
+    for (int i = 0; i < steps; i++) {
+        if (!tb_answer(tb_last(), 1)) return false;
+        cf_loop_run(cf_store_loop(store), 0);
+    }
+    return tb_pending(tb_last()) > 0;
+}
+
+static void a_store_that_is_closed_ends_them_once(void **state)
+{
+    ground       *g = *state;
+    static tb_log log;
+    int           steps = 0;
+    for (bool pends = true; pends; steps++) {
+        cf_store *store;
+        cf_op    *one, *two;
+        seen      first = {0}, second = {0};
+        memset(&log, 0, sizeof log);
+        assert_ok(tb_open(g->loop, TB_HAND, TB_DERIVED, &log, NULL, &store, NULL));
+        pends = set_out(store, steps, &first, &second, &one, &two);
+        int was[] = {first.calls, second.calls};
+        assert_ok(cf_store_close(store, NULL));
+        cf_loop_run(g->loop, 0);
+        assert_int_equal(first.calls, 1);
+        assert_int_equal(second.calls, 1);
+        assert_int_equal(first.status, was[0] ? CF_OK : CF_ECLOSED);
+        assert_int_equal(second.status, was[1] ? CF_OK : CF_ECLOSED);
+        assert_int_equal(log.closes, 1);
+        cf_op_free(one);
+        cf_op_free(two);
+    }
+    assert_true(steps > 10);
+}
+
+/* In a child what was under way ends, and its locks stop nobody; the parent goes on. */
+static void a_child_begins_anew(void **state)
+{
+    ground       *g = *state;
+    static tb_log log;
+    int           steps = 0;
+    for (bool pends = true; pends; steps++) {
+        cf_store *store;
+        cf_op    *one, *two;
+        seen      first = {0}, second = {0};
+        memset(&log, 0, sizeof log);
+        assert_ok(tb_open(g->loop, TB_HAND, TB_DERIVED, &log, NULL, &store, NULL));
+        tb *table = tb_last();
+        pends = set_out(store, steps, &first, &second, &one, &two);
+        fflush(NULL);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            cf_accounts accounts = {.store = store};
+            cf_record   record = {.kind = CF_USER};
+            cf_op      *op;
+            int         bad = 0, before = first.calls;
+            bad |= cf_accounts_call(&accounts, CF_CREATE_USER, &record, NULL, NULL, &op) != CF_EFORKED;
+            cf_op_free(op);
+            bad |= cf_loop_reopen(g->loop) != CF_OK;
+            cf_loop_run(g->loop, 0);
+            bad |= (first.calls + second.calls != 2) << 1;
+            if (!before) bad |= (first.status != CF_EFORKED) << 2;
+            bad |= (cf_accounts_call(&accounts, CF_CREATE_USER, &record, NULL, NULL, &op) != CF_PENDING) << 3;
+            while (tb_answer(table, 1)) cf_loop_run(g->loop, 0);
+            bad |= (cf_op_status(op) != CF_OK) << 4;
+            cf_op_free(op);
+            cf_op_free(one);
+            cf_op_free(two);
+            cf_loop_free(g->loop);
+            bad |= (blocks != 0) << 5;
+            _exit(bad);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 0);
+        while (tb_answer(table, 1)) cf_loop_run(g->loop, 0);
+        cf_loop_run(g->loop, 0);
+        assert_int_equal(first.calls + second.calls, 2);
+        assert_ok(first.status);
+        assert_ok(second.status);
+        cf_op_free(one);
+        cf_op_free(two);
+        assert_ok(cf_store_close(store, NULL));
+    }
+    assert_true(steps > 10);
 }
 
 /* ---------------------------------------------------------------------------------------------------- what is brought -- */
@@ -863,6 +962,8 @@ int main(void)
         TEST(a_hook_that_fails),
         TEST(who_waits_for_others_has_changed_nothing),
         TEST(who_is_given_up_inside_a_slot_ends_when_it_returns),
+        TEST(a_store_that_is_closed_ends_them_once),
+        TEST(a_child_begins_anew),
         TEST(what_a_hook_brings_fits_its_method),
         TEST(a_backend_that_finds_what_was_not_asked_for),
         TEST(what_a_hook_has_done_is_done),
