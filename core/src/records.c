@@ -328,6 +328,19 @@ static arrived count_records(cf_op *op)
     return all;
 }
 
+/* Whether the first of them is the account that was asked for, to the letter: tables that take A for a would give one person's account to another. And the second
+ * its user. */
+static bool is_that_account(const cf_op *op, const cf_record *asked)
+{
+    cf_record account, user;
+    size_t    size = cf_record_unpack(cf_bytes(op->value.ptr, op->value.len), &account);
+    if (!cf_field_equal(&account.fields[CF_SOCIAL_ACCOUNT_PROVIDER], &asked->fields[CF_SOCIAL_ACCOUNT_PROVIDER]) ||
+        !cf_field_equal(&account.fields[CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID], &asked->fields[CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID]))
+        return false;
+    if (size == op->value.len) return true;
+    return cf_record_unpack(cf_bytes(op->value.ptr + size, op->value.len - size), &user) && cf_field_equal(&account.fields[CF_SOCIAL_ACCOUNT_USER_ID], &user.fields[0]);
+}
+
 /* Whether they are what a method brings. Nobody is to be taken for somebody else because a hook mistakes one table for another. */
 static bool fits_hook(const cf_op *op, int status, const arrived *all)
 {
@@ -339,9 +352,10 @@ static bool fits_hook(const cf_op *op, int status, const arrived *all)
     case CF_LIST_SOCIAL_ACCOUNTS: return right == all->count;
     case CF_DELETE_USER:
     case CF_DELETE_SOCIAL_ACCOUNT: return all->count == 0;
-    case CF_FIND_OR_CREATE: return op->hit && all->count == 2 && all->first == CF_SOCIAL_ACCOUNT && all->of[CF_USER] == 1;
-    case CF_CREATE_USER:
-    case CF_CREATE_SOCIAL_ACCOUNT: return op->hit && right == 1 && all->count == 1;
+    case CF_FIND_OR_CREATE: return op->hit && all->count == 2 && all->first == CF_SOCIAL_ACCOUNT && all->of[CF_USER] == 1 && is_that_account(op, &hook.record);
+    case CF_CREATE_USER: return op->hit && right == 1 && all->count == 1;
+    case CF_CREATE_SOCIAL_ACCOUNT: return op->hit && right == 1 && all->count == 1 && is_that_account(op, &hook.record);
+    case CF_FIND_SOCIAL_ACCOUNT: return right == all->count && all->count == (size_t)op->hit && (!op->hit || is_that_account(op, &hook.record));
     default: return right == all->count && all->count == (size_t)op->hit;
     }
 }

@@ -549,6 +549,34 @@ static void what_a_hook_brings_fits_its_method(void **state)
         }
 }
 
+/* Tables that do not tell A from a, or that join what does not belong together. */
+static int somebody_else(app *a, cf_op *op)
+{
+    cf_record account = social("s1"), owner = user(a->variant == 2 ? "u2" : "u1");
+    if (a->variant == 0) cf_record_text(&account, CF_SOCIAL_ACCOUNT_PROVIDER, cf_text("Google"));
+    if (a->variant == 1) cf_record_text(&account, CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID, cf_text("1 "));
+    cf_op_set_hit(op, true);
+    cf_hook hook;
+    assert_true(cf_hook_read(cf_op_in(op)->value, &hook));
+    assert_ok(cf_op_add_record(op, &account));
+    return hook.method == CF_FIND_OR_CREATE ? cf_op_add_record(op, &owner) : CF_OK;
+}
+static void a_hook_that_brings_somebody_elses(void **state)
+{
+    ground    *g = *state;
+    app       *a = open_app(g, &hooked, 0, somebody_else);
+    static const int methods[] = {CF_FIND_SOCIAL_ACCOUNT, CF_CREATE_SOCIAL_ACCOUNT, CF_FIND_OR_CREATE};
+    for (a->variant = 0; a->variant < 4; a->variant++)
+        for (int i = 0; i < 3; i++) {
+            cf_record record = question(methods[i]);
+            bool      fine = a->variant == 3 || (a->variant == 2 && methods[i] != CF_FIND_OR_CREATE);
+            got       brought = call(g, methods[i], &record);
+            assert_int_equal(brought.status, fine ? CF_OK : CF_ECORRUPT);
+            if (!fine) assert_int_equal(brought.count, 0);
+            drop(&brought);
+        }
+}
+
 /* Of a native backend too. */
 static void a_backend_that_finds_what_was_not_asked_for(void **state)
 {
@@ -965,6 +993,7 @@ int main(void)
         TEST(a_store_that_is_closed_ends_them_once),
         TEST(a_child_begins_anew),
         TEST(what_a_hook_brings_fits_its_method),
+        TEST(a_hook_that_brings_somebody_elses),
         TEST(a_backend_that_finds_what_was_not_asked_for),
         TEST(what_a_hook_has_done_is_done),
         TEST(what_is_in_the_way_cannot_be_opened),
