@@ -522,3 +522,31 @@ def test_instants_are_exact_and_aware() -> None:
     assert user is not None
     assert user.created_at == datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     assert user.updated_at.isoformat() == "2026-01-02T04:04:05.678901+00:00"
+
+
+@pytest.mark.parametrize(
+    "given", [{"id": 1, "email": "\ud800", "scope": "\ud800"}, {"id": 1, "email": 5, "scope": 5}, 5]
+)
+def test_what_is_wrong_with_an_answer_is_never_said_of_the_caller(given: Any) -> None:
+    """A text that is none comes from the tables: CORRUPT. Who only asked has changed nothing; who wrote may have."""
+    account = {**given, "user_id": 1, "provider": "p", "provider_user_id": "1"} if given != 5 else given
+    accounts = AccountsStorage(
+        SimpleNamespace(
+            find_user_by_id=lambda id: given,
+            find_social_account=lambda *, provider, provider_user_id: account,
+            list_social_accounts=lambda *, user_id: [account],
+            create_user=lambda **fields: given,
+            update_user=lambda id, **changes: given,
+        )
+    )
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("not_applied", lambda: accounts.find_user_by_id("1")),
+        ("not_applied", lambda: accounts.find_social_account(provider="p", provider_user_id="1")),
+        ("not_applied", lambda: accounts.list_social_accounts(user_id="1")),
+        ("unknown", lambda: accounts.create_user(user_info=None)),
+        ("unknown", lambda: accounts.update_user("1", email=None)),
+    ]
+    for outcome, call in calls:
+        with pytest.raises(counterfoil.CorruptError) as caught:
+            call()
+        assert caught.value.outcome == outcome

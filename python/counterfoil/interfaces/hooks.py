@@ -9,7 +9,7 @@ from .. import _native
 from ..at_rest import Keys, at_rest
 from ..errors import CorruptError, InvalidTypeError, NotSupportedError
 from ..store import Listeners, Store
-from .records import Fields, dump, id_text, instant, load, moment
+from .records import Fields, dump, id_text, instant, load, moment, sayable
 
 if TYPE_CHECKING:
     from ..aio import AsyncStore
@@ -158,7 +158,7 @@ class Hooks:
             if value is _ABSENT or (value is None and otherwise is not None):
                 if otherwise is _ABSENT:
                     if value is None or isinstance(given, Mapping) or hasattr(given, "id"):
-                        raise CorruptError(f"{self._name}.{method} gave a {kind} without {name}", outcome="unknown")
+                        raise self._corrupt(method, f"gave a {kind} without {name}")
                     raise self._wrong(method, f"a {kind}", given)
                 fields[name] = otherwise
             else:
@@ -179,15 +179,21 @@ class Hooks:
         except (TypeError, ValueError):
             pass
         else:
-            if isinstance(value, str if wanted is _TEXT else bool):
-                return str(value) if wanted is _TEXT else value
-        problem = f"{self._name}.{method} must give {name} as {wanted}, not {type(value).__name__}"
-        raise CorruptError(problem, outcome="unknown")
+            if wanted is _TEXT and isinstance(value, str):
+                if sayable(value):
+                    return str(value)
+                raise self._corrupt(method, f"gave {name} with a lone surrogate, which is not text")
+            if wanted is _FLAG and isinstance(value, bool):
+                return value
+        raise self._corrupt(method, f"must give {name} as {wanted}, not {type(value).__name__}")
 
     def _wrong(self, method: str, wanted: str, given: Any) -> CorruptError:
-        return CorruptError(
-            f"{self._name}.{method} must return {wanted}, not {type(given).__name__}", outcome="unknown"
-        )
+        return self._corrupt(method, f"must return {wanted}, not {type(given).__name__}")
+
+    def _corrupt(self, method: str, problem: str) -> CorruptError:
+        """What only reads has changed nothing; what a method that writes has done is its own affair."""
+        reads = method.startswith(("find", "list")) and not method.startswith("find_or_create")
+        return CorruptError(f"{self._name}.{method} {problem}", outcome="not_applied" if reads else "unknown")
 
 
 def _parameters(function: Any) -> frozenset[str] | None:
