@@ -452,7 +452,7 @@ export interface SocialAccount {
   readonly updatedAt: Date;
 }
 
-/** What is not said is null (a boolean false), or stays as it is in an update; null takes away. */
+/** What is not said is null (`emailVerified` false), or stays as it is in an update; null takes away. */
 export interface UserFields {
   /**
    * At most 320 bytes. Two addresses are one when only spaces around them and the case of ASCII letters differ: no dots or plus signs are stripped, and nobody is
@@ -469,6 +469,7 @@ export interface UserFields {
 export interface SocialAccountChanges {
   providerEmail?: string | null | undefined;
   providerEmailVerified?: boolean | null | undefined;
+  /** Whether one can sign in with it. Of a new one true if nothing is said. */
   isLoginMethod?: boolean | undefined;
   /** Sealed wherever the store, or the AccountsStorage over hooks, has `keys`. */
   accessToken?: string | null | undefined;
@@ -543,7 +544,7 @@ export interface FoundOrCreated {
   created: boolean;
 }
 
-/** What a hook gives for a user. Of the rest, what is missing is null, a boolean false, and an instant 1970. */
+/** What a hook gives for a user. Of the rest, what is missing is null, `emailVerified` false, `isLoginMethod` true, and `createdAt` 1970. */
 export interface GivenUser {
   id: Id;
   email?: string | null | undefined;

@@ -31,6 +31,9 @@ const STATUSES = [undefined, 'active', 'expired', 'revoked'];
 
 const isInteger = (value) => Number.isSafeInteger(value) || (typeof value === 'bigint' && value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER);
 
+/** Half a character is no text: nothing that is kept has it. */
+const isText = (value) => !/\p{Surrogate}/u.test(value);
+
 /** An id is text; those of an application's own tables are often integers, which are the same ids as their decimal texts. */
 const isId = (name) => name === 'id' || name === 'userId';
 
@@ -109,14 +112,27 @@ function encode(kind, object, id, but = []) {
     if (name === 'id') throw invalid('an id is not for the caller to say there');
     put(record, kind, name, object[name]);
   }
-  if (id !== undefined) put(record, kind, 'id', id);
+  if (id !== undefined) put(record, kind, 'id', soughtText(id));
   return record;
 }
 
-/** A record of one field, which must be said. */
+/** What is looked for: what can be nobody's is, for the core, an empty text. */
+const soughtText = (value) => (typeof value === 'string' && !isText(value) ? '' : value);
+
+/** A record of one field, by which it is looked for, and which must be said. */
 function encodeOne(kind, name, value) {
   if (value === undefined || value === null) throw wrongType({ name }, wanted(kind.fields[kind.places.get(name)]));
-  return put(blank(kind), kind, name, value);
+  return put(blank(kind), kind, name, soughtText(value));
+}
+
+/** The same by several. */
+const encodeSought = (kind, object) => encode(kind, object).map(soughtText);
+
+/** A social account that is made: one can sign in with it unless it is said that one cannot. */
+function encodeNewAccount(fields) {
+  const record = encode(SOCIAL_ACCOUNT, fields);
+  record[SOCIAL_ACCOUNT.places.get('isLoginMethod') + 1] ??= fields.isLoginMethod === null ? null : true;
+  return record;
 }
 
 /** A user's, or a social account's, that a hook gave. */
@@ -135,6 +151,7 @@ function encodeGiven(kind, object, method, outcome) {
   }
   // Not every table says when.
   for (const name of ['createdAt', 'updatedAt']) record[kind.places.get(name) + 1] ??= 0;
+  if (kind === SOCIAL_ACCOUNT) record[kind.places.get('isLoginMethod') + 1] ??= true;
   return record;
 }
 
@@ -221,4 +238,4 @@ async function brought(submit, outcome) {
   }
 }
 
-module.exports = { USER, SOCIAL_ACCOUNT, SESSION, STATUSES, camel, encode, encodeOne, encodeGiven, put, blank, brought, decode, fromNative, microseconds, nameOf, INTERNAL };
+module.exports = { USER, SOCIAL_ACCOUNT, SESSION, STATUSES, camel, encode, encodeOne, encodeSought, encodeNewAccount, encodeGiven, put, blank, brought, decode, fromNative, microseconds, nameOf, INTERNAL };

@@ -3,7 +3,7 @@
 const { Store, handleOf, known } = require('../store.cjs');
 const { invalid } = require('../errors.cjs');
 const { METHODS, openHooks } = require('../hooks.cjs');
-const { USER, SOCIAL_ACCOUNT, encode, encodeOne, brought } = require('../records.cjs');
+const { USER, SOCIAL_ACCOUNT, encode, encodeOne, encodeSought, encodeNewAccount, brought } = require('../records.cjs');
 
 const OPTIONS = ['maxSocialAccounts', 'timeout', 'keys', 'stage'];
 const NUMBERS = Object.fromEntries(METHODS.map((name, number) => [name, number]));
@@ -47,10 +47,10 @@ class AccountsStorage {
   }
   async deleteUser(id) { return (await this.#call('deleteUser', encodeOne(USER, 'id', id))).hit; }
 
-  async findSocialAccount(by) { return this.#one('findSocialAccount', encode(SOCIAL_ACCOUNT, by)); }
+  async findSocialAccount(by) { return this.#one('findSocialAccount', encodeSought(SOCIAL_ACCOUNT, by)); }
   async findSocialAccountById(id) { return this.#one('findSocialAccountById', encodeOne(SOCIAL_ACCOUNT, 'id', id)); }
-  async listSocialAccounts(by) { return (await this.#call('listSocialAccounts', encode(SOCIAL_ACCOUNT, by))).records; }
-  async createSocialAccount(fields) { return this.#one('createSocialAccount', encode(SOCIAL_ACCOUNT, fields)); }
+  async listSocialAccounts(by) { return (await this.#call('listSocialAccounts', encodeSought(SOCIAL_ACCOUNT, by))).records; }
+  async createSocialAccount(fields) { return this.#one('createSocialAccount', encodeNewAccount(fields)); }
   async updateSocialAccount(id, changes) {
     encodeOne(SOCIAL_ACCOUNT, 'id', id);
     return this.#one('updateSocialAccount', encode(SOCIAL_ACCOUNT, changes, id));
@@ -60,7 +60,7 @@ class AccountsStorage {
   async findOrCreateBySocialAccount(fields) {
     if (typeof fields !== 'object' || fields === null) throw invalid('the fields of a social account must be an object');
     const { user: ofUser, ...account } = fields;
-    const { number, records: [socialAccount, user] } = await this.#call('findOrCreateBySocialAccount', encode(SOCIAL_ACCOUNT, account), encode(USER, ofUser));
+    const { number, records: [socialAccount, user] } = await this.#call('findOrCreateBySocialAccount', encodeNewAccount(account), encode(USER, ofUser));
     return { user, socialAccount, created: number === 1 };
   }
 

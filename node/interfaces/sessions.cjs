@@ -21,8 +21,8 @@ function instant(now) {
   if (now === undefined) return 0;
   const us = microseconds(now);
   if (us === undefined) throw invalid('now must be a valid Date');
-  if (us <= 0 || us > Number.MAX_SAFE_INTEGER) throw invalid('now must be between 1970 and 2255');
-  return us;
+  if (us < 0 || us > Number.MAX_SAFE_INTEGER) throw invalid('now must be between 1970 and 2255');
+  return us || 1; // 0 is the clock's; a microsecond is nothing to a record that lived in 1970
 }
 
 function cursorText(cursor) {

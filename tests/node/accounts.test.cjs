@@ -290,3 +290,34 @@ for (const [name, place] of [['one SQLite file', () => `sqlite:${newFile()}`], [
     await store.close();
   });
 }
+
+test('a text that is none is nobody\'s id or address: a miss, and for a new record no text', async () => {
+  const store = open('memory:'), accounts = new AccountsStorage(store), half = 'a\ud83d@example.org';
+  const found = [() => accounts.findUserByEmail(half), () => accounts.findUserById(half), () => accounts.findSocialAccountById(half),
+    () => accounts.findSocialAccount({ provider: 'p', providerUserId: half }), () => accounts.findSocialAccount({ provider: half, providerUserId: '1' })];
+  for (const call of found) assert.equal(await call(), undefined, String(call));
+  assert.deepEqual(await accounts.listSocialAccounts({ userId: half }), []);
+  assert.deepEqual([await accounts.deleteUser(half), await accounts.deleteSocialAccount(half)], [false, false]);
+  await assert.rejects(accounts.updateUser(half, { email: null }), { code: 'MISSING', outcome: 'not_applied' });
+  await assert.rejects(accounts.updateSocialAccount(half, { scope: null }), { code: 'MISSING', outcome: 'not_applied' });
+  for (const call of [() => accounts.createUser({ email: half }), () => accounts.createUser({ hashedPassword: half }), () => accounts.findOrCreateBySocialAccount({ provider: half, providerUserId: '1', user: {} })]) {
+    await assert.rejects(call(), { code: 'INVALID', outcome: 'not_applied' }, String(call));
+  }
+  // In JSON it has a form of its own, and comes back.
+  assert.deepEqual((await accounts.createUser({ userInfo: { [half]: half } })).userInfo, { [half]: half });
+  await store.close();
+});
+
+test('one can sign in with a social account unless it is said that one cannot, as in Python', async () => {
+  const store = open('memory:'), accounts = new AccountsStorage(store);
+  const { user, socialAccount } = await accounts.findOrCreateBySocialAccount({ provider: 'p', providerUserId: '1', user: {} });
+  const linked = await accounts.createSocialAccount({ userId: user.id, provider: 'p', providerUserId: '2', isLoginMethod: undefined });
+  const other = await accounts.createSocialAccount({ userId: user.id, provider: 'p', providerUserId: '3', isLoginMethod: false });
+  assert.deepEqual([socialAccount, linked, other].map((one) => one.isLoginMethod), [true, true, false]);
+  assert.equal((await accounts.updateSocialAccount(other.id, { scope: 's' })).isLoginMethod, false);
+  const rows = [{ id: 1, userId: 1, provider: 'p', providerUserId: '1' }, { id: 2, userId: 1, provider: 'p', providerUserId: '2', isLoginMethod: null }, { id: 3, userId: 1, provider: 'p', providerUserId: '3', isLoginMethod: false }];
+  const hooked = new AccountsStorage({ listSocialAccounts: () => rows });
+  assert.deepEqual((await hooked.listSocialAccounts({ userId: 1 })).map((one) => one.isLoginMethod), [true, true, false]);
+  await hooked.close();
+  await store.close();
+});

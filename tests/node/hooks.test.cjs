@@ -203,8 +203,8 @@ for (const [how, wrap] of [['values', (value) => value], ['promises', async (val
     const note = (name, result) => (...args) => { calls.push([name, ...args]); return wrap(result); };
     const when = new Date('2031-01-01T00:00:00.001Z');
     const storage = new AccountsStorage({
-      findUserByEmail: note('byEmail', user), createUser: note('create', user), updateUser: note('update', user), listSocialAccounts: note('list', []),
-      findOrCreateBySocialAccount: note('both', { user, socialAccount: account, created: false }),
+      findUserByEmail: note('byEmail', { ...user, email: 'a@B.c' }), createUser: note('create', user), updateUser: note('update', user), listSocialAccounts: note('list', []),
+      findOrCreateBySocialAccount: note('both', { user, socialAccount: { ...account, providerUserId: 'q' }, created: false }),
     });
     await storage.findUserByEmail('\tA@B.c ');
     await storage.createUser({ email: 'A@b.c', userInfo: { a: [1] }, extraFields: null });
@@ -220,7 +220,7 @@ for (const [how, wrap] of [['values', (value) => value], ['promises', async (val
       ['update', '12', { email: null, emailKey: null }],
       ['update', '12', { hashedPassword: 'h' }],
       ['list', { userId: '5' }],
-      ['both', { provider: 'p', providerUserId: 'q', accessTokenExpiresAt: when, user: { email: 'X@y.z', emailKey: 'x@y.z' } }],
+      ['both', { provider: 'p', providerUserId: 'q', accessTokenExpiresAt: when, isLoginMethod: true, user: { email: 'X@y.z', emailKey: 'x@y.z' } }],
     ]);
     await storage.close();
   });

@@ -165,3 +165,27 @@ test('an id may be an integer; which session stays may be said', async () => {
   assert.equal((await sessions.getAny(kept.id)).revokedAt.getTime(), start + 6);
   await store.close();
 });
+
+test('the first instant that there is can be asked about: it is not taken for the clock', async () => {
+  const store = open('memory:'), sessions = new SessionStorage(store), first = new Date(0);
+  const made = await sessions.create({ tokenHash: 'h', userId: 'u', createdAt: first, updatedAt: first, expiresAt: new Date(86400000) });
+  const found = await sessions.get({ tokenHash: 'h', now: first });
+  assert.deepEqual([found?.id, found?.status], [made.id, 'active']);
+  assert.deepEqual((await sessions.listForUser('u', { now: first, status: 'active' })).records.map((one) => [one.id, one.status]), [[made.id, 'active']]);
+  await assert.rejects(sessions.get({ tokenHash: 'h', now: new Date(-1) }), { code: 'INVALID' });
+  await store.close();
+});
+
+test('a text that is none is nobody\'s id or token: a miss, and for a new session no text', async () => {
+  const store = open('memory:'), sessions = new SessionStorage(store), half = 'a\ud83d', revokedAt = at(5);
+  assert.equal(await sessions.get({ tokenHash: half }), undefined);
+  assert.equal(await sessions.getAny(half), undefined);
+  assert.equal(await sessions.refresh(half, { updatedAt: at(1), expiresAt: at(2) }), undefined);
+  assert.equal(await sessions.revoke(half, { revokedAt }), false);
+  await sessions.create(fields('u', 1));
+  assert.equal(await sessions.revokeAllForUser('u', { revokedAt, exceptSessionId: half }), 1);
+  for (const call of [() => sessions.create(fields(half, 1)), () => sessions.create(fields('u', 2, { tokenHash: half })), () => sessions.listForUser(half), () => sessions.epoch(half), () => sessions.revokeAllForUser(half, { revokedAt })]) {
+    await assert.rejects(call(), { code: 'INVALID', outcome: 'not_applied' }, String(call));
+  }
+  await store.close();
+});

@@ -253,3 +253,16 @@ def test_what_a_key_operation_sees() -> None:
         assert store.count() == 0
         store.clear(force=True)
         assert sessions.get_any(one.id) == one
+
+
+def test_the_first_instant_that_there_is_can_be_asked_about() -> None:
+    """It is not taken for "now"."""
+    with counterfoil.open("memory:") as store:
+        sessions = SessionStorage(store)
+        start = datetime(1970, 1, 1, tzinfo=UTC)
+        made = sessions.create(
+            token_hash="h", user_id="u", created_at=start, updated_at=start, expires_at=start + timedelta(days=1)
+        )
+        assert sessions.get(token_hash="h", now=start) == made
+        assert sessions.list_for_user("u", now=start, status="active").records == [made]
+        assert sessions.list_for_user("u", now=start, status="expired").records == []

@@ -223,7 +223,7 @@ def _now(now: datetime) -> int:
     at = instant(now, "now")
     if at is None:
         raise InvalidTypeError("now must be a datetime, not NoneType")
-    return at
+    return at or 1  # 0 is the clock's; a microsecond is nothing to a record that lived in 1970
 
 
 def _explain(error: ExistsError) -> None:
