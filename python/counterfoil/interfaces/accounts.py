@@ -143,6 +143,9 @@ class User(_Record):
     def __repr__(self) -> str:
         return f"<counterfoil.User {self.id}>"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "User":
+        return self  # nothing of it can be changed, and the storage that it asks is no part of it
+
     @property
     def email(self) -> str | None:
         """As it was given: mail goes there."""
@@ -191,13 +194,10 @@ def _encoded(said: Mapping[str, Any]) -> Fields:
 
 
 def _new_user(said: Mapping[str, Any]) -> Fields:
-    """email None: what user_info says, as the oldest releases of Cross Auth have it."""
-    email, info = said.get("email"), said.get("user_info")
-    if email is None and isinstance(info, Mapping):
-        email = info.get("email")
+    email = said.get("email")
     if not isinstance(email, str | None):
         raise InvalidTypeError(f"email must be str, not {type(email).__name__}")
-    return _encoded({**said, "email": email})
+    return _encoded(said)
 
 
 def _find_user_by_email(email: str) -> Call | None:
@@ -219,7 +219,11 @@ def _find_social_account(provider: str, provider_user_id: object) -> Call | None
     return "find_social_account", "social_account", fields, None
 
 
-def _create_user(said: Mapping[str, Any]) -> Call:
+def _create_user(said: dict[str, Any]) -> Call:
+    """email None: what user_info says, as the oldest releases of Cross Auth have it."""
+    info = said["user_info"]
+    if said["email"] is None and isinstance(info, Mapping):
+        said["email"] = info.get("email")
     return "create_user", "user", _new_user(said), None
 
 

@@ -69,7 +69,9 @@ def dump(value: Any, name: str) -> str | None:
     problem = f"{name} holds something that is not JSON"
     wrong_type = False
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        # Half a character, which json.loads makes of a text that somebody has cut, is no UTF-8 but as an escape.
+        return text if sayable(text) else json.dumps(value, separators=(",", ":"))
     except TypeError:  # its sentence may quote what it cannot say
         wrong_type = True
     except (ValueError, RecursionError):
