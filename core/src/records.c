@@ -341,6 +341,18 @@ static bool is_that_account(const cf_op *op, const cf_record *asked)
     return cf_record_unpack(cf_bytes(op->value.ptr + size, op->value.len - size), &user) && cf_field_equal(&account.fields[CF_SOCIAL_ACCOUNT_USER_ID], &user.fields[0]);
 }
 
+/* And whether the user has the address that was asked for. */
+static bool is_that_user(const cf_op *op, const cf_record *asked)
+{
+    cf_record user;
+    char      key[CF_EMAIL_MAX];
+    size_t    len;
+    cf_record_unpack(cf_bytes(op->value.ptr, op->value.len), &user);
+    const cf_field *email = &user.fields[CF_USER_EMAIL];
+    if (email->is != CF_GIVEN) return true;
+    return !cf_email_normalise(email->text, key, &len) && cf_slice_equal(cf_bytes(key, len), asked->fields[CF_USER_EMAIL_KEY].text);
+}
+
 /* Whether they are what a method brings. Nobody is to be taken for somebody else because a hook mistakes one table for another. */
 static bool fits_hook(const cf_op *op, int status, const arrived *all)
 {
@@ -355,6 +367,7 @@ static bool fits_hook(const cf_op *op, int status, const arrived *all)
     case CF_FIND_OR_CREATE: return op->hit && all->count == 2 && all->first == CF_SOCIAL_ACCOUNT && all->of[CF_USER] == 1 && is_that_account(op, &hook.record);
     case CF_CREATE_USER: return op->hit && right == 1 && all->count == 1;
     case CF_CREATE_SOCIAL_ACCOUNT: return op->hit && right == 1 && all->count == 1 && is_that_account(op, &hook.record);
+    case CF_FIND_USER_BY_EMAIL: return right == all->count && all->count == (size_t)op->hit && (!op->hit || is_that_user(op, &hook.record));
     case CF_FIND_SOCIAL_ACCOUNT: return right == all->count && all->count == (size_t)op->hit && (!op->hit || is_that_account(op, &hook.record));
     default: return right == all->count && all->count == (size_t)op->hit;
     }

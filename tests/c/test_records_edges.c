@@ -577,6 +577,33 @@ static void a_hook_that_brings_somebody_elses(void **state)
         }
 }
 
+static const char *address;
+static int         somebody_at(app *a, cf_op *op)
+{
+    (void)a;
+    cf_record one = user("u1");
+    if (address) cf_record_text(&one, CF_USER_EMAIL, cf_text(address));
+    cf_op_set_hit(op, true);
+    return cf_op_add_record(op, &one);
+}
+static void a_hook_that_finds_another_address(void **state)
+{
+    ground *g = *state;
+    open_app(g, &hooked, 0, somebody_at);
+    static const struct {
+        const char *has;
+        int         status;
+    } cases[] = {{"a@b.c", CF_OK}, {" A@b.C", CF_OK}, {NULL, CF_OK}, {"\xc3\xa1@b.c", CF_ECORRUPT}, {"a@b.c.d", CF_ECORRUPT}, {"", CF_ECORRUPT}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cf_record record = question(CF_FIND_USER_BY_EMAIL);
+        address = cases[i].has;
+        got found = call(g, CF_FIND_USER_BY_EMAIL, &record);
+        assert_int_equal(found.status, cases[i].status);
+        assert_int_equal(found.count, cases[i].status == CF_OK);
+        drop(&found);
+    }
+}
+
 /* Of a native backend too. */
 static void a_backend_that_finds_what_was_not_asked_for(void **state)
 {
@@ -994,6 +1021,7 @@ int main(void)
         TEST(a_child_begins_anew),
         TEST(what_a_hook_brings_fits_its_method),
         TEST(a_hook_that_brings_somebody_elses),
+        TEST(a_hook_that_finds_another_address),
         TEST(a_backend_that_finds_what_was_not_asked_for),
         TEST(what_a_hook_has_done_is_done),
         TEST(what_is_in_the_way_cannot_be_opened),

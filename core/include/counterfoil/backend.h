@@ -282,7 +282,8 @@ CF_API int cf_op_add_record(cf_op *op, const cf_record *record);
 /* HOOK: one method of an AccountsStorage, done by the application itself, on tables of its own: CF_OP_HOOK, with these bytes for a value. The core has normalised the
  * e-mail (email_key), sealed the tokens and checked the fields; it checks and opens what comes back. Answers with cf_op_add_record and cf_op_set_hit as the table of
  * methods says; duplicates are CF_EEXISTS, with the record that is there. Ids are the application's, as text. Anything else is CF_ECORRUPT: hit without a record or a record
- * without hit, one of another kind, or a social account with other letters in provider and provider_user_id than were asked for. */
+ * without hit, one of another kind, or a social account or a user with other letters in provider and
+ * provider_user_id, or in the normalised e-mail, than were asked for. */
 typedef struct cf_hook {
     int       method; /* CF_FIND_USER_BY_EMAIL ... */
     cf_record record;
