@@ -1,0 +1,4 @@
+import RedisStore from './connect-redis.cjs';
+
+export { RedisStore };
+export default RedisStore;
