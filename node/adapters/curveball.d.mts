@@ -1,0 +1,2 @@
+export * from './curveball.cjs';
+export { RedisStore as default } from './curveball.cjs';

@@ -1,0 +1,3 @@
+import adapter from './fluidauth.cjs';
+
+export const { SessionStore, BaseSessionStore, FluidAuthError } = adapter;
