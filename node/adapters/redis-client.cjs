@@ -1,72 +1,104 @@
 'use strict';
 
-// A backend over a Redis client that the application has: node-redis (4 and later; also its cluster) or ioredis (also its Cluster). The client stays the
-// application's: it is neither connected nor closed here, and what it throws arrives as it is.
+// A backend over the Redis client that an application has already: node-redis 4 and newer (also its cluster, pool and sentinel), ioredis (also its
+// cluster), and clients with callbacks (node-redis 3). The named commands of each, not a raw one: so a keyPrefix of the client holds as it does for the
+// application's own commands. The client stays the application's: it is neither connected nor closed here, and what it throws arrives as it is.
 
-const { Backend } = require('../backend.cjs');
 const { invalid } = require('../errors.cjs');
-
-/** Both understand commands as plain arguments; nothing else of them is used, so their versions do not matter. */
-function runner(client) {
-  if (typeof client !== 'object' && typeof client !== 'function') throw invalid('client must be a client of redis (node-redis) 4 or later, or of ioredis');
-  if (typeof client?.call === 'function' && typeof client.status === 'string') return (...args) => client.call(...args); // ioredis
-  // node-redis. Its cluster must be told the key, and whether the command only reads; this one has no single connection to be open.
-  if (typeof client?.sendCommand === 'function' && typeof client.isOpen === 'boolean') return (...args) => client.sendCommand(args);
-  if (typeof client?.sendCommand === 'function' && typeof client.nodeClient === 'function') {
-    return (...args) => client.sendCommand(args[0] === 'EVAL' ? args[3] : args[1], false, args);
-  }
-  throw invalid('client must be a client of redis (node-redis) 4 or later, not in legacyMode, or of ioredis');
-}
-
-const SET_EQUAL = `
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[3] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) else redis.call('SET', KEYS[1], ARGV[2]) end
-return 1`;
 
 const POP = `
 local value = redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
 return value`;
+const SET_EQUAL = `
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[3] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) else redis.call('SET', KEYS[1], ARGV[2]) end
+return 1`;
 
 /** Redis keeps a key through the millisecond of its expiry; here a value is absent then. It knows no life below one. */
-const milliseconds = (ttl) => String(Math.max(1, Math.round(ttl * 1000) - 1));
-const life = (ttl) => (ttl === undefined ? [] : ['PX', milliseconds(ttl)]);
+const milliseconds = (ttl) => Math.max(1, Math.round(ttl * 1000) - 1);
+const life = (ttl) => (ttl === undefined ? undefined : milliseconds(ttl));
 /** A client may be set up to give Buffers. */
 const text = (value) => (Buffer.isBuffer(value) ? value.toString() : value);
 
-class ClientBackend extends Backend {
-  #run;
+/** node-redis 4 and newer: `pExpire`, and options as objects. */
+const camel = (client) => ({
+  get: (key) => client.get(key),
+  set: (key, value, ms, flag) => client.set(key, value, { ...(ms && { PX: ms }), ...(flag && { [flag]: true }) }),
+  delete: (key) => client.del(key),
+  expire: (key, ms) => client.pExpire(key, ms),
+  run: (script, key, ...args) => client.eval(script, { keys: [key], arguments: args }),
+  nodes: () => client.masters ?? [client],
+  scan: async (node, cursor, MATCH, COUNT) => (node === client ? client : await client.nodeClient(node)).scan(cursor, { MATCH, COUNT }),
+});
+
+/** ioredis, and clients with callbacks: `pexpire`, and one argument after the other. Both understand a callback. */
+function lower(client) {
+  const call = (on, name, ...args) => new Promise((resolve, reject) => on[name](...args, (error, reply) => (error ? reject(error) : resolve(reply))));
+  return {
+    get: (key) => call(client, 'get', key),
+    set: (key, value, ms, flag) => call(client, 'set', key, value, ...(ms ? ['PX', ms] : []), ...(flag ? [flag] : [])),
+    delete: (key) => call(client, 'del', key),
+    expire: (key, ms) => call(client, 'pexpire', key, ms),
+    run: (script, key, ...args) => call(client, 'eval', script, 1, key, ...args),
+    nodes: () => (client.isCluster === true ? client.nodes('master') : [client]),
+    scan: async (node, at, match, count) => {
+      const [cursor, keys] = await call(node, 'scan', at, 'MATCH', match, 'COUNT', count);
+      return { cursor, keys };
+    },
+  };
+}
+
+function dialectOf(client) {
+  if (typeof client?.then === 'function') throw invalid('client must be the client itself: this is a promise (await it, or keep what createClient() gave)');
+  if (typeof client === 'object' && client !== null) {
+    if (client.options?.legacyMode === true && client.v4) return camel(client.v4); // node-redis 4 beside a program that wants callbacks
+    if (typeof client.pExpire === 'function') return camel(client);
+    if (typeof client.pexpire === 'function') return lower(client);
+  }
+  throw invalid('client must be a client of redis (node-redis) or of ioredis');
+}
+
+class ClientBackend {
+  #client;
+  #redis;
   #scanCount;
 
+  /** `scanCount`: keys for one step of a SCAN; without it what the core asks for. */
   constructor(client, scanCount = undefined) {
-    super();
-    this.#run = runner(client);
+    this.#redis = dialectOf(client);
+    this.#client = client;
     this.#scanCount = scanCount;
   }
 
-  async get(key) { return text(await this.#run('GET', key)); }
+  async get(key) { return text(await this.#redis.get(key)); }
 
-  set(key, value, ttl) { return this.#run('SET', key, value, ...life(ttl)); }
+  set(key, value, ttl) { return this.#redis.set(key, value, life(ttl)); }
 
-  async delete(key) { return Number(await this.#run('DEL', key)) > 0; }
+  async delete(key) { return Number(await this.#redis.delete(key)) > 0; }
 
-  async pop(key) { return text(await this.#run('EVAL', POP, '1', key)); }
+  async pop(key) { return text(await this.#redis.run(POP, key)); }
 
-  async touch(key, ttl) { return Number(await this.#run('PEXPIRE', key, milliseconds(ttl))) > 0; }
+  async touch(key, ttl) { return Number(await this.#redis.expire(key, milliseconds(ttl))) > 0; } // a boolean in node-redis 4
 
   async setIf(key, value, ttl, condition, expected) {
-    if (condition === 'equal') {
-      return Number(await this.#run('EVAL', SET_EQUAL, '1', key, expected, value, ...life(ttl).slice(1))) === 1;
-    }
-    return text(await this.#run('SET', key, value, ...life(ttl), condition === 'absent' ? 'NX' : 'XX')) === 'OK';
+    const ms = life(ttl);
+    if (condition !== 'equal') return (await this.#redis.set(key, value, ms, condition === 'absent' ? 'NX' : 'XX')) !== null;
+    return Number(await this.#redis.run(SET_EQUAL, key, expected, value, ...(ms ? [String(ms)] : []))) === 1;
   }
 
-  /** Of one server: a cluster has no scan of all its keys. */
-  async scan(prefix, cursor, limit) {
-    const pattern = `${prefix.replace(/[*?[\]\\]/g, '\\$&')}*`;
-    const [next, keys] = await this.#run('SCAN', cursor ?? '0', 'MATCH', pattern, 'COUNT', String(this.#scanCount ?? limit));
-    const end = String(text(next));
-    return { keys: keys.map(text), cursor: end === '0' ? undefined : end };
+  /** One step of SCAN; the masters of a cluster one after the other. The cursor says which, too. */
+  async scan(prefix, cursor = '0:0', limit) {
+    const before = this.#client.options?.keyPrefix ?? ''; // SCAN is the one command where clients leave it to their caller
+    const [index, at] = cursor.split(':');
+    const nodes = this.#redis.nodes();
+    const node = nodes[index];
+    if (node === undefined) return { keys: [] }; // the cluster has become smaller
+    const page = await this.#redis.scan(node, at, `${(before + prefix).replace(/[*?[\]\\]/g, '\\$&')}*`, this.#scanCount ?? limit);
+    const keys = page.keys.map((key) => text(key).slice(before.length));
+    const next = String(text(page.cursor));
+    if (next !== '0') return { keys, cursor: `${index}:${next}` };
+    return { keys, cursor: Number(index) + 1 < nodes.length ? `${Number(index) + 1}:0` : undefined };
   }
 }
 
