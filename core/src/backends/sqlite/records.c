@@ -72,7 +72,7 @@ static void add_changes(sql *to, int kind, bool keys)
 static void write_sql(sql *to, int kind, sqlite_record_statement which)
 {
     const cf_kind *of = cf_kind_of(kind);
-    const char    *ended = cf_field_named(kind, cf_text("revoked_at")) >= 0 ? "(revoked_at IS NOT NULL OR expires_at < ?3)" : "0";
+    const char    *ended = cf_field_named(kind, cf_text("revoked_at")) >= 0 ? "(revoked_at IS NOT NULL OR expires_at < ?3)" : "NULL"; /* a number would be a column's */
     to->len = 0;
     switch (which) {
     case REC_BY_ID:
@@ -98,10 +98,15 @@ static void write_sql(sql *to, int kind, sqlite_record_statement which)
         add_group(to, kind);
         add(to, " AND " ALIVE);
         break;
-    case REC_FIRST_OUT:
-        add(to, "SELECT rowid, %s FROM %s", ended, of->name);
+    case REC_LAST_OUT:
+        add(to, "SELECT %s FROM %s", ended, of->name);
         add_group(to, kind);
-        add(to, " AND " ALIVE " ORDER BY 2 DESC, created_at, id LIMIT 1 OFFSET ?5");
+        add(to, " AND " ALIVE " ORDER BY 1 DESC, created_at, id LIMIT 1 OFFSET ?5 - 1");
+        break;
+    case REC_DELETE_FIRST: /* all of them at once: one after the other each would sort the group again */
+        add(to, "DELETE FROM %s WHERE rowid IN (SELECT rowid FROM %s", of->name, of->name);
+        add_group(to, kind);
+        add(to, " AND " ALIVE " ORDER BY %s DESC, created_at, id LIMIT ?5)", ended);
         break;
     case REC_INSERT:
         add(to, "INSERT INTO %s(prefix, record_expiry", of->name);
@@ -279,14 +284,10 @@ static int remove_row(run *r, int kind, int64_t id)
     return carry_out(statement);
 }
 
-/* One number; `none` where there is no row. A second one beside it where that is wanted. */
-static int ask(sqlite3_stmt *statement, int64_t none, int64_t *number, int64_t *second)
+/* One number; 0 where there is no row. */
+static int ask(sqlite3_stmt *statement, int64_t *number)
 {
-    *number = none;
-    if (sqlite3_step(statement) == SQLITE_ROW) {
-        *number = sqlite3_column_int64(statement, 0);
-        if (second) *second = sqlite3_column_int64(statement, 1);
-    }
+    *number = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
     return sqlite3_reset(statement);
 }
 
@@ -305,7 +306,7 @@ static int read_epoch(run *r, int kind, cf_slice group, int64_t *epoch)
     *epoch = 0;
     if (epoch_field(kind) < 0) return SQLITE_OK;
     int rc = begin_epoch(r, SQL_EPOCH, group, &statement);
-    return rc == SQLITE_OK ? ask(statement, 0, epoch, NULL) : rc;
+    return rc == SQLITE_OK ? ask(statement, epoch) : rc;
 }
 
 static int raise_epoch(run *r, int kind, cf_slice group)
@@ -382,32 +383,33 @@ static int count(run *r, int kind, sqlite_record_statement which, cf_slice group
 {
     sqlite3_stmt *statement;
     int rc = begin(r, kind, which, group, cf_bytes(NULL, 0), &statement);
-    return rc == SQLITE_OK ? ask(statement, 0, number, NULL) : rc;
+    return rc == SQLITE_OK ? ask(statement, number) : rc;
 }
 
-/* The one that is to go after so many others. */
-static int first_out(run *r, const cf_record *record, int64_t after, int64_t *id, int64_t *ended)
+/* A statement about those that go first: so many. */
+static int begin_out(run *r, sqlite_record_statement which, const cf_record *record, int64_t out, sqlite3_stmt **statement)
 {
-    sqlite3_stmt *statement;
-    int rc = begin(r, record->kind, REC_FIRST_OUT, record->fields[cf_kind_of(record->kind)->listing].text, cf_bytes(NULL, 0), &statement);
+    int rc = begin(r, record->kind, which, record->fields[cf_kind_of(record->kind)->listing].text, cf_bytes(NULL, 0), statement);
     if (rc != SQLITE_OK) return rc;
-    sqlite3_bind_int64(statement, 3, r->plan.now);
-    sqlite3_bind_int64(statement, 5, after);
-    return ask(statement, 0, id, ended);
+    sqlite3_bind_int64(*statement, 3, r->plan.now);
+    sqlite3_bind_int64(*statement, 5, out);
+    return rc;
 }
 
 /* Whether there is room for one more in the group, and how many go for it. */
 static int check_most(run *r, const cf_record *record, int64_t *out)
 {
     cf_slice      group = record->fields[cf_kind_of(record->kind)->listing].text;
-    int64_t       there = 0, ended = 0, id;
+    int64_t       there = 0, ended = 0;
+    sqlite3_stmt *last;
     *out = 0;
     if (r->plan.most <= 0) return SQLITE_OK;
     int rc = count(r, record->kind, REC_COUNT, group, &there);
     if (rc == SQLITE_OK && there >= r->plan.most) rc = count(r, record->kind, REC_COUNT_ALIVE, group, &there);
     if (rc != SQLITE_OK || there < r->plan.most) return rc;
     *out = there - r->plan.most + 1;
-    rc = first_out(r, record, *out - 1, &id, &ended); /* those that have ended come first */
+    rc = begin_out(r, REC_LAST_OUT, record, *out, &last);
+    if (rc == SQLITE_OK) rc = ask(last, &ended); /* those that have ended come first */
     return rc == SQLITE_OK && !ended && !r->plan.oldest_out ? refuse(r, CF_ELIMIT, full[record->kind]) : rc;
 }
 
@@ -440,12 +442,12 @@ static int write_record(run *r, const cf_record *record)
 static int run_insert(run *r)
 {
     const cf_record *with = r->plan.with.kind >= 0 ? &r->plan.with : NULL, *last = with ? with : &r->plan.record;
-    int64_t out = 0, id, ended;
+    sqlite3_stmt *first;
+    int64_t out = 0;
     int rc = check_insert(r, &r->plan.record, !with, &out);
     if (rc == SQLITE_OK && with) rc = check_insert(r, with, true, &out);
     /* Nothing has been written before this point. */
-    for (; rc == SQLITE_OK && out > 0; out--)
-        if ((rc = first_out(r, last, 0, &id, &ended)) == SQLITE_OK) rc = remove_row(r, last->kind, id);
+    if (rc == SQLITE_OK && out > 0 && (rc = begin_out(r, REC_DELETE_FIRST, last, out, &first)) == SQLITE_OK) rc = carry_out(first);
     if (rc == SQLITE_OK) rc = write_record(r, &r->plan.record);
     if (rc == SQLITE_OK && with) rc = write_record(r, with);
     if (rc == SQLITE_OK) r->job->hit = true;
