@@ -1,0 +1,3 @@
+import adapter from './miro.cjs';
+
+export const { MiroStorage, singleFlight } = adapter;
