@@ -390,7 +390,7 @@ def bad_records(store: counterfoil.Store) -> list[Callable[[], object]]:
         new(email=[S.mail]), new(email=S.mail.encode()), new(email=S.mail + "\ud800"), new(email_verified=S.mail),
         new(hashed_password=S.hash.encode()), new(hashed_password=S.hash + "\0"), new(hashed_password=S.hash * 10000),
         new(user_info=loop), new(user_info={S.info: float("nan")}), new(user_info={S.info: {1}}),
-        new(extra_fields={S.info: S.info * 100000}), new(extra_fields={"a": S.info + "\ud800"}),
+        new(extra_fields={S.info: S.info * 100000}),
         lambda: accounts.update_user("f" * 32, email=S.mail),
         lambda: accounts.update_user([S.key], email=S.mail),
         lambda: accounts.find_user_by_email(S.mail.encode()),
