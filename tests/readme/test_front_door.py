@@ -89,6 +89,16 @@ def test_follow_keeps_the_status_of_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "seen\n"
 
 
+@pytest.mark.parametrize("said", ["{}-value", "my secret-{}", "\xff\0\nran {}-token\n", "redis://:hunter" + "2@host", ""])
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_secret_in_what_a_suite_has_said_is_a_failure(said: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(said.format("CANARY"), encoding="latin-1")
+    (tmp_path / "other").write_text("a canary, and no more\n")
+    call = f"count C 0 5 0 0; status={status}; spotless C {tmp_path}/other {tmp_path}/log; total"
+    found = bool(said) and status == 0
+    assert shell(call).splitlines()[-1] == f"5 passed, {int(found)} failed"
+
+
 def test_usage(tmp_path: Path) -> None:
     done = subprocess.run([ROOT / "run", "help"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0
