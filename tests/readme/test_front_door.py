@@ -89,7 +89,9 @@ def test_follow_keeps_the_status_of_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "seen\n"
 
 
-@pytest.mark.parametrize("said", ["{}-value", "my secret-{}", "\xff\0\nran {}-token\n", "redis://:hunter" + "2@host", ""])
+@pytest.mark.parametrize(
+    "said", ["{}-value", "my secret-{}", "\xff\0\nran {}-token\n", "redis://:hunter" + "2@host", ""]
+)
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_secret_in_what_a_suite_has_said_is_a_failure(said: str, status: int, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(said.format("CANARY"), encoding="latin-1")
