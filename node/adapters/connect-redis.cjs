@@ -5,8 +5,8 @@
 
 const { CounterfoilStore } = require('./express-session.cjs');
 const { ClientBackend } = require('./redis-client.cjs');
-
 const { invalid } = require('../errors.cjs');
+
 const WHERE = ['client', 'url', 'host', 'socket', 'store', 'backend'];
 const OF_HOST = ['port', 'db', 'pass', 'password', 'username'];
 const GONE = {
