@@ -4,12 +4,13 @@
 
 const { createRequire } = require('node:module');
 const path = require('node:path');
+const { setImmediate } = require('node:timers'); // not what fake timers put in its place later
 const { isDeepStrictEqual } = require('node:util');
 
 const { invalid } = require('../errors.cjs');
 const { KeptSessions, OPTIONS, checkedOptions, isObject } = require('./kept-sessions.cjs');
 
-/** The application's FluidAuth, so that `instanceof` holds; it may be out of sight from here, and nothing else of it is needed. */
+/** Parts of the application's FluidAuth, so that `instanceof` holds; it may be out of sight from here, and nothing else of it is needed. */
 function findFluidAuth(part) {
   // Never the working folder: it may be anybody's, and what is found is run. The program's own place is argv[1], also for an ES module.
   for (const place of [__filename, require.main?.filename, process.argv[1]]) {
@@ -25,7 +26,7 @@ function findFluidAuth(part) {
 
 const BaseSessionStore = findFluidAuth('@fluidauth/express/base')?.BaseSessionStore ?? class BaseSessionStore {};
 
-const FluidAuthError = findFluidAuth('@fluidauth/express')?.FluidAuthError ?? class FluidAuthError extends Error {
+const FluidAuthError = findFluidAuth('@fluidauth/express/core')?.FluidAuthError ?? class FluidAuthError extends Error {
   constructor({ name = 'FluidAuthError', message, code } = {}) {
     super(message);
     this.name = name;
@@ -35,8 +36,8 @@ const FluidAuthError = findFluidAuth('@fluidauth/express')?.FluidAuthError ?? cl
 
 class SessionStore extends BaseSessionStore {
   #kept;
-  /** Ids that a get has just missed, or failed for, and how many such gets: until the end of this turn of the event loop. */
-  #told = new Map();
+  /** Ids that gets of this turn of the event loop have missed, or failed for. */
+  #told = new Set();
 
   constructor(options = {}) {
     super();
@@ -56,15 +57,14 @@ class SessionStore extends BaseSessionStore {
   }
 
   async delete(sessionId) {
-    // FluidAuth destroys what get has missed or failed for, and looks at no promise: a failure would end the process, and says nothing that
-    // nobody knows. The continuation of a get runs in this turn of the event loop, so a logout is not mistaken for that.
+    const removing = this.#kept.remove(sessionId);
     if (!this.#told.has(sessionId)) {
-      await this.#kept.remove(sessionId);
+      await removing;
       return;
     }
-    try {
-      await this.#kept.remove(sessionId);
-    } catch {}
+    // FluidAuth destroys what get has missed or failed for, and looks at no promise: a failure would end the process, and says nothing that nobody knows. Then it
+    // removes the cookie, which must come before the application answers: so this waits for nothing.
+    removing.catch(() => {});
   }
 
   async get(sessionId) {
@@ -76,11 +76,9 @@ class SessionStore extends BaseSessionStore {
       throw error;
     }
     // FluidAuth extends before it looks whether a session has expired: one that is over by its own word must not come so far.
-    if (rest === null || !(new Date(rest.expires).getTime() > Date.now())) {
-      this.#tell(sessionId);
-      return null;
-    }
-    return { sessionId, ...rest };
+    const alive = rest !== null && new Date(rest.expires).getTime() > Date.now();
+    if (!alive) this.#tell(sessionId);
+    return alive ? { sessionId, ...rest } : null;
   }
 
   /** Nothing to do: what has expired is gone, and its memory is given back by itself. */
@@ -91,13 +89,10 @@ class SessionStore extends BaseSessionStore {
     await this.#kept.close();
   }
 
+  /** What follows a get follows it in this turn of the event loop; a delete in a later one is somebody's own wish, and says when it fails. */
   #tell(sessionId) {
-    this.#told.set(sessionId, (this.#told.get(sessionId) ?? 0) + 1);
-    setImmediate(() => {
-      const others = this.#told.get(sessionId) - 1;
-      if (others > 0) this.#told.set(sessionId, others);
-      else this.#told.delete(sessionId);
-    });
+    if (this.#told.size === 0) setImmediate(() => this.#told.clear());
+    this.#told.add(sessionId);
   }
 
   /** What is kept of a session, without its id: that is the key, which may be hashed. */
@@ -107,14 +102,17 @@ class SessionStore extends BaseSessionStore {
     if (sessionId !== undefined && sessionId !== id) throw invalid('the session has another sessionId than the one that it is to be stored under');
     const expires = rest.expires === null || rest.expires === undefined ? NaN : new Date(rest.expires).getTime();
     if (Number.isNaN(expires)) throw invalid('expires must be a date: an ISO text or a Date');
-    if (!survives(rest.userId)) throw invalid('userId must be what JSON gives back as it is: let serializeUser give a string or a number');
+    for (const [name, value] of Object.entries(rest)) {
+      if (name !== 'expires' && !survives(value)) throw invalid(`${name} must be what JSON gives back as it is${name === 'userId' ? ': let serializeUser give a string or a number' : ''}`);
+    }
+    this.#told.delete(id);
     return { sessionId: id, rest, left: expires - Date.now() };
   }
 }
 
 /** Whether it comes back from JSON as it is, with its type. */
 function survives(value) {
-  if (typeof value === 'string' || value === null) return true;
+  if (typeof value === 'string' || value === undefined) return true;
   try {
     return isDeepStrictEqual(JSON.parse(JSON.stringify(value)), value);
   } catch {

@@ -65,6 +65,10 @@ export class FluidAuthError extends Error {
  *
  * A session ends at the instant that its `expires` says, in the store as well, so that nothing stays for ever.
  *
+ * FluidAuth has a fault that ends the process, with every store: after a miss (an old cookie) it goes on to the application, and then removes the cookie, which throws where the application has
+ * answered in the same breath. One line behind it mends that: `app.use((req, res, next) => setImmediate(next))`. Handlers that wait for anything at all do without it: here, as with
+ * FluidAuth's own store, the cookie is removed before they go on.
+ *
  * FluidAuth's cookie is encrypted, but not authenticated (AES-CBC without a MAC): what comes out of it may be anything. What can be no key is a session that is not there.
  */
 export class SessionStore extends BaseSessionStore {
@@ -78,7 +82,7 @@ export class SessionStore extends BaseSessionStore {
   update(sessionId: string, sessionData: SessionData): Promise<void>;
   /**
    * Ends the session; one that is not there is no error. FluidAuth calls this, and looks at no promise, for what `get` has just missed or failed for: then, in the same turn of
-   * the event loop, it never rejects. A logout does where it fails.
+   * the event loop, it succeeds at once, and what there is to delete is deleted in the background. A logout waits, and rejects where it fails.
    */
   delete(sessionId: string): Promise<void>;
   /** A copy of the session; exactly `null` when there is none, or when it has expired. */
