@@ -25,7 +25,7 @@ export const version: string;
  * - `CANCELED`: the caller cancelled
  * - `CHANGED`: what this was to build upon has changed meanwhile: all sessions of the user were revoked (`epoch`); of the express-session store, where its option
  *   `saveChanged` asks for it
- * - `ENDED`: of the express-session store alone, where its option `saveEnded` asks for it
+ * - `ENDED`: of the session stores for frameworks alone, where their option `saveEnded` asks for it
  */
 export type ErrorCode =
   | 'INVALID'
