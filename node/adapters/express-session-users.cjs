@@ -110,7 +110,7 @@ class Users {
   async admit(sid, session, user, ttl, { isMade, isNew, saysUser }) {
     const owner = await this.#ownerOf(sid, session, isNew);
     if (user === undefined) {
-      if (owner.id !== undefined) await this.revoke(owner.id);
+      if (owner.id !== undefined && !(await this.#leave(sid, owner.id))) return false;
       if (isMade) keep(session, { sid });
       return true;
     }
@@ -150,8 +150,16 @@ class Users {
     return (await this.#records.refresh(id, this.#times(ttl, new Date()))) !== undefined;
   }
 
-  revoke(id) {
-    return this.#records.revoke(id, { revokedAt: new Date() });
+  revoke(id, revokedAt = new Date()) {
+    return this.#records.revoke(id, { revokedAt });
+  }
+
+  /** Ends the record of a session that its user leaves. False: that had been done, and what else the session says must not come back, either. */
+  async #leave(sid, id) {
+    if ((await this.find(sid, EVER)) === undefined) return false;
+    const revokedAt = new Date();
+    await this.revoke(id, revokedAt);
+    return (await this.#records.getAny(id))?.revokedAt?.getTime() === revokedAt.getTime(); // the first instant stays: it was not somebody else meanwhile
   }
 
   /** Ends the record of a session, if it has one. */

@@ -182,10 +182,20 @@ for (const [name, place] of Object.entries(PLACES)) {
           if (how !== 'logout' && saveEnded === 'error') await assert.rejects(store.set(fresh.id, plain), ENDED);
           else if (how !== 'logout') await store.set(fresh.id, plain);
           assert.deepEqual([await store.get(fresh.id), await load(store, fresh.id), await handles(store, user)], [null, undefined, []], user);
-          // Nothing of it is left for a request that has logged out meanwhile, either.
+        }
+        // Nor where the slower request logs its user out: what else the session says would be back.
+        for (const [how, end] of Object.entries({ ...ends, left: (id, user, leaves) => save(Object.assign(leaves, { userId: undefined, n: 1 })) })) {
+          const user = `${saveEnded} ${how}, leaving`;
+          const { id } = await saved(store, user, { admin: true });
+          const [leaving, other] = [await load(store, id), await load(store, id)];
+          await end(id, user, other);
           delete leaving.userId;
-          await save(leaving).catch((error) => assert.equal(error.code, 'ENDED'));
-          assert.equal((await store.get(fresh.id))?.userId, undefined);
+          for (let i = 0; i < 2; i++) {
+            if (saveEnded === 'error') await assert.rejects(save(leaving), ENDED, user);
+            else await save(leaving);
+          }
+          assert.deepEqual([(await store.get(id))?.n, await handles(store, user)], [how === 'left' ? 1 : undefined, []], user);
+          if (how !== 'left') assert.equal(await store.get(id), null, user);
         }
       }
     });
@@ -264,7 +274,7 @@ for (const [name, place] of Object.entries(PLACES)) {
         });
       };
       for (const name of ['get', 'set', 'delete', 'touch']) wrap(inner, name);
-      for (const name of ['create', 'get', 'refresh', 'revoke']) wrap(SessionStorage.prototype, name);
+      for (const name of ['create', 'get', 'getAny', 'refresh', 'revoke']) wrap(SessionStorage.prototype, name);
       const acts = {
         login: async (made) => { made.userId = 'u'; await save(made); },
         'login that was anonymous': async (made, anonymous) => { anonymous.userId = 'u'; await save(anonymous); },
@@ -303,7 +313,7 @@ for (const [name, place] of Object.entries(PLACES)) {
         }
       }
       assert.deepEqual(met, {
-        'login': [1, 1, 2], 'login that was anonymous': [1, 1, 2], 'save': [1, 1, 1], 'touch': [1, 1, 1], 'leave': [1, 0, 0],
+        'login': [1, 1, 2], 'login that was anonymous': [1, 1, 2], 'save': [1, 1, 1], 'touch': [1, 1, 1], 'leave': [1, 1, 0, 0, 0],
         'destroy': [1, 0, 0, 0], 'expire': [1, 0, 0], 'plain': [1, 1, 1, 2],
       });
     });
@@ -429,6 +439,21 @@ test('records that have expired are ended as others are, and may be excepted', a
   assert.equal(await store.endAllOf('u', { except: second.id }), 1);
   assert.equal(await store.endAllOf('u'), 1);
   assert.equal(await store.get(third.id), null);
+});
+
+test('all are ended while a request logs its user out', async (t) => {
+  const store = one({ saveEnded: 'error' });
+  const { id } = await saved(store, 'u');
+  const leaving = await load(store, id);
+  delete leaving.userId;
+  const { revoke } = SessionStorage.prototype;
+  t.mock.method(SessionStorage.prototype, 'revoke', async function late(...args) {
+    await new Promise((resolve) => setTimeout(resolve, 3)); // not the same instant
+    await store.endAllOf('u');
+    return revoke.apply(this, args);
+  });
+  await assert.rejects(save(leaving), ENDED);
+  assert.equal(await store.get(id), null);
 });
 
 test('two logins at once in one session: the record is one, and lives as long as the later says; ended in between it stays so', async (t) => {
