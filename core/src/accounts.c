@@ -55,16 +55,6 @@ static const struct {
     [CF_FIND_OR_CREATE] = {CF_SOCIAL_ACCOUNT, PROVIDED, SOCIAL_MAY},
 };
 
-/* NULL, or what is wrong. */
-static const char *check_fields(const cf_record *record, unsigned needs, unsigned may)
-{
-    for (int i = 0; cf_field_name(record->kind, i); i++) {
-        if (record->fields[i].is != CF_UNSAID && !(BIT(i) & (needs | may))) return "that method has no such field, or it cannot be changed";
-        if (BIT(i) & needs && !says(record, i)) return "a field that this method needs is missing";
-    }
-    return NULL;
-}
-
 /* An e-mail that is given gets its key; one that is taken away loses it. NULL, or what is wrong. */
 static const char *normalise(cf_record *user, char key[CF_EMAIL_MAX])
 {
@@ -346,12 +336,13 @@ static int take_away(asked *ask, const cf_call *call, cf_op **op)
 int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *record, const cf_record *user, const cf_call *call, cf_op **op)
 {
     asked ask = {.accounts = accounts, .store = accounts->store, .method = method, .user = {.kind = -1}};
+    char  text[CF_RECORD_FAULT];
     *op = NULL;
     if (method < 0 || method >= CF_ACCOUNTS_METHODS)
         return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_EINVAL, "an AccountsStorage has no such method");
-    const char *fault = record->kind != methods[method].kind ? "that method is about another kind of record" : check_fields(record, methods[method].needs, methods[method].may);
+    const char *fault = record->kind != methods[method].kind ? "that method is about another kind of record" : cf_record_fault(record, methods[method].needs, methods[method].may, text);
     if (!fault && (method == CF_FIND_OR_CREATE) != (user != NULL)) fault = "find_or_create_by_social_account needs a user, and no other method does";
-    if (!fault && user) fault = user->kind != CF_USER ? "that method is about another kind of record" : check_fields(user, 0, USER_MAY);
+    if (!fault && user) fault = user->kind != CF_USER ? "that method is about another kind of record" : cf_record_fault(user, 0, USER_MAY, text);
     if (!fault && accounts->most > CF_SESSIONS_MOST) fault = "at most 10000 social accounts of a user"; /* more than one list can bring */
     if (fault) return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, fault);
     ask.record = *record;
@@ -360,9 +351,9 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
     fault = with_email ? normalise(with_email, ask.key) : NULL;
     if (fault && method == CF_FIND_USER_BY_EMAIL) return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
     if (fault) {
-        char text[128] = "the e-mail address ";
-        strncat(text, fault, sizeof text - strlen(text) - 1);
-        return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, text);
+        char sentence[128] = "the e-mail address ";
+        strncat(sentence, fault, sizeof sentence - strlen(sentence) - 1);
+        return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, sentence);
     }
     if ((method == CF_UPDATE_USER || method == CF_UPDATE_SOCIAL_ACCOUNT) && !possible(&ask.record, 0))
         return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EMISSING, record->kind == CF_USER ? "there is no such user" : "there is no such social_account");

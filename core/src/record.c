@@ -5,6 +5,8 @@
  * which one process is the only user. */
 #include "record.h"
 
+#include <stdio.h>
+
 typedef struct field_line {
     const char   *name;
     cf_field_type type;
@@ -44,6 +46,19 @@ bool cf_field_is_text(int kind, int at) { return fields[kind][at].type <= CF_SEC
 bool cf_field_equal(const cf_field *a, const cf_field *b)
 {
     return a->is == b->is && (a->is != CF_GIVEN || (a->number == b->number && cf_slice_equal(a->text, b->text)));
+}
+
+const char *cf_record_fault(const cf_record *record, unsigned needs, unsigned may, char text[CF_RECORD_FAULT])
+{
+    for (int i = 0; known(record->kind, i); i++) {
+        const char *what = NULL;
+        if (record->fields[i].is != CF_UNSAID && !(1U << i & (needs | may))) what = "cannot be given to this method, or not be changed";
+        else if (1U << i & needs && record->fields[i].is != CF_GIVEN) what = "is missing";
+        if (!what) continue;
+        (void)snprintf(text, CF_RECORD_FAULT, "%s of a %s %s", cf_field_name(record->kind, i), cf_kind_name(record->kind), what);
+        return text;
+    }
+    return NULL;
 }
 
 void cf_record_apply(cf_record *record, const cf_record *changes)

@@ -22,16 +22,6 @@ static const struct {
     [CF_SESSION_READ_EPOCH] = {BIT(CF_SESSION_USER_ID), 0},
 };
 
-static const char *check_fields(const cf_record *record, int method)
-{
-    unsigned needs = methods[method].needs, may = methods[method].may;
-    for (int i = 0; cf_field_name(CF_SESSION, i); i++) {
-        if (record->fields[i].is != CF_UNSAID && !(BIT(i) & (needs | may))) return "that method has no such field, or it cannot be changed";
-        if (BIT(i) & needs && record->fields[i].is != CF_GIVEN) return "a field that this method needs is missing";
-    }
-    return NULL;
-}
-
 static bool possible(cf_slice text) { return text.len > 0 && text.len <= CF_INDEXED_MAX && !cf_key_fault(text); }
 
 /* The record goes some time after the session ends, also where the caller's clock is behind. */
@@ -159,12 +149,13 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
 {
     static const cf_session_args none = {.size = sizeof none, .epoch = -1};
     cf_store *store = sessions->store;
+    char      text[CF_RECORD_FAULT];
     *op = NULL;
     if (!args) args = &none;
     const char *fault = method < 0 || method >= CF_SESSION_METHODS ? "a SessionStorage has no such method"
                         : args->size != sizeof *args               ? "cf_session_args.size is not sizeof(cf_session_args)"
                         : record->kind != CF_SESSION               ? "that method is about another kind of record"
-                                                                   : check_fields(record, method);
+                                                                   : cf_record_fault(record, methods[method].needs, methods[method].may, text);
     if (!fault && (args->now < 0 || args->now > CF_NUMBER_MAX)) fault = "now is no instant between 1970 and 2255";
     if (!fault && (sessions->most > CF_SESSIONS_MOST || sessions->retention_ms < 0 || sessions->retention_ms > CF_TTL_MAX))
         fault = "at most 10000 sessions of a user, kept for at most ten years";

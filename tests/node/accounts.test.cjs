@@ -321,3 +321,11 @@ test('one can sign in with a social account unless it is said that one cannot, a
   await hooked.close();
   await store.close();
 });
+
+test('what is missing, or not for that method, is named', async () => {
+  const store = open('memory:'), accounts = new AccountsStorage(store), sessions = new SessionStorage(store), at = new Date();
+  await assert.rejects(accounts.createSocialAccount({ userId: 'u', provider: 'p' }), { code: 'INVALID', message: 'provider_user_id of a social_account is missing' });
+  await assert.rejects(accounts.updateSocialAccount('0'.repeat(32), { provider: 'p' }), { code: 'INVALID', message: 'provider of a social_account cannot be given to this method, or not be changed' });
+  await assert.rejects(sessions.create({ tokenHash: 'h', userId: 'u', createdAt: at, expiresAt: at }), { code: 'INVALID', message: 'updated_at of a session is missing' });
+  await store.close();
+});

@@ -266,3 +266,11 @@ def test_the_first_instant_that_there_is_can_be_asked_about() -> None:
         assert sessions.get(token_hash="h", now=start) == made
         assert sessions.list_for_user("u", now=start, status="active").records == [made]
         assert sessions.list_for_user("u", now=start, status="expired").records == []
+
+
+def test_what_is_missing_is_named(sessions: SessionStorage) -> None:
+    at: Any = datetime(2030, 1, 1, tzinfo=UTC)
+    with pytest.raises(counterfoil.InvalidError, match=r"^updated_at of a session is missing$"):
+        sessions.create(token_hash="h", user_id="u", created_at=at, updated_at=None, expires_at=at)  # type: ignore[arg-type]
+    with pytest.raises(counterfoil.InvalidError, match=r"^revoked_at of a session is missing$"):
+        sessions.revoke("0" * 32, revoked_at=None)  # type: ignore[arg-type]
