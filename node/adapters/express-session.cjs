@@ -425,13 +425,14 @@ class CounterfoilStore extends Base {
       return false;
     }
     const note = noteOf(life, ttl, now);
+    const gained = note.expires - life.expires; // no number where nothing is noted
     if (life.noted) {
-      const gained = note.expires - life.expires;
       if (gained === 0) return false;
       // A nearer expiry is meant so. But it is no reason to undo what another request has set.
       if (gained < 0 ? again : Math.max(gained, now - life.set) < this.#pause(idle)) return false;
     }
-    if (this.#cannotNote || (life.noted && this.#touchAfter === undefined)) {
+    // Without touchAfter only what brings the expiry nearer is noted: or the next request would take it for where the note has it.
+    if (this.#cannotNote || (this.#touchAfter === undefined && gained >= 0)) {
       await this.#touchBoth(key, record, ttl);
       return false;
     }

@@ -317,6 +317,20 @@ test('a changed session is saved, however often', async (t) => {
   assert.equal(await lifeOf(stage, store, id), 599);
 });
 
+test('a touch that brings the expiry nearer holds until the next, also where the whole life ends it', async (t) => {
+  for (const options of [{}, { absoluteTimeout: 500 }, { touchAfter: 60 }, { absoluteTimeout: 500, touchAfter: 60 }]) {
+    const { stage, store } = staged(t, options);
+    const { id } = await saved(store, 600);
+    const one = await load(store, id);
+    one.cookie.maxAge = 10 * SECOND;
+    await store.touch(id, one);
+    stage.advance(9);
+    assert(await visit(store, id), JSON.stringify(options));
+    stage.advance(2);
+    assert.notEqual(await store.get(id), null, JSON.stringify(options));
+  }
+});
+
 test('a slow request is touched over what others have set meanwhile; one that would give it less is not', async (t) => {
   const { stage, store } = staged(t, { touchAfter: 10 });
   const { id } = await saved(store);
