@@ -6,6 +6,7 @@
 const { EventEmitter } = require('node:events');
 const { createRequire } = require('node:module');
 const path = require('node:path');
+const { isDeepStrictEqual } = require('node:util');
 
 const { open, Store, CounterfoilError } = require('../index.cjs');
 const { FIELD, LIFE, begun, lifeIn, leftOf, noteOf, withNote } = require('./express-session-life.cjs');
@@ -350,7 +351,7 @@ class CounterfoilStore extends Base {
     const read = await this.#withoutNote(options.ifEqual);
     for (let tries = 0; tries < 3; tries++) {
       const there = await this.#store.get(key);
-      if (there === undefined || (await this.#withoutNote(there)) !== read) return false;
+      if (there === undefined || !isDeepStrictEqual(await this.#withoutNote(there), read)) return false;
       if (await this.#store.set(key, text, { ...options, ifEqual: there })) return true;
     }
     return false;
@@ -359,7 +360,7 @@ class CounterfoilStore extends Base {
   async #withoutNote(text) {
     const session = checked(await this.#parse(text));
     delete session[FIELD];
-    return JSON.stringify(session);
+    return session;
   }
 
   /** What a save answers that did not find the session, or not as it was. */

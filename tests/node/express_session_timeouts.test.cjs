@@ -596,6 +596,23 @@ describe('saveChanged: a touch that is noted changes nothing', () => {
   }
 });
 
+test('what another request has changed is seen where JSON would not show it', async () => {
+  const serializer = {
+    parse: (text) => JSON.parse(text, (key, value) => (key === 'map' ? new Map(value) : value)),
+    stringify: (one) => JSON.stringify(one, (key, value) => (value instanceof Map ? [...value] : value)),
+  };
+  const store = withSessions({ serializer, touchAfter: 60, saveChanged: 'error' });
+  const one = generated(store, { maxAge: 600 * SECOND });
+  one.map = new Map([['a', 1]]);
+  await save(one);
+  const [first, second] = [await load(store, one.id), await load(store, one.id)];
+  first.map.set('a', 2);
+  await save(first);
+  second.map.set('b', 3);
+  await assert.rejects(save(second), { code: 'CHANGED' });
+  assert.deepEqual([...(await store.get(one.id)).map], [['a', 2]]);
+});
+
 test('sealed values, and a backend that does not compare: no touch is noted, so more are made, and nothing lives longer or shorter', async (t) => {
   const keys = [[1, Buffer.alloc(32, 7)]];
   const map = new Map();
