@@ -94,6 +94,7 @@ function urlOf(clientOptions) {
       throw invalid('clientOptions.url must be a redis: or rediss: URL'); // the engine's error has it in it, password and all
     }
     if (!['redis:', 'rediss:'].includes(url.protocol)) throw invalid('clientOptions.url must be a redis: or rediss: URL');
+    if (tls && url.protocol === 'redis:') throw invalid('clientOptions.socket.tls is for a rediss: URL');
     // What the URL says counts, as in node-redis.
     const said = { auth: url.username !== '' || url.password !== '', db: /^\/./.test(url.pathname) };
     return { url: given.url, ...options, ...(said.auth ? {} : { user, password }), ...(said.db ? {} : { db }) };
@@ -101,6 +102,7 @@ function urlOf(clientOptions) {
   const path = typed(socket.path ?? given.path, 'string', 'clientOptions.socket.path');
   if (path !== undefined) {
     if (!path.startsWith('/')) throw invalid('clientOptions.socket.path must be an absolute path');
+    if (tls) throw invalid('clientOptions.socket.tls does not go with a path');
     return { url: `redis+unix://${path.split('/').map(encodeURIComponent).join('/')}`, ...options, user, password, db };
   }
   const host = typed(socket.host ?? given.host, 'string', 'clientOptions.socket.host') ?? 'localhost';

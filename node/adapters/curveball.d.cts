@@ -111,7 +111,7 @@ export interface RedisStoreOptions extends SessionStoreOptions {
   /** For a connection of the store's own. */
   clientOptions?: ClientOptions;
   /**
-   * A client of redis (node-redis) 4 or later, or of ioredis, that you have. It stays yours: connect it, listen to its `error`, and close it. What it throws reaches the request as it is.
+   * A client of redis (node-redis) or ioredis that you have. It stays yours: connect it, listen to its `error`, and close it. What it throws reaches the request as it is.
    * A call that it holds back (while it has no connection) rejects with `TIMEOUT` after `timeout` seconds, though it may still be carried out. `sealValues` does not go with it.
    */
   client?: object;

@@ -267,7 +267,8 @@ test('arguments and options that cannot be meant', async () => {
     [of(5), /clientOptions must be an object/], [of({ modules: {} }), /clientOptions\.modules is not served/], [of({ socket: { ca: 'x' } }), /clientOptions\.socket\.ca is not served/],
     [of({ socket: 5 }), /clientOptions\.socket must be an object/], [of({ socket: { port: '1' } }), /port must be an integer/], [of({ port: 0 }), /port/], [of({ host: 'a/b' }), /host must be/],
     [of({ url: 'http://secret' }), /^clientOptions\.url must be a redis: or rediss: URL$/], [of({ url: 'secret' }), /^clientOptions\.url must be a redis: or rediss: URL$/],
-    [of({ socket: { path: 'a' } }), /absolute path/], [of({ password: 5 }), /password must be a string/], [of({ database: '1' }), /database must be a number/], [of({ database: -1 }), /./],
+    [of({ socket: { path: 'a' } }), /absolute path/], [of({ socket: { path: '/a', tls: true } }), /tls does not go with a path/],
+    [of({ url: 'redis://localhost', socket: { tls: true } }), /tls is for a rediss: URL/], [of({ password: 5 }), /password must be a string/], [of({ database: '1' }), /database must be a number/], [of({ database: -1 }), /./],
     [of({ socket: { connectTimeout: 0 } }), /connectTimeout must be/], [of({ socket: { tls: {} } }), /tls must be a boolean/], [{ client: {} }, /client must be/], [{ client: null }, /client must be/],
     [{ client: createClient(), url: 'memory:' }, /one of client/], [{ prefix: 5 }, /prefix must be a string/], [{ prefix: 'a\n' }, /prefix must not/], [{ scanCount: 5 }, /unknown option/],
     [{ saveEnded: 'x', clientOptions: {} }, /saveEnded must be/],
@@ -331,6 +332,25 @@ describe('beside @curveball/session-redis', () => {
       assert.equal(await client4.ping(), 'PONG'); // the client stays its owner's
     });
   }
+
+  test('clientOptions: a unix socket, a user with a password', async () => {
+    const acl = new URL(redisVariable('ACL'));
+    const [username, password] = [decodeURIComponent(acl.username), decodeURIComponent(acl.password)];
+    const socket = { host: acl.hostname, port: Number(acl.port) };
+    const bare = new URL(acl.href);
+    bare.username = bare.password = '';
+    for (const options of [{ socket: { path: redisVariable('UNIX').replace(/^redis\+unix:\/\/|\?.*$/g, '') } }, { socket, username, password }, { socket, user: username, password }, { url: acl.href, password: 'wrong' },
+      { url: bare.href, username, password }]) {
+      const store = new RedisStore({ clientOptions: options, prefix });
+      await store.set(ID, { a: 1 }, later());
+      assert.deepEqual(await store.get(ID), { a: 1 });
+      await store.delete(ID);
+      await store.close();
+    }
+    const wrong = new RedisStore({ clientOptions: { socket, username, password: 'wrong' }, prefix });
+    await assert.rejects(wrong.get(ID), { code: 'AUTH' });
+    await wrong.close();
+  });
 
   test('one browser, by turns under either store', async () => {
     const ours = new RedisStore({ prefix, client }), theirs = new TheirRedisStore({ client: client4, prefix });
