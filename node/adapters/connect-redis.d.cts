@@ -56,8 +56,8 @@ declare function connectRedis(session: { Store: unknown }): typeof connectRedis;
  * The keys and what is stored under them are connect-redis's, byte for byte: both may run over the same sessions, in both directions. `ids`, `all`,
  * `length` and `clear` do as its do.
  *
- * With `client` the store speaks through the client that is there: node-redis 4 and newer (also its cluster, pool and sentinel, and `legacyMode`),
- * ioredis 4 and newer (also its cluster), node-redis 3. The client stays yours: connect it, listen to its errors and close it, `close()` does not. What it rejects
+ * With `client` the store speaks through the client that is there: node-redis 4 and newer (also its cluster and pool, and `legacyMode`),
+ * ioredis (also its cluster), node-redis 3. The client stays yours: connect it, listen to its errors and close it, `close()` does not. What it rejects
  * with (it is closed, or was never connected) reaches the callback as it is; a call that it keeps waiting fails after `timeout` seconds, 5 by default.
  *
  * With `url` there is no other client to install or to wait for: `new RedisStore({ url: 'redis://cache' })`, or any URL of Counterfoil, `memory:` and `sqlite:` too.

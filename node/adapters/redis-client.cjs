@@ -1,8 +1,8 @@
 'use strict';
 
-// A backend over the Redis client that an application has already: node-redis 4 and newer (also its cluster, pool and sentinel), ioredis (also its
-// cluster), and clients with callbacks (node-redis 3). The named commands of each, not a raw one: so a keyPrefix of the client holds as it does for the
-// application's own commands. The client stays the application's: it is neither connected nor closed here, and what it throws arrives as it is.
+// A backend over the Redis client that an application has already: node-redis 4 and newer (also its cluster and pool), ioredis (also its cluster), and
+// clients with callbacks (node-redis 3). The named commands of each, not a raw one: so a keyPrefix of the client holds as it does for the application's
+// own commands. The client stays the application's: it is neither connected nor closed here, and what it throws arrives as it is.
 
 const { invalid } = require('../errors.cjs');
 
