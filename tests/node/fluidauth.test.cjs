@@ -107,6 +107,7 @@ for (const [name, { stage: newStage, url }] of Object.entries(BACKENDS)) {
       }
       const winner = outcomes.findIndex(({ status }) => status === 'fulfilled');
       assert.deepEqual(await store.get(ID), sessions[winner]);
+      assert.equal(await raw.get(`fluidauth:${ID}`), JSON.stringify({ userId: winner, expires: sessions[winner].expires })); // as FORMAT.md has it
       await assert.rejects(store.create({ ...sessions[0], expires: new Date(0) }), { code: 400 });
       await store.delete(ID);
       await store.delete(ID);
