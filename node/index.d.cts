@@ -484,7 +484,8 @@ export interface SocialAccountChanges {
 /** Who somebody is to a provider: there is one social account for each. */
 export interface ProviderUser {
   provider: string;
-  providerUserId: string;
+  /** GitHub's is an integer, for example: the same as its decimal text. */
+  providerUserId: Id;
 }
 
 export interface AccountsOptions {
@@ -569,6 +570,11 @@ export interface HookUserFields extends UserFields {
   emailKey?: string | null | undefined;
 }
 
+/** `ProviderUser` for a hook. */
+export interface HookProviderUser extends ProviderUser {
+  providerUserId: string;
+}
+
 /**
  * The methods of an `AccountsStorage`, done by you: all, or those that you need (another one rejects with `NOT_SUPPORTED`). They give their result or a promise;
  * ids come as text. What they throw reaches the caller as the same object, so a duplicate may be told by `new CounterfoilError('...', 'EXISTS')`. A
@@ -583,16 +589,16 @@ export interface AccountsHooks {
   updateUser?(id: string, changes: HookUserFields): Awaitable<GivenUser | null | undefined>;
   /** Whether it was there; `undefined` counts as yes. */
   deleteUser?(id: string): Awaitable<boolean | void | null | undefined>;
-  findSocialAccount?(by: ProviderUser): Awaitable<GivenSocialAccount | null | undefined>;
+  findSocialAccount?(by: HookProviderUser): Awaitable<GivenSocialAccount | null | undefined>;
   findSocialAccountById?(id: string): Awaitable<GivenSocialAccount | null | undefined>;
   listSocialAccounts?(by: { userId: string }): Awaitable<GivenSocialAccount[]>;
-  createSocialAccount?(fields: ProviderUser & { userId: string } & SocialAccountChanges): Awaitable<GivenSocialAccount>;
+  createSocialAccount?(fields: HookProviderUser & { userId: string } & SocialAccountChanges): Awaitable<GivenSocialAccount>;
   /** Nothing: `MISSING`. With `keys`, `findSocialAccountById` is asked first: a token is sealed for its own account. */
   updateSocialAccount?(id: string, changes: SocialAccountChanges): Awaitable<GivenSocialAccount | null | undefined>;
   deleteSocialAccount?(id: string): Awaitable<boolean | void | null | undefined>;
   /** In one transaction. */
   findOrCreateBySocialAccount?(
-    fields: ProviderUser & SocialAccountChanges & { user: HookUserFields },
+    fields: HookProviderUser & SocialAccountChanges & { user: HookUserFields },
   ): Awaitable<{ user: GivenUser; socialAccount: GivenSocialAccount; created: boolean }>;
 }
 

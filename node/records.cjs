@@ -35,7 +35,7 @@ const isInteger = (value) => Number.isSafeInteger(value) || (typeof value === 'b
 const isText = (value) => !/\p{Surrogate}/u.test(value);
 
 /** An id is text; those of an application's own tables are often integers, which are the same ids as their decimal texts. */
-const isId = (name) => name === 'id' || name === 'userId';
+const isId = (name) => name === 'id' || name === 'userId' || name === 'providerUserId';
 
 function jsonText(value, name) {
   let text;

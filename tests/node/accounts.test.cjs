@@ -329,3 +329,20 @@ test('what is missing, or not for that method, is named', async () => {
   await assert.rejects(sessions.create({ tokenHash: 'h', userId: 'u', createdAt: at, expiresAt: at }), { code: 'INVALID', message: 'updated_at of a session is missing' });
   await store.close();
 });
+
+test('what a provider calls somebody may be an integer, as its API gives it, and is the same as its decimal text', async () => {
+  const store = open('memory:'), accounts = new AccountsStorage(store);
+  const { user, socialAccount } = await accounts.findOrCreateBySocialAccount({ provider: 'github', providerUserId: 583231, user: {} });
+  assert.equal(socialAccount.providerUserId, '583231');
+  for (const providerUserId of ['583231', 583231, 583231n]) {
+    assert.equal((await accounts.findSocialAccount({ provider: 'github', providerUserId }))?.id, socialAccount.id);
+    await assert.rejects(accounts.createSocialAccount({ userId: user.id, provider: 'github', providerUserId }), { code: 'EXISTS' });
+  }
+  for (const providerUserId of [1.5, 2 ** 53, true, null]) {
+    await assert.rejects(accounts.createSocialAccount({ userId: user.id, provider: 'github', providerUserId }), { code: 'INVALID', outcome: 'not_applied' });
+  }
+  const hooked = new AccountsStorage({ findSocialAccount: (by) => ({ id: 1, userId: 1, provider: by.provider, providerUserId: Number(by.providerUserId) }) });
+  assert.equal((await hooked.findSocialAccount({ provider: 'github', providerUserId: 7 })).providerUserId, '7');
+  await hooked.close();
+  await store.close();
+});
