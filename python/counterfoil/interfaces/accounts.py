@@ -294,6 +294,7 @@ class AccountsStorage:
     - Ids come as str. `find_user_by_email` gets the normalised address. `create_user` and `update_user` get the address
       as it was given, and the normalised one as `email_key` if they take that: keep it in a column with UNIQUE. Tokens
       come sealed, and are opened in what comes back, if there are `keys` (a sealed token is text, up to twice as long).
+      An update of a token asks `find_social_account_by_id` first: a token is sealed for its own account.
       Datetimes are aware, in UTC. `update_social_account` and `update_user` get only what changes.
     - Later arguments (email, email_verified, hashed_password, provider_email, is_login_method, extra_fields) are passed
       to methods that take them; the oldest form of `create_user` finds the address in user_info["email"].
