@@ -15,7 +15,8 @@ const OPTIONS = ['store', 'url', 'backend', 'prefix', 'lease', 'grace', 'wait', 
 const LEASE = ':counterfoil-lease';
 const FENCE = ':counterfoil-fence';
 const SAVED = ':counterfoil-saved';
-const SOON = 0.001; // the shortest life: to end what is exactly this
+const FREE = 'free'; // what a lease is that was given back: only what is exactly the holder's is replaced, and nothing deletes so
+const SOON = 0.001;
 const COUNTER = 3650 * 86400;
 const PAUSES = { first: 20, most: 250 }; // milliseconds between two looks at somebody else's lease
 const SAVES = 4; // tries, where the store cannot be reached: what was refreshed is lost if it is not saved
@@ -157,7 +158,8 @@ class MiroStorage {
   async #take(key) {
     const at = key + LEASE;
     const mine = randomUUID();
-    if (!(await this.#store.set(at, mine, { ifAbsent: true, ttl: this.#lease }))) return undefined;
+    const taken = (await this.#store.set(at, mine, { ifAbsent: true, ttl: this.#lease })) || (await this.#store.set(at, mine, { ifEqual: FREE, ttl: this.#lease }));
+    if (!taken) return undefined;
     let fence;
     try {
       fence = await this.#store.incr(key + FENCE, 1, { ttl: COUNTER });
@@ -173,7 +175,7 @@ class MiroStorage {
   /** Gives it back, if it is still ours. Where that fails it ends by itself. */
   async #give({ at, value }) {
     try {
-      await this.#store.set(at, value, { ifEqual: value, ttl: SOON });
+      await this.#store.set(at, FREE, { ifEqual: value, ttl: SOON });
     } catch {
       // Its ttl sees to it.
     }
