@@ -91,16 +91,16 @@ class Users {
     return true;
   }
 
-  /** The user and the record of a session as they are now; a session that is known to be new has none. */
-  async #ownerOf(sid, session, isNew) {
+  /** The user and the record of a session as they are now. */
+  async #ownerOf(sid, session) {
     if (session?.[OWNER]?.sid === sid) return session[OWNER];
-    const record = isNew ? undefined : await this.find(sid, EVER);
+    const record = await this.find(sid, EVER);
     return { sid, user: record?.userId, id: record?.id };
   }
 
   /** The id of the record that a touch is to refresh. */
   async idOf(sid, session) {
-    return (await this.#ownerOf(sid, session, false)).id;
+    return (await this.#ownerOf(sid, session)).id;
   }
 
   /**
@@ -108,7 +108,8 @@ class Users {
    * `saysUser`: whether what is stored there now says a user.
    */
   async admit(sid, session, user, ttl, { isMade, isNew, saysUser }) {
-    const owner = await this.#ownerOf(sid, session, isNew);
+    // A new one has none. Its record is asked for when set() returns: a destroy that does not wait for the answer must find it.
+    const owner = isNew && session[OWNER]?.sid !== sid ? { sid } : await this.#ownerOf(sid, session);
     if (user === undefined) {
       if (owner.id !== undefined && !(await this.#leave(sid, owner.id))) return false;
       if (isMade) keep(session, { sid });
@@ -126,9 +127,10 @@ class Users {
     const login = this.#logins.get(session.req ?? session);
     if (login !== undefined && login.user !== user) throw invalid('beginLogin was called for another user than the one who is logged in');
     const now = new Date();
-    const times = { createdAt: now, ...this.#times(ttl, now) };
+    const fields = { tokenHash: this.#hash(sid), userId: user, createdAt: now, ...this.#times(ttl, now) };
     try {
-      return (await this.#records.create({ tokenHash: this.#hash(sid), userId: user, ...times, epoch: await login?.epoch })).id;
+      if (login !== undefined) fields.epoch = await login.epoch;
+      return (await this.#records.create(fields)).id;
     } catch (error) {
       if (failed(error, 'CHANGED')) return undefined; // all were ended since the login began
       if (!failed(error, 'EXISTS') || error.existing === undefined) throw error;
@@ -164,7 +166,7 @@ class Users {
 
   /** Ends the record of a session, if it has one. */
   async end(sid, session) {
-    const { id } = await this.#ownerOf(sid, session, false);
+    const { id } = await this.#ownerOf(sid, session);
     if (id !== undefined) await this.revoke(id);
   }
 

@@ -260,6 +260,16 @@ for (const [name, place] of Object.entries(PLACES)) {
       assert.deepEqual([(await store.get(unsaid.id)).userId, await store.get(said.id)], ['late', null]);
     });
 
+    test('a new session that is saved, and destroyed without waiting for that, is dead', async () => {
+      const store = one({}, place);
+      for (let i = 0; i < 20; i++) {
+        const made = generated(store, { maxAge: 600000 });
+        made.userId = 'u';
+        await Promise.all([save(made), store.destroy(made.id)]);
+        assert.deepEqual([await store.get(made.id), await handles(store, 'u')], [null, []]);
+      }
+    });
+
     test('cut off between any two steps: dead, or alive and listed', async (t) => {
       const inner = place()();
       after(() => inner.close());
