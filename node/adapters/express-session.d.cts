@@ -105,11 +105,12 @@ export interface CounterfoilStoreOptions {
    *
    * - A login should `regenerate`, as it always should. One that does not is possible once: a session that its user has left (`userOf` says nobody) gets no user
    *   again, and another user cannot take over a session; both are `INVALID`. What `userOf` throws, the `get` or the save rejects with
-   * - What has ended by its record does not come back, not by `saveEnded: 'create'` (which does as `ignore` does then), nor where a plain object is given to `set`
+   * - What has ended by its record does not come back, not by `saveEnded: 'create'` (which does as `ignore` does then), nor where a request logs its user
+   *   out too late, nor where a plain object is given to `set`: that as long as the record is kept (a user's next login beyond `maxSessionsPerUser` drops the oldest that has ended)
    * - Every process must have it: one without would not see that a session has ended. What one without has stored, or what was stored before, has no record: those
    *   users must log in again
-   * - `prefix` stands before the user, too: applications with other prefixes have other users, and one's `endAllOf(7)` is not the other's. With an empty prefix
-   *   the users are those of the store's records: what ends a user's `SessionStorage` sessions (`AccountsStorage.deleteUser` above all) ends these as well
+   * - `prefix` stands before the user, too: applications with other prefixes have other users, and one's `endAllOf(7)` is not the other's, if neither prefix
+   *   begins with the other. With an empty prefix the users are those of the store's records: what ends a user's `SessionStorage` sessions (`AccountsStorage.deleteUser` above all) ends these as well
    * - Clocks of several machines must agree to a minute
    * - `sealValues` and `hashKeys` hide nothing of a record: the user, the times and a hash of the session id stand in it
    *
@@ -226,7 +227,7 @@ export class CounterfoilStore extends session.Store {
   /**
    * Says that a login begins; called before the password is looked at. If all sessions of this user are ended between that and the session's first save, the login was by what
    * no longer holds, and the session has ended (`saveEnded`: `ENDED`, or nothing is stored). Without it such a login stays. A session of this request for another user
-   * is `INVALID`.
+   * is `INVALID`. A request that ends all sessions itself, and then logs in, calls it again after `endAllOf`.
    *
    * ```js
    * await store.beginLogin(request, user.id);
