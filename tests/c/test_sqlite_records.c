@@ -5,6 +5,8 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -645,6 +647,77 @@ static void killed_while_inserting(void **state)
     assert_true(peer_sound(path));
 }
 
+/* -------------------------------------------------------------------------------------------------- who is waited for -- */
+
+/* SQLite's own way to the system, but that a sync can take long, and that naps are counted. */
+static sqlite3_vfs              *unix_vfs, slow_vfs;
+static const sqlite3_io_methods *unix_methods;
+static sqlite3_io_methods        slow_methods;
+static atomic_int                stall_ms, naps; /* stall_ms -1: it stalls */
+
+static int slow_sync(sqlite3_file *file, int flags)
+{
+    int ms = atomic_exchange(&stall_ms, 0);
+    if (ms > 0) {
+        atomic_store(&stall_ms, -1);
+        nap(ms);
+        atomic_store(&stall_ms, 0);
+    }
+    return unix_methods->xSync(file, flags);
+}
+
+static int slow_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out)
+{
+    (void)vfs;
+    int rc = unix_vfs->xOpen(unix_vfs, name, file, flags, out);
+    if (rc != SQLITE_OK || !(flags & SQLITE_OPEN_WAL)) return rc;
+    unix_methods = file->pMethods;
+    slow_methods = *unix_methods;
+    slow_methods.xSync = slow_sync;
+    file->pMethods = &slow_methods;
+    return rc;
+}
+
+static int slow_sleep(sqlite3_vfs *vfs, int us)
+{
+    (void)vfs;
+    atomic_fetch_add(&naps, 1);
+    return unix_vfs->xSleep(unix_vfs, us);
+}
+
+static void *store_slowly(void *path)
+{
+    cf_loop  *own = new_loop(true);
+    cf_store *store = open_file(own, path, "");
+    atomic_store(&stall_ms, 1500);
+    assert_came(create_user(store, "a@b.c"), CF_OK);
+    cf_loop_free(own);
+    return NULL;
+}
+
+/* A commit that once took very long says nothing of the next ones: nobody waits a part of it for somebody who does not come back. */
+static void a_disk_that_stalls_once(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    unix_vfs = sqlite3_vfs_find(NULL);
+    slow_vfs = *unix_vfs;
+    slow_vfs.zName = "slow";
+    slow_vfs.xOpen = slow_open;
+    slow_vfs.xSleep = slow_sleep;
+    sqlite3_vfs_register(&slow_vfs, 1);
+    const char *path = in_folder("a.db");
+    cf_store   *store = open_file(loop, path, "");
+    assert_came(create_user(store, "b@b.c"), CF_OK);
+    assert_int_equal(pthread_create(&thread, NULL, store_slowly, (void *)path), 0);
+    while (atomic_load(&stall_ms) != -1) nap(1);
+    assert_came(create_user(store, "c@b.c"), CF_OK);
+    pthread_join(thread, NULL);
+    cf_store_close(store, NULL);
+    sqlite3_vfs_unregister(&slow_vfs);
+    assert_in_range(atomic_load(&naps), 0, 5000 / 25); /* of 25 us at least: five milliseconds are the most */
+}
+
 /* ---------------------------------------------------------------------------------------------------------------- main -- */
 
 #define BOTH(test) {#test, test, up, down, NULL}, {#test ", waiting", test, up, down, &blocking}
@@ -666,6 +739,7 @@ int main(void)
         BOTH(killed_while_it_is_migrated),
         BOTH(one_winner),
         BOTH(killed_while_inserting),
+        {"a_disk_that_stalls_once", a_disk_that_stalls_once, up, down, &blocking},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

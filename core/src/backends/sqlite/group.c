@@ -2,6 +2,7 @@
 #include "sqlite.h"
 
 enum { IDLE_MS = 30000, BLOCKED_FIRST_MS = 2, BLOCKED_MOST_MS = 25, SWEEP_LEAST = 4, SWEEP_MOST = 500, SWEEP_EACH_MS = 1000, GATHER_LEAST_US = 100, GATHER_NAP_US = 25 };
+enum { COMMIT_MOST_US = 20000 }; /* as gathering counts one: a disk that stalls once, or a large removal, says nothing of the next commits */
 
 #define EACH_JOB(job, list)                                                                                                         \
     for (sqlite_job *job = CF_OF_LINK((list)->next, sqlite_job, turn), *next_ = CF_OF_LINK(job->turn.next, sqlite_job, turn); &job->turn != (list); \
@@ -326,7 +327,9 @@ static bool lead_once(sqlite_file *file)
     cf_mutex_unlock(file->writer.using);
     cf_mutex_lock(file->lock);
     file->ended_us = clock_us();
-    if (writes && !blocked) file->commit_us += (file->ended_us - begun - file->commit_us) / 8;
+    int64_t took = file->ended_us - begun;
+    if (took > COMMIT_MOST_US) took = COMMIT_MOST_US;
+    if (writes && !blocked) file->commit_us += (took - file->commit_us) / 8;
     file->expected = callers(file, &file->group, &file->queue);
     give_results(file);
     file->news.waits += blocked;
