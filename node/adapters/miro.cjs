@@ -25,7 +25,6 @@ const FLIGHT = Symbol('counterfoil.singleFlight');
 
 const invalid = (message) => new CounterfoilError(message, 'INVALID');
 const hash = (text) => createHash('sha256').update(text).digest('hex');
-const pauses = function* () { for (let most = PAUSES.first; ; most = Math.min(most * 1.5, PAUSES.most)) yield most * (0.5 + Math.random() / 2); };
 
 function idText(userId) {
   if (typeof userId === 'string') return userId;
@@ -204,16 +203,24 @@ class MiroStorage {
   /** Whether this was saved by a refresh within the grace period: then it is the successor, whatever a clock says of it. */
   async #isSuccessor(key, text) { return this.#grace > 0 && (await this.#store.get(key + SAVED)) === hash(text); }
 
+  /** The lease, once nobody else has it; undefined: `settled` came true meanwhile. */
+  async #hold(key, until, settled) {
+    let held = await this.#take(key);
+    for (let most = PAUSES.first; held === undefined; most = Math.min(most * 1.5, PAUSES.most)) {
+      const left = until - performance.now();
+      if (left <= 0) throw new CounterfoilError('another caller held the lease for longer than wait', 'TIMEOUT');
+      await sleep(Math.min(most * (0.5 + Math.random() / 2), left));
+      if (await settled()) return undefined;
+      const other = await this.#store.get(key + LEASE);
+      if (other === undefined || other === FREE) held = await this.#take(key); // a look is cheaper than a write that fails
+    }
+    return held;
+  }
+
   async withLock(userId, work) {
     if (typeof work !== 'function') throw invalid('withLock takes a function');
     const key = this.#key(userId);
-    const until = performance.now() + this.#wait;
-    let held;
-    for (const pause of pauses()) {
-      held = await this.#take(key);
-      if (held !== undefined) break;
-      await this.#pause(pause, until);
-    }
+    const held = await this.#hold(key, performance.now() + this.#wait, () => false);
     try {
       const found = await this.#read(key);
       let before = found?.text;
@@ -227,12 +234,6 @@ class MiroStorage {
     } finally {
       await this.#give(held);
     }
-  }
-
-  async #pause(milliseconds, until) {
-    const left = until - performance.now();
-    if (left <= 0) throw new CounterfoilError('another caller held the lease for longer than wait', 'TIMEOUT');
-    await sleep(Math.min(milliseconds, left));
   }
 
   // --------------------------------------------------------------------------------------------------------- the refresh
@@ -278,17 +279,12 @@ class MiroStorage {
   }
 
   async #refresh(key, refresh, settled, until) {
-    let held;
-    for (const pause of pauses()) {
-      held = await this.#take(key);
-      if (held !== undefined) break;
-      await this.#pause(pause, until);
-      const found = await this.#read(key);
-      if (await settled(found)) return { found, refreshed: false };
-    }
+    let found;
+    const look = async () => settled(found = await this.#read(key));
+    const held = await this.#hold(key, until, look);
+    if (held === undefined) return { found, refreshed: false };
     try {
-      const found = await this.#read(key);
-      if (await settled(found)) return { found, refreshed: false };
+      if (await look()) return { found, refreshed: false };
       let next;
       try {
         next = textOf(await refresh(stateOf(found.text)));

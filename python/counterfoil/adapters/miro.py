@@ -262,7 +262,8 @@ class MiroStorage:
             pause = min(pause * 1.5, 0.25)
             if settled():
                 break
-            held = self._take()
+            if self._store.get(self._key + _LEASE) in (None, _FREE):  # a look is cheaper than a write that fails
+                held = self._take()
         try:
             yield held
         finally:
