@@ -156,6 +156,7 @@ class CounterfoilStore extends Base {
   #touchAfter; // the same
   #notes; // a session's life is noted in its text
   #cannotNote = false; // by a touch: the backend does not compare, or the values are sealed
+  #keepsNotes; // as far as is known: JSON does, and an application's own serializer is tried once
   #serializer;
   #custom;
   #saveEnded;
@@ -204,6 +205,7 @@ class CounterfoilStore extends Base {
     this.#notes = absoluteTimeout !== undefined || touchAfter !== undefined;
     this.#serializer = serializer ?? JSON;
     this.#custom = serializer !== undefined;
+    this.#keepsNotes = !this.#custom;
     this.#saveEnded = saveEnded;
     this.#compares = saveChanged === 'error';
     this.#mayUpsert = saveEnded === 'create' && !this.#compares;
@@ -296,12 +298,19 @@ class CounterfoilStore extends Base {
     const note = life && noteOf(life, ttl, now);
     let text = this.#serializer.stringify(note ? withNote(session, note) : session);
     if (typeof text?.then === 'function') text = await text; // but not otherwise: then the session is stored when set() returns
+    if (note && !this.#keepsNotes) await this.#tryNote(text, note);
     if (this.#users !== undefined && !(await this.#users.admit(sid, session, user, ttl, this.#standing(sid, key, session)))) {
       if (this.#saveEnded === 'error') throw ended();
       return;
     }
     const stored = await this.#save(sid, session, text, ttl === Infinity ? {} : { ttl });
     if (stored && life) Object.assign(life, note, { text, noted: true });
+  }
+
+  /** Without its note a session would be new whenever it is seen. */
+  async #tryNote(text, note) {
+    if (!lifeIn(checked(await this.#parse(text)), note.set).noted) throw invalid(`the serializer must keep the field ${FIELD}`);
+    this.#keepsNotes = true;
   }
 
   /** What a session is that is to be saved, for its record. */
@@ -438,6 +447,7 @@ class CounterfoilStore extends Base {
       return false;
     }
     const text = await this.#serializer.stringify(withNote(checked(await this.#parse(life.text)), note));
+    if (!this.#keepsNotes) await this.#tryNote(text, note);
     try {
       if (!(await this.#both(this.#store.set(key, text, { ttl, ifEqual: life.text }), record, ttl))) return true;
     } catch (error) {

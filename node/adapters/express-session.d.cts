@@ -32,7 +32,6 @@ export interface CounterfoilStoreOptions {
    *
    * A session without a note of its beginning (below), which connect-redis has saved, say, counts from when it is first seen here (from its first save here with `disableTouch`, `sealValues`, or a
    * backend without conditions, where a touch cannot note it). With `disableTTL` this is the only end.
-   * With `disableTouch` it ends at the latest so long after it began, and before that when its last save is too old.
    *
    * The end is an instant of this machine's clock, and several machines' clocks must agree to a minute. One that was set back by more since the last note
    * (`set`, below) is noticed: the session is then as old as it was. What is less, or has happened since, can prolong it by as much.
@@ -62,7 +61,7 @@ export interface CounterfoilStoreOptions {
   disableTTL?: boolean;
   /** `touch` does nothing: a session then lives from its last change, not from its last use. */
   disableTouch?: boolean;
-  /** In place of JSON. */
+  /** In place of JSON. With `absoluteTimeout` or `touchAfter` it must keep the field `__counterfoil`: a save is `INVALID` otherwise. */
   serializer?: Serializer;
   /**
    * What becomes of the save of a session that has ended since this request loaded it (or saved it before): another request logged out,

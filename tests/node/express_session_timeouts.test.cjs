@@ -596,6 +596,17 @@ describe('saveChanged: a touch that is noted changes nothing', () => {
   }
 });
 
+test('a serializer that drops the note is refused: such sessions would never end', async (t) => {
+  const serializer = { parse: JSON.parse, stringify: ({ cookie, n }) => JSON.stringify({ cookie, n }) };
+  const { store, inner, kept } = staged(t, { serializer, absoluteTimeout: 900 });
+  await assert.rejects(saved(store), { code: 'INVALID', message: 'the serializer must keep the field __counterfoil' });
+  assert.equal(await inner.count(), 0);
+  await inner.set('sess:theirs', JSON.stringify({ cookie: {}, n: 1 }), { ttl: 600 });
+  await assert.rejects(visit(store, 'theirs'), { code: 'INVALID' });
+  assert.deepEqual(await kept('theirs'), { cookie: {}, n: 1 });
+  await saved(withSessions({ store: inner, serializer }));
+});
+
 test('what another request has changed is seen where JSON would not show it', async () => {
   const serializer = {
     parse: (text) => JSON.parse(text, (key, value) => (key === 'map' ? new Map(value) : value)),
