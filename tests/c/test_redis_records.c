@@ -892,6 +892,10 @@ static void answers_that_no_script_of_ours_gives(void **state)
         {":1\r\n", 1, CF_EUNAVAILABLE},
         {"$-1\r\n", 2, CF_EUNAVAILABLE},
         {"*200000\r\n", 1, CF_EUNAVAILABLE},
+        /* a right that a script lacks, as 7.0 and later servers say it */
+        {"-ERR The user executing the script can't run this command or subcommand script: 0, on @user_script:1.\r\n", 3, CF_EAUTH},
+        {"-ERR The user executing the script can't access at least one of the keys mentioned in the command arguments script: 0, on @user_script:1.\r\n", 3, CF_EAUTH},
+        {"-ERR ACL failure in script: User app has no permissions to run the 'hset' command script: 0, on @user_script:1.\r\n", 2, CF_EAUTH},
     };
     liar l;
     liar_start(&l);

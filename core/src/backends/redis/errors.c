@@ -65,8 +65,8 @@ redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error
                      self->options.endpoint);
         return ERROR_NO_GETDEL;
     }
-    if (cf_slice_starts(text, cf_text("ERR The user executing the script can't run"))) {
-        cf_error_set(error, CF_EAUTH, CF_UNKNOWN, "Redis at %s does not allow our user a command that a script needs (core/DESIGN.md, least rights)",
+    if (cf_slice_starts(text, cf_text("ERR The user executing the script can't")) || cf_slice_starts(text, cf_text("ERR ACL failure in script"))) { /* 7.0; 7.2 */
+        cf_error_set(error, CF_EAUTH, CF_UNKNOWN, "Redis at %s does not allow our user a command or a key that a script needs (core/DESIGN.md, least rights)",
                      self->options.endpoint);
         return ERROR_FINAL;
     }
