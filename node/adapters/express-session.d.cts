@@ -30,8 +30,8 @@ export interface CounterfoilStoreOptions {
    * first saved, whichever comes first. No save and no touch moves that end, nor does `saveEnded: 'create'`. `regenerate` begins a new life, so a login by
    * Passport does. The cookie in the browser may say more.
    *
-   * A session without a note of its beginning (below), which connect-redis has saved, say, counts from when it is first seen here (from its first save here with `disableTouch`, `sealValues`, or a
-   * backend without conditions, where a touch cannot note it). With `disableTTL` this is the only end.
+   * A session without a note of its beginning (below), which connect-redis has saved, say, counts from when it is first seen here (with `disableTouch`, `sealValues`,
+   * or a backend without conditions, from its first save here). With `disableTTL` this is the only end.
    *
    * The end is an instant of this machine's clock, and several machines' clocks must agree to a minute. One that was set back by more since the last note
    * (`set`, below) is noticed: the session is then as old as it was. What is less, or has happened since, can prolong it by as much.
@@ -98,9 +98,9 @@ export interface CounterfoilStoreOptions {
    * ```
    *
    * Beside the stored session of a user stands a record (as of `SessionStorage`), and the record decides: a stored session that says a user counts only while its
-   * record is active and of that user; otherwise it is `null`, and its key is deleted (unless the record has merely expired by this machine's clock). That costs no round trip for a load and a touch, and one for a save; a
-   * touch writes twice, which is a reason for `touchAfter`. Of what is cut off
-   * between two writes there stays at most a session that is dead, and perhaps listed until it would have expired; never one that is alive and not listed.
+   * record is active and of that user; otherwise it is `null`, and its key is deleted (unless the record has merely expired by this machine's clock). That costs no
+   * round trip for a load and a touch, one for a save, and three where a save logs the user out; a touch writes twice, which is a reason for `touchAfter`. Of what is
+   * cut off between two writes there stays at most a session that is dead, and perhaps listed until it would have expired; never one that is alive and not listed.
    *
    * - A login should `regenerate`, as it always should. One that does not is possible once: a session that its user has left (`userOf` says nobody) gets no user
    *   again, and another user cannot take over a session; both are `INVALID`. What `userOf` throws, the `get` or the save rejects with
@@ -109,7 +109,8 @@ export interface CounterfoilStoreOptions {
    * - Every process must have it: one without would not see that a session has ended. What one without has stored, or what was stored before, has no record: those
    *   users must log in again
    * - `prefix` stands before the user, too: applications with other prefixes have other users, and one's `endAllOf(7)` is not the other's, if neither prefix
-   *   begins with the other. With an empty prefix the users are those of the store's records: what ends a user's `SessionStorage` sessions (`AccountsStorage.deleteUser` above all) ends these as well
+   *   begins with the other. With an empty prefix the users are those of the store's records: what ends a user's `SessionStorage` sessions
+   *   (`AccountsStorage.deleteUser` above all) ends these as well
    * - Clocks of several machines must agree to a minute
    * - `sealValues` and `hashKeys` hide nothing of a record: the user, the times and a hash of the session id stand in it
    *
