@@ -118,7 +118,7 @@ for (const place of places) {
     assert(fences[0] < fences[1], String(fences));
   }));
 
-  test(`${place.name}: a failed refresh, a revoked state, a login meanwhile`, () => withPlace(place, {}, async (storage, other) => {
+  test(`${place.name}: a failed refresh, a revoked state, a login meanwhile`, () => withPlace(place, { wait: 3 }, async (storage, other) => {
     assert.equal(await storage.refreshOnce(7, () => assert.fail('there is nothing to refresh')), undefined);
     await storage.set(7, EXPIRED);
     const wrong = new Error('refused');
@@ -138,7 +138,7 @@ for (const place of places) {
     await assert.rejects(storage.refreshOnce(7, () => undefined, { isFresh: () => false }), isCode('INVALID'));
   }));
 
-  test(`${place.name}: the successor is everybody's for the grace period, fresh or not`, () => withPlace(place, { grace: 0.3 }, async (storage, other) => {
+  test(`${place.name}: the successor is everybody's for the grace period, fresh or not`, () => withPlace(place, {}, async (storage, other, { store }) => {
     await storage.set(7, EXPIRED);
     let asked = 0;
     const refresh = (old) => ({ ...old, accessToken: `a${++asked}` }); // so short a life that it is over already
@@ -147,8 +147,13 @@ for (const place of places) {
     assert.equal((await other.refreshOnce(7, refresh, { isFresh: () => false })).accessToken, 'a1');
     await storage.set(7, EXPIRED); // another state is no successor
     assert.equal((await other.refreshOnce(7, refresh)).accessToken, 'a2');
-    await sleep(400);
-    assert.equal((await storage.refreshOnce(7, refresh)).accessToken, 'a3');
+    const short = new MiroStorage({ store, grace: 0.05 });
+    await short.set(8, EXPIRED);
+    assert.equal((await short.refreshOnce(8, refresh)).accessToken, 'a3');
+    await sleep(100);
+    assert.equal((await short.refreshOnce(8, refresh)).accessToken, 'a4');
+    const none = new MiroStorage({ store, grace: 0 });
+    assert.equal((await none.refreshOnce(7, refresh)).accessToken, 'a5');
   }));
 }
 
@@ -176,14 +181,14 @@ for (const place of places.filter(({ shared }) => shared)) {
     const answer = (count) => (count === 1 ? (begun(), false) : undefined);
     await withEndpoint({ answer }, async ({ seen, origin }) => {
       await storage.set(7, EXPIRED);
-      const child = fork(require.resolve('./support/miro.cjs'), [JSON.stringify({ url, prefix: `${prefix}miro:`, origin, calls: 3, lease: 1 })]);
+      const child = fork(require.resolve('./support/miro.cjs'), [JSON.stringify({ url, prefix: `${prefix}miro:`, origin, calls: 3, lease: 1.5 })]);
       const gone = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal)));
       await new Promise((resolve) => child.once('message', resolve));
       child.send('go');
       await hangs;
       const miro = singleFlight(new Miro({ ...APPLICATION, storage }));
       const waiting = Promise.all([1, 2, 3].map(() => miro.getAccessToken(7)));
-      await sleep(300);
+      await sleep(100);
       assert.equal(seen.refreshes, 1, 'while it lives it is waited for');
       child.kill('SIGKILL');
       assert.equal(await gone, 'SIGKILL');
@@ -267,10 +272,42 @@ test('the save is tried again where its answer was lost', async () => {
   await storage.set(7, EXPIRED);
   backend.failures = 1;
   assert.deepEqual(await storage.refreshOnce(7, () => FRESH), FRESH);
+  backend.failures = 1;
+  assert.equal(await storage.withLock(7, (lease) => lease.save({ ...FRESH, accessToken: 'other' })), true, 'it is there');
   await storage.set(7, EXPIRED);
   backend.setIf = (key, ...rest) => { if (key === 'miro:7') throw backend.lost; return FullBackend.prototype.setIf.call(backend, key, ...rest); };
   await assert.rejects(storage.refreshOnce(7, () => FRESH), (error) => error === backend.lost);
   await storage.close();
+});
+
+test('a lease that was over before its number was drawn is none', async () => {
+  class Slow extends FullBackend {
+    async incr(...args) {
+      await this.before?.();
+      return super.incr(...args);
+    }
+  }
+  const backend = new Slow({ now: () => new Date() });
+  const [slow, quick] = [1, 2].map(() => new MiroStorage({ backend, lease: 0.1 }));
+  const order = [];
+  let later;
+  backend.before = async () => {
+    backend.before = undefined;
+    await sleep(150);
+    later = quick.withLock(7, async ({ fence }) => { await sleep(30); order.push(fence); });
+    await sleep(10);
+  };
+  await slow.withLock(7, ({ fence }) => order.push(fence));
+  await later;
+  assert.deepEqual(order, [1, 3], 'the number 2 was drawn too late');
+});
+
+test('a read comes after what the client has set and not awaited', async () => {
+  const backend = new FullBackend({ now: () => new Date() });
+  backend.set = async (...args) => { await sleep(20); return FullBackend.prototype.set.apply(backend, args); };
+  const storage = new MiroStorage({ backend });
+  storage.set(7, FRESH);
+  assert.deepEqual(await storage.get('7'), FRESH);
 });
 
 test('where values are sealed: states, but no refresh, and everybody is told at once', async () => {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def test_failed_revoked_and_logged_in_meanwhile(place: Place) -> None:
 
 
 def test_grace(place: Place) -> None:
-    storage, other = (MiroStorage(store, 7, grace=0.3) for store in (place.store, place.other))
+    storage, other = MiroStorage(place.store, 7), MiroStorage(place.other, 7)
     asked = 0
 
     def refresh(old: Any) -> State:  # so short a life that it is over already
@@ -198,13 +199,17 @@ def test_grace(place: Place) -> None:
     assert other.refresh_once(refresh, is_fresh=lambda state: False).access_token == "a1"
     storage.set(EXPIRED)  # another state is no successor
     assert other.refresh_once(refresh).access_token == "a2"
-    threading.Event().wait(0.4)
-    assert storage.refresh_once(refresh).access_token == "a3"
+    short = MiroStorage(place.store, 8, grace=0.05)
+    short.set(EXPIRED)
+    assert short.refresh_once(refresh).access_token == "a3"
+    time.sleep(0.1)
+    assert short.refresh_once(refresh).access_token == "a4"
+    assert MiroStorage(place.other, 7, grace=0).refresh_once(refresh).access_token == "a5"
 
 
-def processes(place: Place, origin: str, number: int, calls: int) -> subprocess.Popen[str]:
+def processes(place: Place, origin: str, number: int, calls: int, lease: float) -> subprocess.Popen[str]:
     """So many processes, each ready to make so many calls at once: when their input ends."""
-    how = {"url": place.url, "prefix": place.prefix, "origin": origin, "number": number, "calls": calls, "lease": 1}
+    how = {"url": place.url, "prefix": place.prefix, "origin": origin, "number": number, "calls": calls, "lease": lease}
     command = [sys.executable, str(Path(__file__).with_name("miro_endpoint.py")), json.dumps(how)]
     started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
@@ -218,7 +223,7 @@ def test_one_refresh(place: Place) -> None:
     storage = MiroStorage(place.store, 7)
     storage.set(EXPIRED)
     with endpoint(life=60 if place.url.startswith("sqlite") else 3600) as (origin, seen):
-        lines = processes(place, origin, number=4, calls=25).communicate()[0].splitlines()
+        lines = processes(place, origin, number=4, calls=25, lease=15).communicate()[0].splitlines()
         answers = [token for line in lines for token in json.loads(line)]
     assert answers == ["access-1"] * 100
     assert (seen.refreshes, seen.refused) == (1, 0)
@@ -237,13 +242,13 @@ def test_a_holder_is_killed(place: Place) -> None:
         return count == 1
 
     with endpoint(hang=hang) as (origin, seen), ThreadPoolExecutor(3) as pool:
-        child = processes(place, origin, number=1, calls=3)
+        child = processes(place, origin, number=1, calls=3, lease=1.5)
         assert child.stdin is not None
         child.stdin.close()
         assert hangs.wait(10)
         miro = single_flight(client(storage, origin))
         waiting = [pool.submit(lambda: miro.access_token) for _ in range(3)]
-        threading.Event().wait(0.3)
+        time.sleep(0.1)
         assert seen.refreshes == 1, "while it lives it is waited for"
         child.kill()
         assert child.wait() == -signal.SIGKILL
