@@ -18,7 +18,7 @@ return 1`;
 /** Redis keeps a key through the millisecond of its expiry; here a value is absent then. It knows no life below one. */
 const milliseconds = (ttl) => Math.max(1, Math.round(ttl * 1000) - 1);
 const life = (ttl) => (ttl === undefined ? undefined : milliseconds(ttl));
-/** A client may be set up to give Buffers. */
+/** A client may be set up to give Buffers, which the core takes as values; keys are strings. */
 const text = (value) => (Buffer.isBuffer(value) ? value.toString() : value);
 
 /** node-redis 4 and newer: `pExpire`, and options as objects. */
@@ -71,13 +71,13 @@ class ClientBackend {
     this.#scanCount = scanCount;
   }
 
-  async get(key) { return text(await this.#redis.get(key)); }
+  get(key) { return this.#redis.get(key); }
 
   set(key, value, ttl) { return this.#redis.set(key, value, life(ttl)); }
 
   async delete(key) { return Number(await this.#redis.delete(key)) > 0; }
 
-  async pop(key) { return text(await this.#redis.run(POP, key)); }
+  pop(key) { return this.#redis.run(POP, key); }
 
   async touch(key, ttl) { return Number(await this.#redis.expire(key, milliseconds(ttl))) > 0; } // a boolean in node-redis 4
 

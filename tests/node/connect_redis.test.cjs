@@ -94,7 +94,7 @@ test('options: those of connect-redis as it has them, and what cannot be meant i
   const none = new RedisStore({ client: raw, prefix: null, scanCount: null, serializer: undefined, ttl: 0, disableTTL: null, disableTouch: undefined, url: undefined });
   for (const name of Object.keys(set)) assert.equal(none[name], plain[name], name);
   assert.throws(() => { plain.prefix = 'other:'; }, TypeError); // and not silently
-  assert.doesNotMatch(require('node:util').inspect(plain, { depth: 4 }), /127\.0\.0\.1/);
+  assert(!('client' in { ...plain }) && !/client/.test(require('node:util').inspect(plain))); // whose password is no business of a log
 
   refused(undefined, /options must be an object/);
   refused({}, /give a client, or a url/);
@@ -197,7 +197,8 @@ for (const { name, versions, make, end } of clients) {
         // A touch by either moves the expiry and nothing else.
         for (const [toucher, other] of [[mine, its], [its, mine]]) {
           await call(toucher, 'touch', 'one', sess({ user: 'changed' }, 7200000));
-          assert((await raw.pTTL(`${prefix}one`)) > 7100000);
+          const left = await raw.pTTL(`${prefix}one`);
+          assert(left > 7100000 && left <= 7200000, String(left));
           assert.deepEqual(await call(other, 'get', 'one'), a);
           await call(other, 'touch', 'one', sess({}, 1800000));
         }
