@@ -13,7 +13,7 @@ const { createClient } = require('redis');
 const { Miro } = require('@mirohq/miro-api');
 const { open, CounterfoilError, Storage } = require('counterfoil');
 const { MiroStorage, singleFlight } = require('counterfoil/miro');
-const { FullBackend } = require('./support/backends.cjs');
+const { FullBackend, minimal } = require('./support/backends.cjs');
 const { redisVariable, ownPrefix } = require('./support/redis.cjs');
 const { redirect, endpoint, APPLICATION, EXPIRED } = require('./support/miro.cjs');
 
@@ -310,13 +310,18 @@ test('a read comes after what the client has set and not awaited', async () => {
   assert.deepEqual(await storage.get('7'), FRESH);
 });
 
-test('where values are sealed: states, but no refresh, and everybody is told at once', async () => {
-  const storage = new MiroStorage({ url: 'memory:', sealValues: true, hashKeys: true, keys: [[1, Buffer.alloc(32)]] });
-  await storage.set(7, EXPIRED);
-  assert.deepEqual(await storage.get(7), EXPIRED);
-  for (let tries = 0; tries < 2; tries++) await assert.rejects(storage.refreshOnce(7, () => FRESH), isCode('NOT_SUPPORTED'));
-  await storage.close();
-});
+for (const [what, options] of [
+  ['values are sealed', () => ({ url: 'memory:', sealValues: true, hashKeys: true, keys: [[1, Buffer.alloc(32)]] })],
+  ['there are no counters', () => ({ backend: minimal({ now: () => new Date() }) })],
+]) {
+  test(`where ${what}: states, but no refresh, and everybody is told at once`, async () => {
+    const storage = new MiroStorage(options());
+    await storage.set(7, EXPIRED);
+    assert.deepEqual(await storage.get(7), EXPIRED);
+    for (let tries = 0; tries < 2; tries++) await assert.rejects(storage.refreshOnce(7, () => FRESH), isCode('NOT_SUPPORTED'));
+    await storage.close();
+  });
+}
 
 test('options and arguments', async () => {
   const store = open('memory:');

@@ -54,7 +54,7 @@ def endpoint(life: int = 3600, hang: Callable[[int], bool] = lambda count: False
             if refresh and hang(seen.refreshes):
                 closed.wait()
                 return None
-            time.sleep(0.05)
+            time.sleep(0.2)  # for others to come
             with lock:
                 number += 1
                 current = f"refresh-{number}"

@@ -20,7 +20,7 @@ import pytest
 from counterfoil.adapters.miro import Lease, MiroStorage, State, single_flight
 from miro_endpoint import client, endpoint
 from redis_servers import own_prefix, redis_variable
-from support import Full, run_python
+from support import Bare, Full, run_python
 
 PAST = datetime(2020, 1, 1)
 FUTURE = datetime(2999, 7, 1, 12, 30, 15, 123456)
@@ -67,6 +67,8 @@ def test_states_come_back(place: Place) -> None:
         same(other.get(), state)
     storage.set(State("a", None, datetime(2999, 1, 1, tzinfo=UTC)))
     assert other.get().token_expires_at == datetime(2999, 1, 1, tzinfo=UTC).astimezone().replace(tzinfo=None)
+    storage.set(State("a", None, None))
+    assert place.store.get("miro:1") == '{"accessToken":"a"}', "Node's client knows no null"
     storage.set(None)
     assert other.get() is None
     for wrong in ("text", "5", "[]", '{"accessToken":5}', '{"tokenExpiresAt":5}', '{"tokenExpiresAt":"soon"}'):
@@ -290,6 +292,8 @@ def test_the_answer_to_the_save_is_lost() -> None:
         storage.set(EXPIRED)
         backend.failures = 1
         same(storage.refresh_once(lambda old: FRESH), FRESH)
+        backend.failures = 1
+        assert storage.with_lock(lambda lease: lease.save(State("b", None, None))), "it is there"
         storage.set(EXPIRED)
         backend.failures = 100
         with pytest.raises(counterfoil.DeadlineError, match="lost"):
@@ -298,6 +302,16 @@ def test_the_answer_to_the_save_is_lost() -> None:
 
 def test_where_values_are_sealed() -> None:
     with counterfoil.open("memory:", seal_values=True, hash_keys=True, keys={1: bytes(32)}) as store:
+        storage = MiroStorage(store, 7)
+        storage.set(EXPIRED)
+        same(storage.get(), EXPIRED)
+        for _ in range(2):  # at once, also the second time
+            with pytest.raises(counterfoil.NotSupportedError):
+                storage.refresh_once(lambda old: FRESH)
+
+
+def test_without_counters() -> None:
+    with counterfoil.open(Bare()) as store:
         storage = MiroStorage(store, 7)
         storage.set(EXPIRED)
         same(storage.get(), EXPIRED)

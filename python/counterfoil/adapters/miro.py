@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
@@ -75,13 +74,17 @@ class StateLike(Protocol):
     def token_expires_at(self) -> datetime | None: ...
 
 
-@cache
+_client: list[Any] = []
+
+
 def _client_storage() -> Any:
-    """The module miro_api.storage, if there is one."""
-    try:
-        return import_module("miro_api.storage")
-    except ImportError:
-        return None
+    """The module miro_api.storage, or None. It is looked for once, when it is first needed."""
+    if not _client:
+        try:
+            _client.append(import_module("miro_api.storage"))
+        except ImportError:
+            _client.append(None)
+    return _client[0]
 
 
 def _dump(state: object, more: dict[str, Any]) -> str:

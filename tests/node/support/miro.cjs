@@ -31,7 +31,7 @@ async function endpoint({ life = 3600, answer = () => undefined } = {}) {
         return reply(400, { type: 'error' });
       }
       if ((await answer(seen.refreshes, reply)) === false) return undefined; // it has been answered, or never will be
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await new Promise((resolve) => setTimeout(resolve, 100));
     } else seen.exchanges++;
     current = `refresh-${++number}`;
     return reply(200, { access_token: `access-${number}`, refresh_token: current, expires_in: life, user_id: 'miro-user' });
