@@ -27,6 +27,7 @@ def test_all_names() -> None:
         "counterfoil.errors",
         "counterfoil.testing",
         "counterfoil.adapters.cross_auth",
+        "counterfoil.adapters.miro",
     ):
         loaded = __import__(module, fromlist=["*"])
         for name in loaded.__all__:
