@@ -227,7 +227,7 @@ static void a_clear_that_has_removed_something_is_not_said_to_have_done_nothing(
     for (int i = 3; i < 20; i++) /* the first page goes; the second is put off until the deadline */
         len += (size_t)snprintf(rule + len, sizeof rule - len, "%s answer #%d -BUSY a script\\r\\n", i == 3 ? "" : " ;", i);
     faults_say(the.proxy, "%s", rule);
-    answer clear = ask(store, CF_REQUEST(CF_OP_CLEAR, .key = cf_text("key-"), .timeout_ms = 500));
+    answer clear = ask(store, CF_REQUEST(CF_OP_CLEAR, .key = cf_text("key-"), .timeout_ms = 900));
     assert_int_equal(clear.status, CF_EUNAVAILABLE);
     assert_int_equal(clear.outcome, CF_UNKNOWN);
     assert_ok(cf_store_close(store, NULL));
@@ -341,7 +341,7 @@ static void what_arrived_comes_before_deadlines(void **state)
         for (int i = 0; i < MANY; i++)
             ops[i] = submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .timeout_ms = round == 11 ? 600 : 5000));
         cf_loop_flush(the.loop);
-        if (round == 11) usleep(1000000); /* as if the process had been stopped */
+        if (round == 11) usleep(2000000); /* as if the process had been stopped */
         for (int i = 0; i < MANY; i++) {
             int rc = cf_op_wait(ops[i]);
             late += rc != CF_OK;
