@@ -599,6 +599,8 @@ def test_tasks_that_are_cancelled(path: Path, run: Runner) -> None:
 
             for _ in range(10):
                 tasks = [asyncio.create_task(work(number)) for number in range(64)]
+                while not stored:
+                    await asyncio.sleep(0.001)
                 for _ in range(40):
                     await asyncio.sleep(0.0005)
                     chance.choice(tasks).cancel()
@@ -608,7 +610,6 @@ def test_tasks_that_are_cancelled(path: Path, run: Runner) -> None:
                 ended = await asyncio.gather(*tasks, return_exceptions=True)
                 assert {type(each) for each in ended} == {asyncio.CancelledError}
             assert store.stats()["pending"] == 0
-            assert stored
             assert stored <= {key async for key in store.scan()}
 
     run(main())
