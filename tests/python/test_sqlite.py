@@ -590,17 +590,18 @@ def test_tasks_that_are_cancelled(path: Path, run: Runner) -> None:
         chance = random.Random(7)
         async with await counterfoil.aio.open(f"sqlite:{path}", timeout=HANG) as store:
             stored: set[str] = set()
+            some = asyncio.Event()
 
             async def work(number: int) -> None:
                 for turn in count():
                     await store.set(f"{number}", f"{number}={turn}")
                     stored.add(f"{number}")
+                    some.set()
                     assert await store.get(f"{number}") == f"{number}={turn}"
 
             for _ in range(10):
                 tasks = [asyncio.create_task(work(number)) for number in range(64)]
-                while not stored:
-                    await asyncio.sleep(0.001)
+                await some.wait()
                 for _ in range(40):
                     await asyncio.sleep(0.0005)
                     chance.choice(tasks).cancel()
