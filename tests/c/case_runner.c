@@ -1012,10 +1012,13 @@ static bool play_failing(const backend *b, const json_t *one, uint64_t nth, chao
     return failed;
 }
 
-/* Every allocation while they are few; of thousands, ever fewer. Over a connection each run costs a thousand times as much. */
+static bool opens_slowly(const backend *b) { return b->url && !(b->has & HAS_MEMORY); }
+
+/* Every allocation while they are few; of thousands, ever fewer. Over a connection each run costs a thousand times as much; and where opening takes long, its
+ * allocations, the first, are the same in each of hundreds of cases. */
 static uint64_t after(const backend *b, uint64_t nth)
 {
-    uint64_t all = b->variable ? 40 : 80;
+    uint64_t all = b->variable ? 40 : opens_slowly(b) && !getenv("CF_LONG") ? 16 : 80;
     return nth < all ? nth + 1 : nth + nth / (b->variable ? 2 : 4);
 }
 
@@ -1045,8 +1048,7 @@ static unsigned long long play_chaos(const backend *b, const json_t *one)
     uint64_t          *before = json_object_get(one, "steps") ? rehearse(b, one) : NULL;
     unsigned long long runs = 0;
     if (b->variable) empty_database(b);
-    bool      opens_slowly = b->url && !(b->has & HAS_MEMORY);
-    const int stride = opens_slowly ? 3 : env_number("CF_CHAOS_FEWER", 0) || b->variable ? 2 : 1; /* the first manner; without the second; all */
+    const int stride = opens_slowly(b) ? 3 : env_number("CF_CHAOS_FEWER", 0) || b->variable ? 2 : 1; /* the first manner; without the second; all */
     for (int how = ONCE; how <= FOR_GOOD_THEN_LEAVE && !case_failed; how += stride) {
         now_mode = names[how];
         for (uint64_t nth = 1; !case_failed; nth = after(b, nth)) {
