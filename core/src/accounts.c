@@ -18,11 +18,6 @@ typedef struct asked {
     char               key[CF_EMAIL_MAX];
 } asked;
 
-static cf_plan plan_of(int kind, int by)
-{
-    return (cf_plan){.kind = kind, .record = {.kind = kind}, .with = {.kind = -1}, .by = by, .guard = -1, .epoch = -1};
-}
-
 static bool says(const cf_record *record, int at) { return record->fields[at].is == CF_GIVEN; }
 
 /* ---------------------------------------------------------------------------------------------------------- checking -- */
@@ -67,11 +62,7 @@ static const char *normalise(cf_record *user, char key[CF_EMAIL_MAX])
 }
 
 /* What is looked for under a text that no record can have is not there. */
-static bool possible(const cf_record *record, int at)
-{
-    cf_slice text = record->fields[at].text;
-    return text.len > 0 && text.len <= CF_INDEXED_MAX && !cf_key_fault(text);
-}
+static bool possible(const cf_record *record, int at) { return cf_can_be_indexed(record->fields[at].text); }
 
 /* ------------------------------------------------------------------------------------------------------------ writing -- */
 
@@ -111,9 +102,8 @@ static int bring_inserted(cf_op *op)
 static int insert_step(cf_op *op, cf_op *child)
 {
     cf_plan plan;
-    if (!cf_plan_read(op->in.value, &plan)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
-    if (!child) return cf_records_child(op, CF_OP_INSERT, &plan) ? STEP_CHILD : CF_ENOMEM;
-    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    int     rc = cf_records_step(op, child, CF_OP_INSERT, &plan);
+    if (rc != CF_OK) return rc;
     return bring_inserted(op);
 }
 
@@ -121,9 +111,8 @@ static int insert_step(cf_op *op, cf_op *child)
 static int update_step(cf_op *op, cf_op *child)
 {
     cf_plan plan;
-    if (!cf_plan_read(op->in.value, &plan)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
-    if (!child) return cf_records_child(op, CF_OP_UPDATE, &plan) ? STEP_CHILD : CF_ENOMEM;
-    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    int     rc = cf_records_step(op, child, CF_OP_UPDATE, &plan);
+    if (rc != CF_OK) return rc;
     if (!child->hit) return cf_op_fail(op, CF_EMISSING, CF_NOT_APPLIED, "there is no such %s", cf_kind_name(plan.kind));
     op->hit = true;
     cf_take_value(op, child);
@@ -133,7 +122,7 @@ static int update_step(cf_op *op, cf_op *child)
 static int create_user(asked *ask, const cf_call *call, cf_op **op)
 {
     char    id[CF_ID_LEN];
-    cf_plan plan = plan_of(CF_USER, CF_BY_ID);
+    cf_plan plan = cf_plan_of(CF_USER, CF_BY_ID);
     plan.record = ask->record;
     if (new_record(ask, &plan.record, id, CF_USER_CREATED_AT, CF_USER_UPDATED_AT) != CF_OK) return no_random(ask, call, op);
     return cf_records_compose(ask->store, CF_OP_INSERT, &plan, insert_step, call, op);
@@ -144,7 +133,7 @@ static int64_t most_of(const asked *ask) { return (int64_t)(ask->accounts->most 
 static int create_social_account(asked *ask, const cf_call *call, cf_op **op)
 {
     char    id[CF_ID_LEN];
-    cf_plan plan = plan_of(CF_SOCIAL_ACCOUNT, CF_BY_ID);
+    cf_plan plan = cf_plan_of(CF_SOCIAL_ACCOUNT, CF_BY_ID);
     plan.record = ask->record;
     plan.most = most_of(ask);
     if (new_record(ask, &plan.record, id, CF_SOCIAL_ACCOUNT_CREATED_AT, CF_SOCIAL_ACCOUNT_UPDATED_AT) != CF_OK) return no_random(ask, call, op);
@@ -153,7 +142,7 @@ static int create_social_account(asked *ask, const cf_call *call, cf_op **op)
 
 static int update(asked *ask, int updated, const cf_call *call, cf_op **op)
 {
-    cf_plan plan = plan_of(ask->record.kind, CF_BY_ID);
+    cf_plan plan = cf_plan_of(ask->record.kind, CF_BY_ID);
     plan.record = ask->record;
     plan.at[0] = ask->record.fields[0].text;
     plan.expiry_ms = -1;
@@ -167,7 +156,7 @@ enum { LOOK, LOOKED, LOOKED_FOR_USER, INSERTED, TRIES = 8 };
 
 static int look(cf_op *op, const cf_plan *whole)
 {
-    cf_plan plan = plan_of(CF_SOCIAL_ACCOUNT, CF_BY_UNIQUE);
+    cf_plan plan = cf_plan_of(CF_SOCIAL_ACCOUNT, CF_BY_UNIQUE);
     plan.at[0] = whole->with.fields[CF_SOCIAL_ACCOUNT_PROVIDER].text;
     plan.at[1] = whole->with.fields[CF_SOCIAL_ACCOUNT_PROVIDER_USER_ID].text;
     op->phase = LOOKED;
@@ -195,7 +184,7 @@ static int find_or_create_step(cf_op *op, cf_op *child)
         op->number = 0;
         if (!cf_op_next_record(op, &found)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a record was lost");
         op->key_at = 0;
-        plan = plan_of(CF_USER, CF_BY_ID);
+        plan = cf_plan_of(CF_USER, CF_BY_ID);
         plan.at[0] = found.fields[CF_SOCIAL_ACCOUNT_USER_ID].text;
         op->phase = LOOKED_FOR_USER;
         return cf_records_child(op, CF_OP_FIND, &plan) ? STEP_CHILD : CF_ENOMEM;
@@ -230,7 +219,7 @@ static int find_or_create_step(cf_op *op, cf_op *child)
 static int find_or_create(asked *ask, const cf_call *call, cf_op **op)
 {
     char    user_id[CF_ID_LEN], id[CF_ID_LEN];
-    cf_plan plan = plan_of(CF_USER, CF_BY_ID);
+    cf_plan plan = cf_plan_of(CF_USER, CF_BY_ID);
     plan.record = ask->user;
     plan.with = ask->record;
     if (new_record(ask, &plan.record, user_id, CF_USER_CREATED_AT, CF_USER_UPDATED_AT) != CF_OK ||
@@ -312,7 +301,7 @@ static bool is_in_vain(const asked *ask)
 
 static int find(asked *ask, int by, int first, int second, const cf_call *call, cf_op **op)
 {
-    cf_plan plan = plan_of(ask->record.kind, by);
+    cf_plan plan = cf_plan_of(ask->record.kind, by);
     plan.at[0] = ask->record.fields[first].text;
     if (second >= 0) plan.at[1] = ask->record.fields[second].text;
     return cf_records_submit(ask->store, CF_OP_FIND, &plan, NULL, call, op);
@@ -320,7 +309,7 @@ static int find(asked *ask, int by, int first, int second, const cf_call *call, 
 
 static int list(asked *ask, const cf_call *call, cf_op **op)
 {
-    cf_plan plan = plan_of(CF_SOCIAL_ACCOUNT, CF_BY_GROUP);
+    cf_plan plan = cf_plan_of(CF_SOCIAL_ACCOUNT, CF_BY_GROUP);
     cf_page page = {.order = CF_CREATED_AT_ASC, .limit = CF_SESSIONS_MOST};
     plan.at[0] = ask->record.fields[CF_SOCIAL_ACCOUNT_USER_ID].text;
     return cf_records_submit(ask->store, CF_OP_LIST, &plan, &page, call, op);
@@ -328,7 +317,7 @@ static int list(asked *ask, const cf_call *call, cf_op **op)
 
 static int take_away(asked *ask, const cf_call *call, cf_op **op)
 {
-    cf_plan plan = plan_of(ask->record.kind, CF_BY_ID);
+    cf_plan plan = cf_plan_of(ask->record.kind, CF_BY_ID);
     plan.at[0] = ask->record.fields[0].text;
     return cf_records_submit(ask->store, CF_OP_REMOVE, &plan, NULL, call, op);
 }

@@ -91,6 +91,8 @@ void cf_op_abort(cf_op *op, int status, cf_end how, const char *sentence);
 int    cf_compose(cf_op *op, cf_step_fn step); /* CF_PENDING: `op` is pending */
 int    cf_compose_on(cf_op *op);               /* goes on: from the start, after the child, or after a yield */
 cf_op *cf_child(cf_op *op, int kind, cf_slice key); /* NULL: no memory; `in` may be changed before STEP_CHILD */
+cf_op *cf_child_for(cf_op *op, int kind, cf_slice bare); /* the same for a key of a page, which has no prefix; op->key holds it whole */
+void   cf_take_cursor(cf_op *op, cf_op *child);
 int    cf_adopt(cf_op *op, cf_op *child);      /* the child's error becomes the operation's */
 void   cf_take_value(cf_op *op, cf_op *child); /* and what it brought */
 /* After a finish outside of cf_submit: the parent goes on. */
@@ -226,6 +228,12 @@ void cf_url_free(const cf_platform *platform, cf_parsed_url *url);
 int cf_records_submit(cf_store *store, int kind, cf_plan *plan, const cf_page *page, const cf_call *call, cf_op **op);
 /* The same for a method that is composed of several: `op` has the plan, its tokens sealed; `step` prepares children with cf_records_child. */
 int cf_records_compose(cf_store *store, int kind, cf_plan *plan, cf_step_fn step, const cf_call *call, cf_op **op);
+cf_plan cf_plan_of(int kind, int by);
+/* How a step begins whose one child does the plan: CF_OK: the child has, and has not failed; otherwise what the step is to return. */
+int cf_records_step(cf_op *op, cf_op *child, int kind, cf_plan *plan);
+/* Whether a text can be looked up by; whether it is an id that cf_record_id can have made. */
+bool cf_can_be_indexed(cf_slice text);
+bool cf_is_record_id(cf_slice text);
 /* The next child; its tokens are sealed already. NULL: no memory, and the error says so. */
 cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan);
 int cf_hook_submit(cf_store *store, cf_hook *hook, const cf_call *call, cf_op **op);

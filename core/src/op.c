@@ -290,6 +290,22 @@ cf_op *cf_child(cf_op *op, int kind, cf_slice key)
     return child;
 }
 
+cf_op *cf_child_for(cf_op *op, int kind, cf_slice bare)
+{
+    const cf_platform *platform = op->loop->platform;
+    op->key.len = 0;
+    if (cf_buffer_append(platform, &op->key, cf_bytes(op->store->prefix, op->store->prefix_len)) != CF_OK || cf_buffer_append(platform, &op->key, bare) != CF_OK)
+        return NULL;
+    return cf_child(op, kind, cf_bytes(op->key.ptr, op->key.len));
+}
+
+void cf_take_cursor(cf_op *op, cf_op *child)
+{
+    cf_buffer cursor = child->cursor;
+    child->cursor = op->cursor;
+    op->cursor = cursor;
+}
+
 int cf_adopt(cf_op *op, cf_op *child)
 {
     op->error = child->error;

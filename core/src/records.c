@@ -19,6 +19,21 @@ int cf_record_id(const cf_platform *platform, char id[CF_ID_LEN])
     return CF_OK;
 }
 
+bool cf_is_record_id(cf_slice text)
+{
+    if (text.len != CF_ID_LEN) return false;
+    for (size_t i = 0; i < text.len; i++)
+        if (!text.ptr[i] || !strchr("0123456789abcdef", text.ptr[i])) return false;
+    return true;
+}
+
+bool cf_can_be_indexed(cf_slice text) { return text.len > 0 && text.len <= CF_INDEXED_MAX && !cf_key_fault(text); }
+
+cf_plan cf_plan_of(int kind, int by)
+{
+    return (cf_plan){.kind = kind, .record = {.kind = kind}, .with = {.kind = -1}, .by = by, .guard = -1, .epoch = -1};
+}
+
 /* ---------------------------------------------------------------------------------------------------------- checking -- */
 
 static bool indexed(int kind, int at)
@@ -136,7 +151,7 @@ static int seal_record(cf_op *op, cf_record *record)
     return rc == CF_OK ? rc : cf_op_fail(op, rc, CF_NOT_APPLIED, "a token could not be sealed: there is no randomness, or OpenSSL failed");
 }
 
-/* Opens the tokens of a record and appends it. `room` holds what is opened. */
+/* Opens the tokens of a record and appends it. */
 static int open_record(cf_op *op, cf_record *record, cf_buffer *out)
 {
     const cf_platform *platform = op->loop->platform;
@@ -226,11 +241,9 @@ bool cf_page_after(cf_page *page, cf_slice cursor)
 {
     if (cursor.len < 4 || cursor.ptr[0] != '0' + page->order || cursor.ptr[1] != '.') return false;
     const char *second = memchr(cursor.ptr + 2, '.', cursor.len - 2);
-    if (!second || cursor.len - (size_t)(second + 1 - cursor.ptr) != CF_ID_LEN) return false;
+    if (!second || !cf_is_record_id(cf_bytes(second + 1, cursor.len - (size_t)(second + 1 - cursor.ptr)))) return false;
     if (!cf_parse_int(cf_bytes(cursor.ptr + 2, (size_t)(second - cursor.ptr) - 2), &page->after_value) || page->after_value < 0) return false;
     memcpy(page->after_id, second + 1, CF_ID_LEN);
-    for (int i = 0; i < CF_ID_LEN; i++)
-        if (!strchr("0123456789abcdef", page->after_id[i]) || !page->after_id[i]) return false;
     page->after = true;
     return true;
 }
@@ -481,6 +494,13 @@ cf_op *cf_records_child(cf_op *op, int kind, const cf_plan *plan)
     }
     point(child);
     return child;
+}
+
+int cf_records_step(cf_op *op, cf_op *child, int kind, cf_plan *plan)
+{
+    if (!cf_plan_read(op->in.value, plan)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
+    if (!child) return cf_records_child(op, kind, plan) ? STEP_CHILD : CF_ENOMEM;
+    return child->error.status == CF_OK ? CF_OK : cf_adopt(op, child);
 }
 
 static bool only_reads(int method)

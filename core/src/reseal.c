@@ -1,22 +1,18 @@
 /* reseal.c: seals anew, a page at a time, what was sealed with an older key of the ring, so that this key can be given up. */
 #include "core.h"
 
-enum { START, PAGE, KEY, VALUE, STORED };
+enum { START, PAGE, VALUE, STORED };
 
 /* The page stays in op->value while its keys are gone through; op->number counts what was sealed anew, op->note what does not open. */
 static int next_key(cf_op *op)
 {
-    const cf_platform *platform = op->loop->platform;
     cf_slice bare;
     if (!cf_op_next_key(op, &bare)) {
         char text[CF_INT_TEXT];
         op->hit = true;
         return cf_op_set_value(op, cf_bytes(text, cf_format_int((int64_t)op->note, text)));
     }
-    op->key.len = 0;
-    if (cf_buffer_append(platform, &op->key, cf_bytes(op->store->prefix, op->store->prefix_len)) != CF_OK || cf_buffer_append(platform, &op->key, bare) != CF_OK ||
-        !cf_child(op, CF_OP_GET, cf_bytes(op->key.ptr, op->key.len)))
-        return cf_op_fail(op, CF_ENOMEM, op->number ? CF_UNKNOWN : CF_NOT_APPLIED, "no memory");
+    if (!cf_child_for(op, CF_OP_GET, bare)) return cf_op_fail(op, CF_ENOMEM, op->number ? CF_UNKNOWN : CF_NOT_APPLIED, "no memory");
     op->phase = VALUE;
     return STEP_CHILD;
 }
@@ -69,14 +65,11 @@ int cf_reseal_step(cf_op *op, cf_op *child)
         child->in.limit = op->in.limit;
         op->phase = PAGE;
         return STEP_CHILD;
-    case PAGE: {
-        cf_buffer cursor = child->cursor;
-        child->cursor = op->cursor;
-        op->cursor = cursor;
+    case PAGE:
+        cf_take_cursor(op, child);
         cf_take_value(op, child);
         op->key_at = 0;
         return next_key(op);
-    }
     case VALUE: return seal_anew(op, child);
     default:
         op->number += child->hit;

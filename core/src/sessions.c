@@ -22,8 +22,6 @@ static const struct {
     [CF_SESSION_READ_EPOCH] = {BIT(CF_SESSION_USER_ID), 0},
 };
 
-static bool possible(cf_slice text) { return text.len > 0 && text.len <= CF_INDEXED_MAX && !cf_key_fault(text); }
-
 /* The record goes some time after the session ends, also where the caller's clock is behind. */
 static int64_t expiry_of(const cf_sessions *sessions, int64_t expires_at)
 {
@@ -31,28 +29,13 @@ static int64_t expiry_of(const cf_sessions *sessions, int64_t expires_at)
     return (end > now ? end : now) + (sessions->retention_ms ? sessions->retention_ms : CF_SESSION_RETENTION);
 }
 
-static bool is_id(cf_slice id)
-{
-    if (id.len != CF_ID_LEN) return false;
-    for (size_t i = 0; i < id.len; i++)
-        if (!id.ptr[i] || !strchr("0123456789abcdef", id.ptr[i])) return false;
-    return true;
-}
-
 /* ---- methods that look at what comes back ---- */
-
-static int plan_again(cf_op *op, cf_plan *plan)
-{
-    return cf_plan_read(op->in.value, plan) ? CF_OK : cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
-}
 
 static int create_step(cf_op *op, cf_op *child)
 {
     cf_plan plan;
-    int     rc = plan_again(op, &plan);
+    int     rc = cf_records_step(op, child, CF_OP_INSERT, &plan);
     if (rc != CF_OK) return rc;
-    if (!child) return cf_records_child(op, CF_OP_INSERT, &plan) ? STEP_CHILD : CF_ENOMEM;
-    if (child->error.status != CF_OK) return cf_adopt(op, child);
     cf_record_number(&plan.record, CF_SESSION_EPOCH, child->number);
     if ((rc = cf_op_add_record(op, &plan.record)) != CF_OK) {
         op->error.outcome = CF_APPLIED;
@@ -68,10 +51,8 @@ static int get_step(cf_op *op, cf_op *child)
 {
     cf_plan   plan;
     cf_record session;
-    int       rc = plan_again(op, &plan);
+    int       rc = cf_records_step(op, child, CF_OP_FIND, &plan);
     if (rc != CF_OK) return rc;
-    if (!child) return cf_records_child(op, CF_OP_FIND, &plan) ? STEP_CHILD : CF_ENOMEM;
-    if (child->error.status != CF_OK) return cf_adopt(op, child);
     child->key_at = 0;
     if (!child->hit || !cf_op_next_record(child, &session) || cf_session_status(&session, plan.now) != CF_STATUS_ACTIVE) return CF_OK;
     cf_take_value(op, child);
@@ -84,10 +65,8 @@ static int get_step(cf_op *op, cf_op *child)
 static int refresh_step(cf_op *op, cf_op *child)
 {
     cf_plan plan;
-    int     rc = plan_again(op, &plan);
+    int     rc = cf_records_step(op, child, CF_OP_UPDATE, &plan);
     if (rc != CF_OK) return rc;
-    if (!child) return cf_records_child(op, CF_OP_UPDATE, &plan) ? STEP_CHILD : CF_ENOMEM;
-    if (child->error.status != CF_OK) return cf_adopt(op, child);
     if (!child->hit) return CF_OK;
     cf_take_value(op, child);
     op->key_at = 0;
@@ -98,17 +77,10 @@ static int refresh_step(cf_op *op, cf_op *child)
 static int revoke_step(cf_op *op, cf_op *child)
 {
     cf_plan plan;
-    int     rc = plan_again(op, &plan);
+    int     rc = cf_records_step(op, child, CF_OP_UPDATE, &plan);
     if (rc != CF_OK) return rc;
-    if (!child) return cf_records_child(op, CF_OP_UPDATE, &plan) ? STEP_CHILD : CF_ENOMEM;
-    if (child->error.status != CF_OK) return cf_adopt(op, child);
     op->hit = child->hit || child->value.len > 0; /* revoked before: it is there */
     return CF_OK;
-}
-
-static cf_plan plan_of(int by)
-{
-    return (cf_plan){.kind = CF_SESSION, .record = {.kind = CF_SESSION}, .with = {.kind = -1}, .by = by, .guard = -1, .epoch = -1, .expiry_ms = -1};
 }
 
 static void only_unrevoked(cf_plan *plan)
@@ -162,10 +134,11 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
     if (fault) return cf_records_refuse(store, CF_OP_UPDATE, call, op, CF_EINVAL, fault);
     const cf_field *fields = record->fields;
     int64_t now = args->now ? args->now : cf_now_us(store->loop->platform);
-    cf_plan plan = plan_of(CF_BY_ID);
+    cf_plan plan = cf_plan_of(CF_SESSION, CF_BY_ID);
+    plan.expiry_ms = -1;
     plan.now = now;
     bool by_id = method == CF_SESSION_GET_ANY || method == CF_SESSION_REFRESH || method == CF_SESSION_REVOKE;
-    if ((by_id && !is_id(fields[CF_SESSION_ID].text)) || (method == CF_SESSION_GET && !possible(fields[CF_SESSION_TOKEN_HASH].text)))
+    if ((by_id && !cf_is_record_id(fields[CF_SESSION_ID].text)) || (method == CF_SESSION_GET && !cf_can_be_indexed(fields[CF_SESSION_TOKEN_HASH].text)))
         return cf_records_refuse(store, CF_OP_FIND, call, op, CF_OK, ""); /* no session has such a one */
     if (by_id) plan.at[0] = fields[CF_SESSION_ID].text;
     switch (method) {
@@ -187,16 +160,16 @@ int cf_sessions_call(const cf_sessions *sessions, int method, const cf_record *r
         only_unrevoked(&plan);
         return cf_records_compose(store, CF_OP_UPDATE, &plan, revoke_step, call, op);
     case CF_SESSION_REVOKE_ALL:
-        if (!possible(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_UPDATE, call, op, CF_EINVAL, "user_id of a session cannot be that");
+        if (!cf_can_be_indexed(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_UPDATE, call, op, CF_EINVAL, "user_id of a session cannot be that");
         plan.by = CF_BY_GROUP;
         plan.at[0] = fields[CF_SESSION_USER_ID].text;
         plan.record.fields[CF_SESSION_REVOKED_AT] = fields[CF_SESSION_REVOKED_AT];
-        plan.except = is_id(args->except) ? args->except : cf_bytes(NULL, 0);
+        plan.except = cf_is_record_id(args->except) ? args->except : cf_bytes(NULL, 0);
         plan.bump = true;
         only_unrevoked(&plan);
         return cf_records_submit(store, CF_OP_UPDATE, &plan, NULL, call, op);
     default:
-        if (!possible(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_LIST, call, op, CF_EINVAL, "user_id of a session cannot be that");
+        if (!cf_can_be_indexed(fields[CF_SESSION_USER_ID].text)) return cf_records_refuse(store, CF_OP_LIST, call, op, CF_EINVAL, "user_id of a session cannot be that");
         plan.by = CF_BY_GROUP;
         plan.at[0] = fields[CF_SESSION_USER_ID].text;
         plan.number_only = method == CF_SESSION_READ_EPOCH;

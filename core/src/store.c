@@ -513,20 +513,13 @@ static int next_page(cf_op *op, bool first)
     return first ? STEP_CHILD : STEP_YIELD;
 }
 
-static void take_cursor(cf_op *op, cf_op *child)
-{
-    cf_buffer cursor = child->cursor;
-    child->cursor = op->cursor;
-    op->cursor = cursor;
-}
-
 static int count_step(cf_op *op, cf_op *child)
 {
     if (!child) return next_page(op, true);
     if (child->error.status != CF_OK) return cf_adopt(op, child);
     cf_slice key;
     while (cf_op_next_key(child, &key)) op->number++;
-    take_cursor(op, child);
+    cf_take_cursor(op, child);
     if (op->cursor.len) return next_page(op, false);
     op->hit = true;
     return CF_OK;
@@ -536,7 +529,6 @@ enum { CLEAR_START, CLEAR_PAGE, CLEAR_KEY };
 
 static int clear_step(cf_op *op, cf_op *child)
 {
-    const cf_platform *platform = op->loop->platform;
     if (child && child->error.status != CF_OK) {
         cf_adopt(op, child);
         if (op->number) op->error.outcome = CF_UNKNOWN;
@@ -552,16 +544,14 @@ static int clear_step(cf_op *op, cf_op *child)
         child->value = op->value;
         op->value = page;
         op->key_at = 0;
-        take_cursor(op, child);
+        cf_take_cursor(op, child);
         op->phase = CLEAR_KEY;
     } else {
         op->number += child->hit;
     }
     cf_slice bare;
     if (cf_op_next_key(op, &bare)) {
-        op->key.len = 0;
-        if (cf_buffer_append(platform, &op->key, cf_bytes(op->store->prefix, op->store->prefix_len)) != CF_OK ||
-            cf_buffer_append(platform, &op->key, bare) != CF_OK || !cf_child(op, CF_OP_DELETE, cf_bytes(op->key.ptr, op->key.len)))
+        if (!cf_child_for(op, CF_OP_DELETE, bare))
             return cf_op_fail(op, CF_ENOMEM, op->number ? CF_UNKNOWN : CF_NOT_APPLIED, "no memory");
         op->child->locks = cf_derive_applies(op->store, CF_OP_DELETE, 0);
         return STEP_CHILD;
