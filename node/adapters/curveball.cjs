@@ -7,7 +7,8 @@ const { promisify } = require('node:util');
 
 const { open } = require('../index.cjs');
 const { invalid } = require('../errors.cjs');
-const { KeptSessions, OPTIONS, checkedOptions, isObject } = require('./kept-sessions.cjs');
+const { KeptSessions, OPTIONS } = require('./kept-sessions.cjs');
+const { checkedOptions, isObject } = require('./place.cjs');
 const { ClientBackend } = require('./redis-client.cjs');
 
 const random = promisify(randomBytes);
@@ -19,7 +20,7 @@ class SessionStore {
   #read = new WeakMap();
 
   constructor(options = {}) {
-    this.#kept = new KeptSessions(checkedOptions(options), 'session-');
+    this.#kept = new KeptSessions(checkedOptions(options, OPTIONS), 'session-');
   }
 
   async set(id, values, expire) {

@@ -8,9 +8,10 @@ const { createRequire } = require('node:module');
 const path = require('node:path');
 const { isDeepStrictEqual } = require('node:util');
 
-const { open, Store, CounterfoilError } = require('../index.cjs');
+const { CounterfoilError } = require('../index.cjs');
 const { FIELD, LIFE, begun, lifeIn, leftOf, noteOf, withNote } = require('./express-session-life.cjs');
 const { Users, OWNER, checkUsers } = require('./express-session-users.cjs');
+const { OPEN_OPTIONS, checkedOptions, checkPlace, openPlace } = require('./place.cjs');
 
 const { nextTick } = process; // not what fake timers put in its place: callbacks would never come
 const DAY = 86400;
@@ -18,7 +19,6 @@ const LONGEST = 3650 * DAY; // the core's limit for a ttl; a cookie may claim to
 const MINUTE = 60000;
 const TOGETHER = 1000; // sessions asked for at once: few beside what may wait for one connection (maxPending)
 const LAST = 8.64e15; // the last instant that a Date can say
-const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
 const USER_OPTIONS = ['userOf', 'maxSessionsPerUser', 'whenFull'];
 const OPTIONS = ['store', 'url', 'backend', 'prefix', 'ttl', 'absoluteTimeout', 'touchAfter', 'disableTTL', 'disableTouch', 'serializer', 'saveEnded', 'saveChanged', ...USER_OPTIONS, ...OPEN_OPTIONS];
 const SAVE_ENDED = ['ignore', 'error', 'create'];
@@ -166,19 +166,11 @@ class CounterfoilStore extends Base {
 
   constructor(options = {}) {
     super();
-    if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
-    for (const name of Object.keys(options)) {
-      if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')}; those of a URL go into it)`);
-    }
+    checkedOptions(options, OPTIONS);
     const { store, url, backend, prefix = 'sess:', ttl, disableTTL = false, disableTouch = false, serializer, ...others } = options;
     const { absoluteTimeout, touchAfter, saveEnded, saveChanged, userOf, maxSessionsPerUser, whenFull, ...rest } = others;
-    if ([store, url, backend].filter((given) => given !== undefined).length > 1) throw invalid('give one of store, url and backend');
-    // What open() would refuse as a prefix, too: or every request would find it out.
-    if (typeof prefix !== 'string') throw invalid('prefix must be a string');
-    if (/[\0\r\n]|\p{Surrogate}/u.test(prefix)) throw invalid('prefix must not contain NUL, line breaks or lone surrogates');
-    if (Buffer.byteLength(prefix) > 256) throw invalid('prefix must have at most 256 bytes');
-    if (url !== undefined && typeof url !== 'string') throw invalid('url must be a string');
-    if (backend !== undefined && (typeof backend !== 'object' || backend === null)) throw invalid('backend must be an object with the methods of a backend');
+    const place = { store, url, backend, prefix };
+    checkPlace(place, rest);
     if (typeof disableTTL !== 'boolean') throw invalid('disableTTL must be true or false');
     if (typeof disableTouch !== 'boolean') throw invalid('disableTouch must be true or false');
     if (ttl !== undefined && typeof ttl !== 'number' && typeof ttl !== 'function') throw invalid('ttl must be a number of seconds or a function');
@@ -190,11 +182,7 @@ class CounterfoilStore extends Base {
     if (saveEnded !== undefined && !SAVE_ENDED.includes(saveEnded)) throw invalid('saveEnded must be "ignore", "error" or "create"');
     if (saveChanged !== undefined && !SAVE_CHANGED.includes(saveChanged)) throw invalid('saveChanged must be "overwrite" or "error"');
     checkUsers(options);
-    if (store !== undefined) {
-      if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
-      if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues and hashKeys belong to the store that is given');
-    }
-    this.#store = store ?? open(backend ?? url ?? 'memory:', rest);
+    this.#store = openPlace(place, rest);
     this.#ours = store === undefined;
     this.#prefix = prefix;
     this.#ttl = ttl || DAY; // 0 is the default, as in connect-redis

@@ -8,7 +8,8 @@ const { setImmediate } = require('node:timers'); // not what fake timers put in 
 const { isDeepStrictEqual } = require('node:util');
 
 const { invalid } = require('../errors.cjs');
-const { KeptSessions, OPTIONS, checkedOptions, isObject } = require('./kept-sessions.cjs');
+const { KeptSessions, OPTIONS } = require('./kept-sessions.cjs');
+const { checkedOptions, isObject } = require('./place.cjs');
 
 /** Parts of the application's FluidAuth, so that `instanceof` holds; it may be out of sight from here, and nothing else of it is needed. */
 function findFluidAuth(part) {
@@ -41,7 +42,7 @@ class SessionStore extends BaseSessionStore {
 
   constructor(options = {}) {
     super();
-    this.#kept = new KeptSessions(checkedOptions(options), 'fluidauth:');
+    this.#kept = new KeptSessions(checkedOptions(options, OPTIONS), 'fluidauth:');
     // FluidAuth's stores have it. Not enumerable: it is nothing to be printed or copied.
     Object.defineProperty(this, 'db', { value: this.#kept.store, configurable: true, writable: true, enumerable: false });
   }

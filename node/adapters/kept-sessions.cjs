@@ -2,26 +2,14 @@
 
 // What the adapters for Curveball and FluidAuth have in common: sessions as JSON under their ids, which end by the store's ttl and, once ended, stay so.
 
-const { open, Store, CounterfoilError } = require('../index.cjs');
+const { CounterfoilError } = require('../index.cjs');
 const { invalid } = require('../errors.cjs');
+const { OPEN_OPTIONS, NOT_IN_KEYS, isObject, checkPlace, openPlace } = require('./place.cjs');
 
 const LONGEST = 3650 * 86400; // the core's limit for a ttl
 const MOST = 1024; // bytes of a key
-const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
 const OPTIONS = ['store', 'url', 'backend', 'prefix', 'saveEnded', ...OPEN_OPTIONS];
 const SAVE_ENDED = ['ignore', 'error', 'create'];
-const NOT_IN_KEYS = /[\0\r\n]|\p{Surrogate}/u;
-
-/** The options, if they are an object with nothing but these names in it. */
-function checkedOptions(options, names = OPTIONS) {
-  if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
-  for (const name of Object.keys(options)) {
-    if (!names.includes(name)) throw invalid(`unknown option: ${name} (known: ${names.join(', ')}; those of a URL go into it)`);
-  }
-  return options;
-}
-
-const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
 class KeptSessions {
   #store;
@@ -33,21 +21,12 @@ class KeptSessions {
   /** `prefix`: what stands before the ids where the options do not say. */
   constructor(options, prefix) {
     const { store, url, backend, prefix: given = prefix, saveEnded, ...rest } = options;
-    if ([store, url, backend].filter((one) => one !== undefined).length > 1) throw invalid('give one of store, url and backend');
-    if (typeof given !== 'string') throw invalid('prefix must be a string');
-    // What a store would refuse as a prefix, too: or every request would find it out.
-    if (NOT_IN_KEYS.test(given)) throw invalid('prefix must not contain NUL, line breaks or lone surrogates');
-    if (Buffer.byteLength(given) > 256) throw invalid('prefix must have at most 256 bytes');
-    if (url !== undefined && typeof url !== 'string') throw invalid('url must be a string');
-    if (backend !== undefined && !isObject(backend)) throw invalid('backend must be an object with the methods of a backend');
+    const place = { store, url, backend, prefix: given };
+    checkPlace(place, rest);
     if (saveEnded !== undefined && !SAVE_ENDED.includes(saveEnded)) throw invalid('saveEnded must be "ignore", "error" or "create"');
-    if (store !== undefined) {
-      if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
-      if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues and hashKeys belong to the store that is given');
-    }
     this.#prefix = given;
     this.#saveEnded = saveEnded;
-    this.#store = store ?? open(backend ?? url ?? 'memory:', rest);
+    this.#store = openPlace(place, rest);
     this.#ours = store === undefined;
   }
 
@@ -149,4 +128,4 @@ class KeptSessions {
   }
 }
 
-module.exports = { KeptSessions, OPTIONS, checkedOptions, isObject };
+module.exports = { KeptSessions, OPTIONS };
