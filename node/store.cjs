@@ -186,6 +186,25 @@ if (Symbol.asyncDispose !== undefined) {
   Object.defineProperty(Store.prototype, Symbol.asyncDispose, { value() { return this.close(); }, configurable: true, writable: true });
 }
 
+/**
+ * Some methods of a store, for an adapter whose callers have callbacks: the answer itself where it is there at once, a promise only where there
+ * is something to wait for. What fails at once is thrown. A method that the application has put in the place of the store's is called instead.
+ */
+function straight(store) {
+  const handle = handleOf(store);
+  const { get, set, touch } = Store.prototype;
+  const given = (result) => (result === null ? promised(null) : result);
+  return {
+    get: (key) => (store.get === get ? given(handle.get(key)) : store.get(key)),
+    set: (key, value, options) => {
+      if (store.set !== set) return store.set(key, value, options);
+      const { flags, ttl } = setOptions(options);
+      return given(handle.set(key, value, flags, ttl));
+    },
+    touch: (key, ttl) => (store.touch === touch ? given(handle.touch(key, ttl)) : store.touch(key, ttl)),
+  };
+}
+
 /** The options, if they are an object with nothing but these names in it. */
 function known(options, names) {
   if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
@@ -294,4 +313,4 @@ function openAs(urlOrBackend, prefix, ttl, timeout, staged, rest, ring, flags) {
   return new Store(ours, handle, closed, timeout ?? DEFAULT_TIMEOUT);
 }
 
-module.exports = { Store, open, handleOf, known };
+module.exports = { Store, open, handleOf, known, straight };

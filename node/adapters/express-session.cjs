@@ -9,6 +9,7 @@ const path = require('node:path');
 const { isDeepStrictEqual } = require('node:util');
 
 const { CounterfoilError } = require('../index.cjs');
+const { straight } = require('../store.cjs');
 const { FIELD, LIFE, begun, lifeIn, leftOf, noteOf, withNote } = require('./express-session-life.cjs');
 const { Users, OWNER, checkUsers } = require('./express-session-users.cjs');
 const { OPEN_OPTIONS, checkedOptions, checkPlace, openPlace } = require('./place.cjs');
@@ -116,6 +117,39 @@ function answer(promise, callback) {
   return undefined;
 }
 
+const nothing = () => {};
+const isPromise = (value) => typeof value?.then === 'function'; // of whatever kind: the application may have put its own method in a store
+
+/**
+ * The same for what may be answered at once: `ask` gives the answer or a promise of it, `read` makes of it what is told. Without a promise the
+ * callback's turn comes before that of what the caller does next. So express-session, which waits for a touch between the two parts of a
+ * response, ends it before the first was sent, and it is one write.
+ */
+function told(ask, callback, read) {
+  if (typeof callback !== 'function') return answer((async () => read(await ask()))(), callback);
+  const good = (given) => {
+    let result;
+    try {
+      result = read(given);
+    } catch (error) {
+      nextTick(callback, error);
+      return;
+    }
+    nextTick(callback, null, result);
+  };
+  const bad = (error) => nextTick(callback, error);
+  let asked;
+  try {
+    asked = ask();
+  } catch (error) {
+    bad(error);
+    return undefined;
+  }
+  if (isPromise(asked)) asked.then(good, bad);
+  else good(asked);
+  return undefined;
+}
+
 /**
  * A touch leaves the stored text as it is. So a session that is there, though its cookie says that it has ended or is about to, was
  * touched since: its life is counted anew, as the middleware does at the end of every request. Or request.session.save() within
@@ -138,6 +172,10 @@ function parsed(text) {
   }
 }
 
+function checkGiven(session) {
+  if (typeof session !== 'object' || session === null || Array.isArray(session)) throw invalid('the session must be an object');
+}
+
 function checked(session) {
   if (typeof session !== 'object' || session === null || Array.isArray(session)) throw new CounterfoilError('the stored session is not an object', 'CORRUPT');
   // Written by another framework: express-session cannot do without one.
@@ -147,6 +185,9 @@ function checked(session) {
 
 class CounterfoilStore extends Base {
   #store;
+  #ways; // to the same store
+  #straightGet; // a session is read from its text alone
+  #straight; // and written: no user, no life and no earlier text to look at
   #ours;
   #prefix;
   #ttl;
@@ -183,6 +224,7 @@ class CounterfoilStore extends Base {
     if (saveChanged !== undefined && !SAVE_CHANGED.includes(saveChanged)) throw invalid('saveChanged must be "overwrite" or "error"');
     checkUsers(options);
     this.#store = openPlace(place, rest);
+    this.#ways = straight(this.#store);
     this.#ours = store === undefined;
     this.#prefix = prefix;
     this.#ttl = ttl || DAY; // 0 is the default, as in connect-redis
@@ -198,6 +240,8 @@ class CounterfoilStore extends Base {
     this.#compares = saveChanged === 'error';
     this.#mayUpsert = saveEnded === 'create' && !this.#compares;
     if (userOf !== undefined) this.#users = new Users(this.#store, prefix, { userOf, maxSessionsPerUser, whenFull });
+    this.#straightGet = !this.#custom && this.#users === undefined;
+    this.#straight = this.#straightGet && !this.#notes && !this.#compares;
   }
 
   createSession(request, data) {
@@ -214,26 +258,8 @@ class CounterfoilStore extends Base {
   }
 
   get(sid, callback) {
-    if (this.#custom || this.#users !== undefined || typeof callback !== 'function') return answer(this.#get(sid), callback);
-    // What every request waits for: JSON within one turn of the microtasks, and no promise but the store's.
-    let key;
-    try {
-      key = this.#key(sid);
-    } catch (error) {
-      nextTick(callback, error);
-      return undefined;
-    }
-    this.#store.get(key).then((text) => {
-      let session;
-      try {
-        session = text === undefined ? null : this.#sessionOf(parsed(text), text, sid);
-      } catch (error) {
-        nextTick(callback, error);
-        return;
-      }
-      nextTick(callback, null, session);
-    }, (error) => nextTick(callback, error));
-    return undefined;
+    if (!this.#straightGet) return answer(this.#get(sid), callback);
+    return told(() => this.#ways.get(this.#key(sid)), callback, (text) => (text === undefined ? null : this.#sessionOf(parsed(text), text, sid)));
   }
 
   async #get(sid) {
@@ -267,12 +293,42 @@ class CounterfoilStore extends Base {
   }
 
   set(sid, session, callback) {
-    return answer(this.#set(sid, session), callback);
+    if (!this.#straight) return answer(this.#set(sid, session), callback);
+    return told(() => this.#setStraight(sid, session), callback, nothing);
+  }
+
+  /** What #set does where a session is no more than its text: nothing is waited for that is there. */
+  #setStraight(sid, session) {
+    const key = this.#key(sid);
+    checkGiven(session);
+    const ttl = this.#left(this.#ttlOf(session));
+    if (!(ttl > 0)) return this.#end(sid, key, session);
+    const text = JSON.stringify(session);
+    const options = ttl === Infinity ? {} : { ttl };
+    const isNew = session[KNOWN]?.sid !== sid;
+    if (!isNew && !this.#mayUpsert) options.ifPresent = true;
+    const after = (stored) => {
+      if (!stored) return this.#missed(sid, session, text, ttl);
+      if (isNew && isMade(session, sid)) attach(session, KNOWN, { sid });
+      return undefined;
+    };
+    const failed = (error) => {
+      if (!options.ifPresent || this.#saveEnded !== undefined || !isUnsupported(error)) throw error;
+      this.#mayUpsert = true;
+      return this.#setStraight(sid, session);
+    };
+    let stored;
+    try {
+      stored = this.#ways.set(key, text, options);
+    } catch (error) {
+      return failed(error);
+    }
+    return isPromise(stored) ? stored.then(after, failed) : after(stored);
   }
 
   async #set(sid, session) {
     const key = this.#key(sid);
-    if (typeof session !== 'object' || session === null || Array.isArray(session)) throw invalid('the session must be an object');
+    checkGiven(session);
     const user = this.#users?.userIn(session);
     const now = Date.now();
     const idle = this.#ttlOf(session);
@@ -375,7 +431,15 @@ class CounterfoilStore extends Base {
   }
 
   touch(sid, session, callback) {
-    return answer(this.#touch(sid, session), callback);
+    if (this.#notes || this.#users !== undefined) return answer(this.#touch(sid, session), callback);
+    return told(() => this.#touchStraight(sid, session), callback, nothing);
+  }
+
+  #touchStraight(sid, session) {
+    if (this.#disableTouch || this.#disableTTL) return undefined;
+    const key = this.#key(sid);
+    const ttl = this.#ttlOf(session);
+    return ttl > 0 ? this.#ways.touch(key, Math.min(ttl, LONGEST)) : this.#end(sid, key, session);
   }
 
   async #touch(sid, session) {

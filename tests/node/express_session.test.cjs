@@ -90,6 +90,40 @@ test('a callback that throws is called once, and its error is uncaught, as an er
   assert.equal(calls, 1);
 });
 
+test('what is there at once is told before the next thing that the caller does in a tick: a response is one write', async () => {
+  const store = new CounterfoilStore();
+  const order = [];
+  const ask = (method, ...args) => new Promise((resolve) => {
+    store[method](...args, (error) => order.push(error?.code ?? method));
+    process.nextTick(() => resolve(order.push('caller')));
+  });
+  for (const [method, ...args] of [['set', sess()], ['get'], ['touch', sess()]]) await ask(method, 'a', ...args);
+  assert.deepEqual(order, ['set', 'caller', 'get', 'caller', 'touch', 'caller']);
+  await store.close();
+  for (const [method, ...args] of [['set', sess()], ['get'], ['touch', sess()]]) await ask(method, 'a', ...args);
+  assert.deepEqual(order.slice(6), ['CLOSED', 'caller', 'CLOSED', 'caller', 'CLOSED', 'caller']);
+});
+
+test('a method that the application has put in the place of one of its store is called, whatever kind of promise it gives', async () => {
+  const inner = open('memory:');
+  const asked = [];
+  for (const name of ['get', 'set', 'touch']) {
+    const method = inner[name];
+    inner[name] = (...args) => {
+      asked.push(name);
+      const result = method.apply(inner, args);
+      return { then: (good, bad) => result.then(good, bad) };
+    };
+  }
+  const store = new CounterfoilStore({ store: inner });
+  for (const call of [called, (one, method, ...args) => one[method](...args)]) {
+    await call(store, 'set', 'a', sess({}, { n: 1 }));
+    assert.equal((await call(store, 'get', 'a')).n, 1);
+    await call(store, 'touch', 'a', sess());
+  }
+  assert.deepEqual(asked, ['set', 'get', 'touch', 'set', 'get', 'touch']);
+});
+
 test('a callback keeps its async context', async () => {
   const storage = new AsyncLocalStorage();
   const store = new CounterfoilStore();
