@@ -36,7 +36,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     package_dir={"": "python"},
-    packages=["counterfoil", "counterfoil.adapters", "counterfoil.interfaces"],
+    packages=["counterfoil", "counterfoil.adapters", "counterfoil.express", "counterfoil.interfaces"],
     package_data={"counterfoil": ["py.typed", "*.pyi"]},
     ext_modules=[Extension("counterfoil._native", sources=[], py_limited_api=True)],
     cmdclass={"build_ext": CMakeBuild},
