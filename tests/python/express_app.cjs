@@ -1,0 +1,116 @@
+'use strict';
+
+// Real Express applications for test_express.py, and what express-session makes of cookies. It is asked by lines of JSON, answers each with one, and
+// ends when its input does.
+
+const readline = require('node:readline');
+
+const express = require('express');
+const session = require('express-session');
+const passport = require('passport');
+const { Strategy } = require('passport-local');
+const redis = require('redis');
+const { RedisStore } = require('connect-redis-10');
+
+const { CounterfoilStore } = require('counterfoil/express-session');
+const { open } = require('counterfoil');
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+const closing = [];
+
+passport.use(new Strategy((username, password, done) => done(null, password === 'right' && { id: username })));
+passport.serializeUser((user, done) => done(null, user.id));
+passport.deserializeUser((id, done) => done(null, { id }));
+
+/** `options`: those of CounterfoilStore; userOf is the name of a field. */
+async function storeOf({ kind, url, options: { userOf, keys, ...options } }) {
+  if (kind === 'connect-redis') {
+    const client = redis.createClient({ url });
+    client.on('error', () => {});
+    await client.connect();
+    closing.push(() => client.destroy());
+    return new RedisStore({ client, prefix: options.prefix });
+  }
+  if (keys) options.keys = keys.map(([id, key]) => [id, Buffer.from(key, 'hex')]);
+  if (userOf) options.userOf = (one) => one[userOf];
+  if (options.hashKeys || options.sealValues || options.storePrefix === undefined) return new CounterfoilStore({ url, ...options });
+  const { storePrefix, ...rest } = options;
+  return new CounterfoilStore({ store: open(url, { prefix: storePrefix }), ...rest });
+}
+
+/** An application; where it listens. `session`: options of express-session. */
+async function serve({ session: sessionOptions, ...place }) {
+  const store = await storeOf(place);
+  const app = express();
+  app.use(express.json());
+  app.use(session({ store, resave: false, saveUninitialized: false, ...sessionOptions }));
+  app.use(passport.session());
+  app.get('/me', (request, response) => response.json(request.session));
+  app.get('/id', (request, response) => response.json(request.sessionID));
+  app.post('/login', passport.authenticate('local'), (request, response) => response.json(request.user));
+  app.post('/user', (request, response, next) => request.session.regenerate((error) => {
+    if (error) return next(error);
+    request.session.user = request.body.user;
+    return response.json({});
+  }));
+  app.post('/set', async (request, response) => {
+    const { turns = 0, ...data } = request.body;
+    for (let i = 0; i < turns; i++) await turn();
+    Object.assign(request.session, data);
+    request.session.save((error) => response.json({ error: error?.code ?? null }));
+  });
+  app.post('/cookie', (request, response) => { Object.assign(request.session.cookie, request.body); request.session.n = Math.random(); response.json({}); });
+  app.post('/logout', (request, response, next) => request.session.destroy((error) => (error ? next(error) : response.json({}))));
+  app.post('/forget', (request, response) => response.clearCookie('connect.sid', request.body).json({}));
+  app.get('/mine', async (request, response) => response.json(await store.sessionsOf(request.session.user, { current: request.sessionID })));
+  app.post('/everywhere', async (request, response) => response.json(await store.endAllOf(request.session.user)));
+  app.use((error, request, response, next) => response.status(500).json({ error: error.code ?? error.message }));
+  const server = app.listen(0, '127.0.0.1');
+  await new Promise((resolve, reject) => server.once('listening', resolve).once('error', reject));
+  closing.push(() => { server.close(); server.closeAllConnections(); return store.close?.(); });
+  return server.address().port;
+}
+
+/** Which session the middleware asks its store for, for each of these cookie headers; null: for none. */
+function asked({ headers, secret, name }) {
+  let sid;
+  const store = new session.MemoryStore();
+  store.get = (id) => { sid = id; };
+  const middleware = session({ store, secret, name, resave: false, saveUninitialized: false });
+  return headers.map((header) => {
+    sid = null;
+    const request = { url: '/', headers: { cookie: header }, connection: {} };
+    middleware(request, { writeHead() {}, write() {}, end() {} }, () => {});
+    return sid;
+  });
+}
+
+/** The headers Set-Cookie that the middleware sends for sessions with these ids and cookies, or null where it refuses. */
+function sent({ cookies, secret, name }) {
+  const signature = require('cookie-signature');
+  return cookies.map(({ id, expires, ...options }) => {
+    const one = new session.Cookie(options);
+    if (expires !== undefined) one.expires = new Date(expires);
+    try {
+      return one.serialize(name, `s:${signature.sign(id, secret)}`);
+    } catch {
+      return null;
+    }
+  });
+}
+
+const answers = { serve, asked, sent, cookieOf: ({ options }) => new session.Cookie(options).toJSON() };
+
+readline.createInterface({ input: process.stdin }).on('line', async (line) => {
+  const { do: what, ...question } = JSON.parse(line);
+  let answer;
+  try {
+    answer = { answer: await answers[what](question) };
+  } catch (error) {
+    answer = { error: String(error.stack) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}).on('close', async () => {
+  for (const close of closing) await close();
+  process.exit();
+});
