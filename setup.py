@@ -36,7 +36,11 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     package_dir={"": "python"},
-    packages=["counterfoil", "counterfoil.adapters", "counterfoil.express", "counterfoil.interfaces"],
+    packages=[
+        "counterfoil", "counterfoil.adapters", "counterfoil.express", "counterfoil.interfaces", "counterfoil.testing",
+    ],
+    py_modules=["counterfoil_pytest"],  # beside the package: pytest loads it wherever this is installed
+    entry_points={"pytest11": ["counterfoil = counterfoil_pytest"]},
     package_data={"counterfoil": ["py.typed", "*.pyi"]},
     ext_modules=[Extension("counterfoil._native", sources=[], py_limited_api=True)],
     cmdclass={"build_ext": CMakeBuild},

@@ -9,7 +9,7 @@ assert store.get("code") is None
 
 from datetime import UTC, datetime, timedelta
 
-from . import _native
+from .. import _native
 
 __all__ = ["Stage"]
 
