@@ -24,7 +24,7 @@ def counted(kind: str, record: str | None, directory: Path) -> str:
     file = directory / "record"
     if record is not None:
         file.write_text(record)
-    command = [sys.executable, ROOT / "tests/count.py", kind, file]
+    command = [sys.executable, str(ROOT / "tests/count.py"), kind, str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

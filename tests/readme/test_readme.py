@@ -18,49 +18,16 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from documents import HANG_SECONDS, ROOT, Block, InstalledLibrary, blocks, broken_links, free_port, outcome, promised
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-HANG_SECONDS = 120  # only so that nothing hangs; no example takes long
 
 
-@dataclass(frozen=True)
-class Block:
-    language: str
-    code: str
-    line: int  # of README.md, where its code starts
-    heading: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}, {self.language} ({self.heading})"
-
-
-def blocks() -> list[Block]:
-    found = []
-    heading = ""
-    opened: tuple[str, int] | None = None
-    lines: list[str] = []
-    for number, line in enumerate(README.splitlines(), 1):
-        if line.startswith("```"):
-            if opened is None:
-                opened, lines = (line[3:].strip(), number + 1), []
-            else:
-                found.append(Block(opened[0], "\n".join(lines) + "\n", opened[1], heading))
-                opened = None
-        elif opened is not None:
-            lines.append(line)
-        elif line.startswith("#"):
-            heading = line.lstrip("# ")
-    assert opened is None, "README.md ends inside a block"
-    return found
-
-
-BLOCKS = blocks()
+BLOCKS = blocks(ROOT / "README.md")
 
 
 def of(*languages: str) -> list[Block]:
@@ -88,42 +55,8 @@ def each(name: str) -> pytest.MarkDecorator:
 
 
 def test_no_block_is_left_out() -> None:
-    fences = len(re.findall(r"^\s*(?:```|~~~)", README, re.MULTILINE))
-    assert fences == 2 * len(BLOCKS), "a fence that this test does not read: ~~~, or an indented one"
     left_out = [str(block) for block in BLOCKS if kind(block) == "unknown"]
     assert not left_out
-
-
-# ---------------------------------------------------------------------------------------------- what an example prints
-
-PRINTS = re.compile(r"(?:print|console\.log|printf)\(.*\).*?(?:#|//) (?P<says>.*)$")
-
-
-def promised(block: Block) -> list[str]:
-    """The lines that an example says it prints: one comment behind every statement that prints."""
-    lines = []
-    for line in block.code.splitlines():
-        if re.search(r"\bprint\(|console\.log\(|\bprintf\(", line):
-            match = PRINTS.search(line)
-            assert match, f"README.md: an example prints without saying what: {line.strip()}"
-            lines.append(match["says"])
-    assert lines, f"README.md, {block}: it shows nothing that could be checked"
-    return lines
-
-
-def outcome(command: list[str | Path], cwd: Path, **environment: str) -> list[str]:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    return done.stdout.splitlines()
 
 
 @each("python")
@@ -149,39 +82,18 @@ def test_js(block: Block, tmp_path: Path) -> None:
     assert outcome(["node", javascript(block, tmp_path)], tmp_path) == promised(block)
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C library, installed with the README's command, but into a folder of the test and without sudo."""
-    command = re.search(r"`(cmake -S \. -B build/release && .*?)`", README)
-    assert command, "the README does not say how to install the C library"
-    tree, prefix = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("prefix")
-    here = command[1].replace("sudo ", "").replace("build/release", str(tree))
-    here = here.replace("cmake -S .", f"cmake -DCMAKE_INSTALL_PREFIX={prefix} -S .", 1)
-    done = subprocess.run(["sh", "-c", here], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return prefix
-
-
 @each("c")
-def test_c(block: Block, installed: Path, tmp_path: Path) -> None:
+def test_c(block: Block, installed: InstalledLibrary, tmp_path: Path) -> None:
     command = re.search(r"`(cc main\.c .*?)`", README)
     assert command, "the README does not say how to compile the example"
     (tmp_path / "main.c").write_text(block.code)
-    package = next(installed.rglob("counterfoil.pc")).parent
-    library = next(installed.rglob("libcounterfoil.so")).parent
     strict = "-std=c11 -Wall -Wextra -Werror -pedantic"
-    environment = {"PKG_CONFIG_PATH": str(package), "LD_LIBRARY_PATH": str(library)}
+    environment = installed.environment
     outcome(["sh", "-c", command[1].replace("cc ", f"cc {strict} ", 1)], tmp_path, **environment)
     assert outcome([tmp_path / "a.out"], tmp_path, **environment) == promised(block)
 
 
 # ------------------------------------------------------------------------------------------------------------- servers
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -325,14 +237,7 @@ def test_every_exception_is_used() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
-    assert links
-    for link in links:
-        path, _, anchor = link.partition("#")
-        assert (ROOT / path).exists(), link
-        if anchor:
-            titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, link
+    assert broken_links(ROOT / "README.md") == []
 
 
 def test_errors_table_is_complete_and_true() -> None:
