@@ -4,14 +4,13 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from documents import HANG_SECONDS, ROOT, InstalledLibrary, blocks, broken_links, free_port
 from guide import Guide, listens, matches
-from miro_stand_in import miro
+from stand_ins import AROUND, nothing
 
 GUIDES = ROOT / "docs/guides"
 PAGES = sorted(GUIDES.glob("*.md"))
@@ -32,15 +31,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     yield port
     server.terminate()
     server.wait()
-
-
-@contextmanager
-def nothing(folder: Path) -> Iterator[dict[str, str]]:
-    yield {}
-
-
-# What a page's commands find in their environment beside the packages.
-AROUND: dict[str, Callable[[Path], AbstractContextManager[dict[str, str]]]] = {"miro.md": miro}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
