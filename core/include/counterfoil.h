@@ -75,6 +75,7 @@ static inline cf_slice cf_text(const char *text) { return cf_bytes(text, text ? 
 #define CF_VALUE_MAX    (1024 * 1024)          /* bytes of a value                                         */
 #define CF_TTL_MAX      INT64_C(315360000000)  /* 3650 days: ten years                                     */
 #define CF_TIMEOUT_MAX  INT64_C(86400000)      /* a day                                                    */
+#define CF_PLAIN_MAX    INT64_C(31622400000)   /* 366 days: how far ahead plain_until_ms may be            */
 #define CF_NUMBER_MAX   INT64_C(9007199254740991) /* 2^53 - 1: counters stay exact in every host           */
 #define CF_SCAN_DEFAULT 100                    /* keys of one scan page when the request does not say      */
 #define CF_SCAN_MAX     1000                   /* and at most                                              */
@@ -191,6 +192,10 @@ typedef struct cf_open_options {
                              CF_IF_EQUAL, which the backend would have to understand, are CF_ENOTSUP unless they are derived */
     bool     hash_keys;   /* keys are kept as hashes (SHA-256): a stolen copy holds no session id that works. SCAN, and COUNT and CLEAR of a part, are
                              CF_ENOTSUP. A key that can be guessed (an e-mail, six digits) can be guessed here too */
+    int64_t plain_until_ms; /* 0, or an instant (ms since 1970), at most a year (CF_PLAIN_MAX) ahead, for a store that was used without keys, or without seal_values,
+                             before: until then tokens and values that do not begin as sealed ones do ("sealed:"; the bytes 43 66 01) are read as they are, and RESEAL seals them.
+                             From then on they are CF_ECORRUPT. Whoever can write to the backend can put plain text of their own there meanwhile: make it short, and
+                             sweep at once. An instant that has passed is allowed, and the same as 0 */
 } cf_open_options;
 
 /* Opens a store by URL; `options` may be NULL. Schemes of this version:
@@ -269,7 +274,7 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  *   SCAN     key(=prefix) cursor limit          true                                        a page           (6)
  *   COUNT    key(=prefix)                       true                              count                      (6)
  *   CLEAR    key(=prefix) [CF_FORCE]            true                              removed                    (6) (7)
- *   RESEAL   key(=prefix) cursor limit          true                 (8)          sealed anew   cursor       (6) (8)
+ *   RESEAL   key(=prefix) cursor limit [CF_TOKENS]  true             (8)          sealed anew   cursor       (6) (8)
  *
  * (1) At most one of CF_IF_ABSENT, CF_IF_PRESENT, CF_IF_EQUAL (the value now there is byte for byte `expected`). When the
  *     condition does not hold nothing changes and hit is false.
@@ -284,10 +289,11 @@ CF_API int cf_store_stats(cf_store *store, cf_stat_fn each, void *user);
  *     is there from before the first page to after the last is returned exactly once; keys that come or go meanwhile may be.
  *     Redis promises less: while its table grows or shrinks a key may come in two pages, and COUNT counts it twice.
  * (7) Refused (CF_EINVAL) when store prefix and prefix are both empty, unless CF_FORCE: that would be everybody's keys.
- * (8) One page of a sweep through a store that seals its values (`seal_values`): what an older key of the ring has sealed is sealed with the first, and keeps its expiry;
- *     what somebody changes meanwhile stays as they left it. The value is decimal text: how many do not open at all. When the cursor comes back empty and other programs
- *     seal with the new key too, the old one can be taken out of the ring; but not where there are records, which no sweep reaches: what it has sealed of them opens
- *     with it alone.
+ * (8) One page of a sweep: what an older key of the ring has sealed is sealed with the first, and keeps its expiry; so is what is plain, until plain_until_ms. What somebody
+ *     changes meanwhile stays as they left it. Without CF_TOKENS it goes through the values of a store that seals them (`seal_values`); with it, through the access and
+ *     refresh tokens of all social accounts, in a store with keys, and `key` is empty (over hooks: CF_ENOTSUP). The value is decimal text: how many do not open at all; they
+ *     are left. When the cursor comes back empty and other programs seal with the new key too, nothing there needs the old one any more; with `seal_values` that takes both
+ *     sweeps. Stopped or failed, it can begin again.
  *
  * Keys are UTF-8 without NUL, CR or LF, 1 to CF_KEY_MAX bytes; values any bytes up to CF_VALUE_MAX, also none.
  * Outcome of a failed read is always not applied. The kinds from CF_OP_INSERT to CF_OP_HOOK belong to records: cf_accounts_call and cf_sessions_call submit them. */
@@ -305,7 +311,8 @@ enum {
     CF_IF_ABSENT  = 1 << 3,
     CF_IF_PRESENT = 1 << 4,
     CF_IF_EQUAL   = 1 << 5, /* `expected` counts                                                                           */
-    CF_FORCE      = 1 << 6
+    CF_FORCE      = 1 << 6,
+    CF_TOKENS     = 1 << 7  /* RESEAL: of social accounts, instead of values                                               */
 };
 
 /* At most once per operation, from inside cf_loop_run, cf_op_wait, cf_op_cancel, cf_store_close or cf_loop_reopen; never inside

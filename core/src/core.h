@@ -42,7 +42,7 @@ struct cf_op {
     bool        secret;   /* what it holds is sealed elsewhere: it is wiped */
     bool        reads;    /* a hook that changes nothing */
     bool        canceled, freed; /* from inside a slot that works for it: it ends when that returns */
-    bool        raw;      /* an envelope comes and goes as it is, also for its children */
+    bool        raw;      /* what is sealed comes and goes as it is, also for its children. A scan shows the keys of records, a list is one of ids (CF_BY_ALL) */
     bool        orphan;   /* a child that holds its parent's lock until the backend has answered; nobody frees it */
     uint32_t    index;   /* in loop->ops */
     uint64_t    ticket, note;
@@ -248,6 +248,8 @@ int cf_records_arrive(cf_op *op, int status);
 /* What another one brought, behind what is there. CF_OK, or CF_ENOMEM with the error. */
 int  cf_records_join(cf_op *op, const cf_op *other);
 void cf_records_explain(cf_op *op); /* an error that it ends with */
+/* A field of a record as it is kept, sealed with the first key of the ring: in op->sealed. As cf_seal_renew; also CF_SEAL_CURRENT for what is no token. */
+int cf_token_renew(cf_op *op, const cf_record *record, int at, cf_slice *out);
 /* An id: CF_ID_LEN characters. CF_OK or CF_EUNAVAILABLE. */
 int  cf_record_id(const cf_platform *platform, char id[CF_ID_LEN]);
 bool cf_is_record_op(int kind);
@@ -256,13 +258,17 @@ int64_t cf_now_us(const cf_platform *platform);
 /* Parses a cursor of a list in this order. */
 bool cf_page_after(cf_page *page, cf_slice cursor);
 
-int cf_reseal_step(cf_op *op, cf_op *child); /* reseal.c */
+/* reseal.c: of values, and of tokens. */
+int cf_reseal_step(cf_op *op, cf_op *child);
+int cf_reseal_tokens_step(cf_op *op, cf_op *child);
 
 /* keyed.c: records of a backend that has only keys, and one process that uses them. */
 bool cf_keyed_applies(const cf_store *store);
 int  cf_keyed_start(cf_op *op);
 void cf_keyed_free(cf_op *op); /* op->keyed; NULL is allowed */
 bool cf_keyed_changes(const cf_op *op); /* whether it has come to what it changes */
+/* Whether a key without its prefix is one that records are kept under. Their writes hold the lock of the prefix and that line break. */
+bool cf_keyed_is_name(const cf_store *store, cf_slice bare);
 
 /* derive.c */
 /* The lock of a key: CF_OK: op has it; CF_PENDING: it stands in the queue, and cf_resume comes when it has; CF_ENOMEM, with the error. */

@@ -264,12 +264,20 @@ bool cf_derive_applies(const cf_store *store, int kind, unsigned flags)
     }
 }
 
+/* What the lock of a key is called. Records that are kept as keys have one for all of them. */
+static cf_slice lock_of(const cf_op *op)
+{
+    size_t prefix = op->store->prefix_len;
+    bool   names_record = cf_keyed_is_name(op->store, cf_bytes(op->in.key.ptr + prefix, op->in.key.len - prefix));
+    return cf_bytes(op->in.key.ptr, names_record ? prefix + 1 : op->in.key.len);
+}
+
 int cf_derive(cf_op *op)
 {
     int rc = cf_op_keep(op);
     if (rc != CF_OK) return rc;
     op->step = derive_step;
-    rc = cf_derive_take(op, op->in.key);
+    rc = cf_derive_take(op, lock_of(op));
     if (rc == CF_PENDING) {
         cf_op_pend(op);
         return rc;

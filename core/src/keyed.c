@@ -904,6 +904,7 @@ static int go_on_changing(cf_op *op)
         op->error = told;
         return k->failed ? told.status : CF_OK;
     }
+    child->raw = false;
     child->secret = k->secret;
     child->in.timeout_ms = op->in.timeout_ms;
     child->in.value = c->value;
@@ -968,6 +969,7 @@ static int keyed_step(cf_op *op, cf_op *child)
         if (k->want) {
             child = cf_child(op, CF_OP_GET, k->want->key);
             if (!child) return no_memory(op);
+            child->raw = false; /* what is to come as it is are the tokens in it */
             child->secret = k->secret;
             child->in.timeout_ms = op->in.timeout_ms;
             return STEP_CHILD;
@@ -987,6 +989,8 @@ static int keyed_step(cf_op *op, cf_op *child)
 
 bool cf_keyed_changes(const cf_op *op) { return op->keyed->changing; }
 
+bool cf_keyed_is_name(const cf_store *store, cf_slice bare) { return store && cf_keyed_applies(store) && bare.len > 1 && bare.ptr[0] == '\n'; }
+
 bool cf_keyed_applies(const cf_store *store) { return store->table->flags & (CF_BACKEND_RECORDS | CF_BACKEND_DERIVE) && !store->table->hook; }
 
 static int start(cf_op *op)
@@ -996,7 +1000,8 @@ static int start(cf_op *op)
     op->keyed = k;
     if (!k) return no_memory(op);
     if (!cf_plan_read(op->in.value, &k->plan)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
-    k->secret = store->seal_values || (!store->seal && k->plan.kind != CF_SESSION);
+    bool plain = !store->seal || cf_seal_takes_plain(store->seal); /* tokens may lie there as they are */
+    k->secret = store->seal_values || (plain && k->plan.kind != CF_SESSION);
     k->buckets = k->few;
     k->bucket_count = FEW;
     add_name(op, cf_bytes(store->prefix, store->prefix_len));
@@ -1005,10 +1010,35 @@ static int start(cf_op *op)
     return k->full ? no_memory(op) : CF_OK;
 }
 
+/* The ids of all records of a kind, a page of them: as the backend scans. */
+static int ids_step(cf_op *op, cf_op *child)
+{
+    cf_keyed *k = op->keyed;
+    cf_slice  key;
+    int       rc = CF_OK;
+    if (!child) {
+        if (!name_record(op, k->plan.kind, cf_bytes(NULL, 0))) return no_memory(op);
+        child = cf_child(op, CF_OP_SCAN, cf_bytes(k->name.ptr, k->name.len));
+        if (!child) return no_memory(op);
+        child->in.cursor = op->in.cursor;
+        child->in.limit = op->in.limit;
+        child->in.timeout_ms = op->in.timeout_ms;
+        return STEP_CHILD;
+    }
+    if (child->error.status != CF_OK) return cf_adopt(op, child);
+    size_t ahead = k->name.len - op->store->prefix_len;
+    op->value.len = 0;
+    while (rc == CF_OK && cf_op_next_key(child, &key)) rc = cf_op_add_id(op, cf_bytes(key.ptr + ahead, key.len - ahead));
+    cf_take_cursor(op, child);
+    op->hit = rc == CF_OK;
+    return rc;
+}
+
 int cf_keyed_start(cf_op *op)
 {
     cf_keyed_free(op);
     int rc = start(op);
+    if (rc == CF_OK && op->keyed->plan.by == CF_BY_ALL) return cf_compose(op, ids_step);
     if (rc == CF_OK && cf_op_writes(op)) {
         op->step = keyed_step;
         rc = cf_derive_take(op, cf_bytes(op->keyed->name.ptr, op->keyed->base));

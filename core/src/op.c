@@ -285,6 +285,7 @@ cf_op *cf_child(cf_op *op, int kind, cf_slice key)
     }
     op->child = child;
     child->raw = op->raw;
+    child->secret = op->secret;
     child->parent = op;
     child->in = (cf_request){.size = sizeof child->in, .kind = kind, .key = key};
     return child;
@@ -532,20 +533,28 @@ int cf_op_set_value(cf_op *op, cf_slice value)
     return CF_OK;
 }
 
+static int add_to_page(cf_op *op, cf_slice text)
+{
+    uint32_t len = (uint32_t)text.len;
+    size_t before = op->value.len;
+    int rc = cf_buffer_append(op->loop->platform, &op->value, cf_bytes(&len, sizeof len));
+    if (rc == CF_OK) rc = cf_buffer_append(op->loop->platform, &op->value, text);
+    if (rc == CF_OK) return CF_OK;
+    op->value.len = before;
+    return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory for a page of keys");
+}
+
 int cf_op_add_key(cf_op *op, cf_slice key)
 {
     size_t prefix = op->store ? op->store->prefix_len : 0;
     if (!cf_slice_starts(key, op->in.key)) return CF_OK;
     cf_slice bare = cf_bytes(key.ptr + prefix, key.len - prefix);
-    if (bare.len == 0 || bare.len > CF_KEY_MAX || cf_key_fault(bare)) return CF_OK;
-    uint32_t len = (uint32_t)bare.len;
-    size_t before = op->value.len;
-    int rc = cf_buffer_append(op->loop->platform, &op->value, cf_bytes(&len, sizeof len));
-    if (rc == CF_OK) rc = cf_buffer_append(op->loop->platform, &op->value, bare);
-    if (rc == CF_OK) return CF_OK;
-    op->value.len = before;
-    return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory for a page of keys");
+    if (bare.len == 0 || bare.len > CF_KEY_MAX) return CF_OK;
+    if (cf_key_fault(bare) && !(op->raw && cf_keyed_is_name(op->store, bare))) return CF_OK;
+    return add_to_page(op, bare);
 }
+
+int cf_op_add_id(cf_op *op, cf_slice id) { return cf_can_be_indexed(id) ? add_to_page(op, id) : CF_OK; }
 
 int cf_op_set_cursor(cf_op *op, cf_slice cursor)
 {

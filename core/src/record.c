@@ -218,6 +218,10 @@ int cf_plan_write(const cf_platform *platform, const cf_plan *plan, cf_buffer *t
     output out = {platform, to, CF_OK};
     const int64_t numbers[] = {PLAN, plan->kind, plan->by, plan->guard, plan->equals.is, plan->equals.number, plan->expiry_ms, plan->now, plan->epoch, plan->most,
                                plan->oldest_out, plan->bump, plan->number_only};
+    size_t size = sizeof numbers + plan->at[0].len + plan->at[1].len + plan->except.len + plan->equals.text.len + 64;
+    if (cf_kind_of(plan->record.kind)) size += cf_record_size(&plan->record);
+    if (cf_kind_of(plan->with.kind)) size += cf_record_size(&plan->with);
+    out.rc = cf_buffer_reserve(platform, to, to->len + size); /* at once: should it grow with a token in it, that would stay behind */
     give(&out, numbers, sizeof numbers);
     give_text(&out, plan->at[0]);
     give_text(&out, plan->at[1]);
@@ -251,7 +255,7 @@ bool cf_plan_read(cf_slice bytes, cf_plan *plan)
     plan->equals.text = take_text(&in);
     take_record(&in, &plan->record);
     take_record(&in, &plan->with);
-    return in.good && in.left == 0 && cf_kind_of(plan->kind) && plan->record.kind == plan->kind && plan->by >= CF_BY_ID && plan->by <= CF_BY_GROUP &&
+    return in.good && in.left == 0 && cf_kind_of(plan->kind) && plan->record.kind == plan->kind && plan->by >= CF_BY_ID && plan->by <= CF_BY_ALL &&
            (plan->guard == -1 || known(plan->kind, plan->guard)) && plan->equals.is >= CF_UNSAID && plan->equals.is <= CF_GIVEN;
 }
 

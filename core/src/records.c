@@ -151,6 +151,18 @@ static int seal_record(cf_op *op, cf_record *record)
     return rc == CF_OK ? rc : cf_op_fail(op, rc, CF_NOT_APPLIED, "a token could not be sealed: there is no randomness, or OpenSSL failed");
 }
 
+int cf_token_renew(cf_op *op, const cf_record *record, int at, cf_slice *out)
+{
+    cf_buffer name = {0};
+    op->sealed.len = 0;
+    if (!is_secret(record, at)) return CF_SEAL_CURRENT;
+    int rc = name_field(op, record, at, &name);
+    if (rc == CF_OK) rc = cf_seal_renew_text(op->store->seal, cf_bytes(name.ptr, name.len), record->fields[at].text, &op->sealed);
+    cf_buffer_free(op->loop->platform, &name);
+    *out = cf_bytes(op->sealed.ptr, op->sealed.len);
+    return rc;
+}
+
 /* Opens the tokens of a record and appends it. */
 static int open_record(cf_op *op, cf_record *record, cf_buffer *out)
 {
@@ -399,12 +411,13 @@ static bool fits(const cf_op *op, int status, const arrived *all)
 int cf_records_arrive(cf_op *op, int status)
 {
     if ((status != CF_OK && status != CF_EEXISTS) || op->orphan) return status;
+    if (op->raw && op->in.kind == CF_OP_LIST) return status; /* ids */
     cf_error told = op->error;
     arrived  all = count_records(op);
     int      rc = CF_OK;
     if (!fits(op, status, &all))
         rc = cf_op_fail(op, CF_ECORRUPT, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "what the %s backend brought is not what was asked for", op->store->table->name);
-    if (rc == CF_OK && all.of[CF_SOCIAL_ACCOUNT]) rc = open_all(op);
+    if (rc == CF_OK && all.of[CF_SOCIAL_ACCOUNT] && !op->raw) rc = open_all(op);
     if (rc == CF_OK && op->page.limit) rc = make_page(op);
     op->key_at = 0;
     if (rc != CF_OK) {
@@ -575,6 +588,7 @@ int cf_records_refuse(cf_store *store, int kind, const cf_call *call, cf_op **ou
 int cf_op_add_record(cf_op *op, const cf_record *record)
 {
     cf_record whole = *record;
+    if (op->raw && op->in.kind == CF_OP_LIST) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not list all records of a kind", op->store->table->name);
     int       rc = cf_kind_of(record->kind) ? check_record(op, CF_ECORRUPT, &whole, true, true)
                                             : cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "the %s backend gave a record of no kind", op->store->table->name);
     if (rc == CF_OK && cf_record_append(op->loop->platform, &op->value, &whole) != CF_OK) rc = cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a record");

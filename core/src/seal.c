@@ -22,6 +22,7 @@ struct cf_seal {
     const cf_platform *platform;
     EVP_CIPHER_CTX    *block, *gcm;
     cf_buffer          bound; /* what an envelope is bound to, put together */
+    int64_t            plain_until;
     size_t             count;
     one_key            keys[]; /* the first one seals */
 };
@@ -74,12 +75,13 @@ int cf_seal_check(const cf_key *keys, size_t count, cf_error *error)
     return CF_OK;
 }
 
-int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error)
+int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, int64_t plain_until, cf_seal **out, cf_error *error)
 {
     *out = NULL;
     cf_seal *seal = cf_zalloc(platform, sizeof *seal + count * sizeof *seal->keys);
     if (!seal) return cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for keys");
     seal->platform = platform;
+    seal->plain_until = plain_until;
     seal->count = count;
     seal->block = EVP_CIPHER_CTX_new();
     seal->gcm = EVP_CIPHER_CTX_new();
@@ -109,6 +111,8 @@ void cf_seal_free(cf_seal *seal)
     OPENSSL_cleanse(seal->keys, seal->count * sizeof *seal->keys);
     cf_release(seal->platform, seal);
 }
+
+bool cf_seal_takes_plain(const cf_seal *seal) { return seal->plain_until && cf_wall(seal->platform) < seal->plain_until; }
 
 /* The key of one message, from the first half of its nonce. */
 static bool message_key(cf_seal *seal, const one_key *key, const unsigned char *nonce, unsigned char out[KEY])
@@ -184,18 +188,22 @@ static const one_key *find(const cf_seal *seal, const unsigned char *id)
     return NULL;
 }
 
-bool cf_seal_is_current(const cf_seal *seal, cf_slice envelope)
+static bool begins_sealed(cf_slice value) { return value.len >= MAGIC && memcmp(value.ptr, magic, MAGIC) == 0; }
+
+static bool is_current(const cf_seal *seal, cf_slice envelope)
 {
     const unsigned char *head = (const unsigned char *)envelope.ptr;
-    return envelope.len >= CF_SEAL_MORE && memcmp(head, magic, MAGIC) == 0 && head[MAGIC] == XAES_256_GCM && find(seal, head + MAGIC + 1) == &seal->keys[0];
+    return envelope.len >= CF_SEAL_MORE && begins_sealed(envelope) && head[MAGIC] == XAES_256_GCM && find(seal, head + MAGIC + 1) == &seal->keys[0];
 }
 
 int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why)
 {
     unsigned char *head = (unsigned char *)value->ptr;
     int            len = 0, more = 0;
-    *why = "the value is not sealed (what was stored before sealing began needs another prefix), or not by this library";
-    if (value->len < CF_SEAL_MORE || memcmp(head, magic, MAGIC) != 0) return CF_ECORRUPT;
+    bool           sealed = begins_sealed(cf_bytes(value->ptr, value->len));
+    if (!sealed && cf_seal_takes_plain(seal)) return CF_OK;
+    *why = "the value is not sealed, or not by this library (for what was stored before sealing began there is plain_until)";
+    if (value->len < CF_SEAL_MORE || !sealed) return CF_ECORRUPT;
     *why = "the value is sealed in a way that this version does not know";
     if (head[MAGIC] != XAES_256_GCM) return CF_ECORRUPT;
     *why = "the value is sealed with a key that is not in the ring";
@@ -218,6 +226,19 @@ int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why
     return CF_OK;
 }
 
+int cf_seal_renew(cf_seal *seal, cf_slice key, cf_slice old, cf_buffer *out)
+{
+    const char *why;
+    cf_buffer   plain = {0};
+    if (is_current(seal, old)) return CF_SEAL_CURRENT;
+    int rc = cf_buffer_append(seal->platform, &plain, old);
+    if (rc == CF_OK) rc = cf_seal_open(seal, key, &plain, &why);
+    if (rc == CF_OK) rc = cf_seal_close(seal, key, cf_bytes(plain.ptr, plain.len), out);
+    cf_wipe(plain.ptr, plain.cap);
+    cf_buffer_free(seal->platform, &plain);
+    return rc;
+}
+
 static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 int cf_seal_close_text(cf_seal *seal, cf_slice key, cf_slice text, cf_buffer *out)
@@ -237,15 +258,14 @@ int cf_seal_close_text(cf_seal *seal, cf_slice key, cf_slice text, cf_buffer *ou
     return rc;
 }
 
-int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *out, const char **why)
+/* The envelope that a text says. */
+static int envelope_of(cf_seal *seal, cf_slice sealed, cf_buffer *out, const char **why)
 {
-    *why = "the token is not sealed, and this store has keys";
-    if (!cf_slice_starts(sealed, cf_text(CF_SEALED_MARK))) return CF_ECORRUPT;
     size_t mark = sizeof CF_SEALED_MARK - 1, count = sealed.len - mark;
+    out->len = 0;
     *why = "no memory to open a token";
     if (cf_buffer_reserve(seal->platform, out, count + 1) != CF_OK) return CF_ENOMEM;
     *why = "the token's seal is broken";
-    out->len = 0;
     unsigned bits = 0, have = 0;
     for (size_t i = 0; i < count; i++) {
         char        c = sealed.ptr[mark + i];
@@ -257,8 +277,45 @@ int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *o
         have -= 8;
         out->ptr[out->len++] = (char)(bits >> have);
     }
-    if (have >= 6 || bits & ((1U << have) - 1)) return CF_ECORRUPT; /* two texts for one token */
-    return cf_seal_open(seal, key, out, why);
+    return have >= 6 || bits & ((1U << have) - 1) ? CF_ECORRUPT : CF_OK; /* two texts for one token */
+}
+
+static bool begins_sealed_text(cf_slice text) { return cf_slice_starts(text, cf_text(CF_SEALED_MARK)); }
+
+/* A token that was kept before there were keys. */
+static int take_plain_text(cf_seal *seal, cf_slice text, cf_buffer *out, const char **why)
+{
+    out->len = 0;
+    *why = "the token is not sealed, and this store has keys (for what was stored before it had there is plain_until)";
+    if (!cf_seal_takes_plain(seal)) return CF_ECORRUPT;
+    *why = "no memory to open a token";
+    return cf_buffer_append(seal->platform, out, text);
+}
+
+/* What an envelope in a text holds must begin as one: there, what is plain is not taken. */
+static int open_envelope(cf_seal *seal, cf_slice key, cf_buffer *out, const char **why)
+{
+    return begins_sealed(cf_bytes(out->ptr, out->len)) ? cf_seal_open(seal, key, out, why) : CF_ECORRUPT;
+}
+
+int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *out, const char **why)
+{
+    if (!begins_sealed_text(sealed)) return take_plain_text(seal, sealed, out, why);
+    int rc = envelope_of(seal, sealed, out, why);
+    return rc == CF_OK ? open_envelope(seal, key, out, why) : rc;
+}
+
+int cf_seal_renew_text(cf_seal *seal, cf_slice key, cf_slice old, cf_buffer *out)
+{
+    const char *why;
+    cf_buffer   plain = {0};
+    bool        sealed = begins_sealed_text(old);
+    int rc = sealed ? envelope_of(seal, old, &plain, &why) : take_plain_text(seal, old, &plain, &why);
+    if (rc == CF_OK && sealed) rc = is_current(seal, cf_bytes(plain.ptr, plain.len)) ? CF_SEAL_CURRENT : open_envelope(seal, key, &plain, &why);
+    if (rc == CF_OK) rc = cf_seal_close_text(seal, key, cf_bytes(plain.ptr, plain.len), out);
+    cf_wipe(plain.ptr, plain.cap);
+    cf_buffer_free(seal->platform, &plain);
+    return rc;
 }
 
 int cf_seal_name(cf_slice key, char out[CF_HASHED])
@@ -288,11 +345,12 @@ int cf_seal_check(const cf_key *keys, size_t count, cf_error *error)
     (void)count;
     return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot seal");
 }
-int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, cf_seal **out, cf_error *error)
+int cf_seal_new(const cf_platform *platform, const cf_key *keys, size_t count, int64_t plain_until, cf_seal **out, cf_error *error)
 {
     (void)platform;
     (void)keys;
     (void)count;
+    (void)plain_until;
     *out = NULL;
     return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot seal");
 }
@@ -314,6 +372,8 @@ int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *o
     return (void)seal, (void)key, (void)sealed, (void)out, *why = "", CF_ENOTSUP;
 }
 int  cf_seal_name(cf_slice key, char out[CF_HASHED]) { return (void)key, (void)out, CF_ENOTSUP; }
-bool cf_seal_is_current(const cf_seal *seal, cf_slice envelope) { return (void)seal, (void)envelope, false; }
+int  cf_seal_renew(cf_seal *seal, cf_slice key, cf_slice old, cf_buffer *out) { return (void)seal, (void)key, (void)old, (void)out, CF_ENOTSUP; }
+int  cf_seal_renew_text(cf_seal *seal, cf_slice key, cf_slice old, cf_buffer *out) { return (void)seal, (void)key, (void)old, (void)out, CF_ENOTSUP; }
+bool cf_seal_takes_plain(const cf_seal *seal) { return (void)seal, false; }
 bool cf_seal_there(void) { return false; }
 #endif

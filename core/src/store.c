@@ -3,6 +3,7 @@
 
 enum { PAGE = CF_SCAN_MAX };
 #define TIMEOUT_DEFAULT INT64_C(5000)
+#define PLAIN_EARLIEST  INT64_C(1577836800000) /* 2020, in ms: seconds that were taken for milliseconds are before it */
 
 #define CF_BUILTIN(table) extern const cf_backend_table table;
 #include "backends.def"
@@ -30,7 +31,7 @@ static int check_table(const cf_backend_table *table, cf_error *error)
     return CF_OK;
 }
 
-static int check_options(const cf_open_options *options, cf_error *error)
+static int check_options(const cf_open_options *options, int64_t wall, cf_error *error)
 {
     if (!options) return CF_OK;
     if (options->size != sizeof *options) return refuse(error, "cf_open_options.size is not sizeof(cf_open_options)");
@@ -43,6 +44,10 @@ static int check_options(const cf_open_options *options, cf_error *error)
     if (options->timeout_ms < 0 || options->timeout_ms > CF_TIMEOUT_MAX)
         return refuse(error, "the store's timeout must be more than 0 and at most a day");
     if (options->seal_values && options->key_count == 0) return refuse(error, "to seal values the store needs keys");
+    int64_t plain = options->plain_until_ms;
+    if (plain && options->key_count == 0) return refuse(error, "plain_until is for a store with keys: without them everything is plain");
+    if (plain && plain < PLAIN_EARLIEST) return refuse(error, "plain_until is before 2020: it must be an instant, in C in milliseconds since 1970");
+    if (plain > wall + CF_PLAIN_MAX) return refuse(error, "plain_until is more than a year ahead: until then whoever can write to the backend could put plain text there");
     if (options->hash_keys && !cf_seal_there()) return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot hash keys");
     return options->key_count ? cf_seal_check(options->keys, options->key_count, error) : CF_OK; /* before there is a database file */
 }
@@ -66,7 +71,7 @@ static int attach(cf_loop *loop, const cf_backend_table *table, cf_backend *self
     store->prefix_len = prefix;
     if (prefix) memcpy(store->prefix, options->prefix.ptr, prefix);
     if (options && options->key_count) {
-        int rc = cf_seal_new(loop->platform, options->keys, options->key_count, &store->seal, error);
+        int rc = cf_seal_new(loop->platform, options->keys, options->key_count, options->plain_until_ms, &store->seal, error);
         if (rc != CF_OK) {
             cf_release(loop->platform, store);
             return rc;
@@ -94,7 +99,7 @@ int cf_open_backend(cf_loop *loop, const cf_backend_table *table, cf_backend *se
     if (error) *error = (cf_error){0};
     int rc = check_forked(loop, error);
     if (rc == CF_OK) rc = check_table(table, error);
-    if (rc == CF_OK) rc = check_options(options, error);
+    if (rc == CF_OK) rc = check_options(options, cf_wall(loop->platform), error);
     if (rc == CF_OK) rc = attach(loop, table, self, options, out, error);
     if (rc != CF_OK && table->size >= offsetof(cf_backend_table, close) + sizeof table->close) close_backend(table, self);
     return rc;
@@ -105,7 +110,7 @@ int cf_open(cf_loop *loop, cf_slice text, const cf_open_options *options, cf_sto
     *out = NULL;
     if (error) *error = (cf_error){0};
     int rc = check_forked(loop, error);
-    if (rc == CF_OK) rc = check_options(options, error);
+    if (rc == CF_OK) rc = check_options(options, cf_wall(loop->platform), error);
     if (rc != CF_OK) return rc;
     cf_parsed_url parsed;
     rc = cf_url_parse(loop->platform, text, &parsed, error);
@@ -285,6 +290,7 @@ static unsigned allowed_flags(int kind)
     case CF_OP_TOUCH:
     case CF_OP_INCR: return CF_TTL;
     case CF_OP_CLEAR: return CF_FORCE;
+    case CF_OP_RESEAL: return CF_TOKENS;
     default: return 0;
     }
 }
@@ -337,6 +343,16 @@ int cf_submit_check(cf_op *op, cf_store *store)
     return CF_OK;
 }
 
+static int check_reseal(cf_op *op, const cf_store *store)
+{
+    if (!(op->in.flags & CF_TOKENS)) return store->seal_values ? CF_OK : invalid(op, "the store seals no values (seal_values), so there is nothing to seal anew");
+    if (!store->seal) return invalid(op, "the store has no keys, so no token is sealed");
+    if (op->in.key.len) return invalid(op, "the tokens of a store are sealed anew all together: there is no part of them");
+    if (!store->table->hook) return CF_OK;
+    return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "these accounts are in tables of the application's own, which the library cannot list: to seal their tokens with the new "
+                      "key, read each account and save it again (update_social_account with its tokens)");
+}
+
 static int check(cf_op *op, cf_store *store, const cf_request *request)
 {
     op->in = (cf_request){.size = sizeof op->in};
@@ -367,7 +383,7 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
         if (in->by > CF_NUMBER_MAX || in->by < -CF_NUMBER_MAX) return invalid(op, "by must be within 2^53 - 1 of zero");
         break;
     case CF_OP_RESEAL:
-        if (!store->seal_values) return invalid(op, "the store seals no values (seal_values), so there is nothing to seal anew");
+        if ((rc = check_reseal(op, store)) != CF_OK) return rc;
         /* fall through */
     case CF_OP_SCAN:
         if (in->limit > CF_SCAN_MAX) return invalid(op, "a page of a scan holds at most 1000 keys");
@@ -585,7 +601,7 @@ static int dispatch(cf_op *op, cf_store *store)
         return cf_compose(op, op->in.kind == CF_OP_COUNT ? count_step : clear_step);
     case CF_OP_RESEAL:
         if ((rc = cf_op_keep(op)) != CF_OK) return rc;
-        return cf_compose(op, cf_reseal_step);
+        return cf_compose(op, op->in.flags & CF_TOKENS ? cf_reseal_tokens_step : cf_reseal_step);
     default: break;
     }
     if (cf_derive_applies(store, op->in.kind, op->in.flags)) return cf_derive(op);

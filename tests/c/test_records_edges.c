@@ -912,7 +912,7 @@ static void bytes_that_are_no_plan(void **state)
                 if (cf_plan_read(cf_bytes(bytes, left), &plan)) {
                     check_read(&plan.record);
                     check_read(&plan.with);
-                    assert_in_range(plan.by, CF_BY_ID, CF_BY_GROUP);
+                    assert_in_range(plan.by, CF_BY_ID, CF_BY_ALL);
                     assert_true(plan.guard == -1 || cf_field_name(plan.kind, plan.guard));
                     assert_in_range(plan.equals.is, CF_UNSAID, CF_GIVEN);
                     assert_int_equal(plan.record.kind, plan.kind);

@@ -237,11 +237,13 @@ CF_API int cf_error_set(cf_error *error, int status, int outcome, const char *fo
  *            hit false: the guard does not hold (the answer is the record), or there is none (no answer). A unique field that another record has: CF_EEXISTS, with that one.
  *            by BY_GROUP: the same for every record of the group but `except`; number: of how many; hit; no answer. `bump`: and the epoch goes up by one, also where there are no records.
  *   FIND     by BY_ID or BY_UNIQUE: the record, hit; or nothing.
- *   LIST     the live records of the group, in any order, at most CF_SESSIONS_MOST; the core orders, filters and cuts. number: the epoch. hit.
+ *   LIST     by BY_GROUP: the live records of the group, in any order, at most CF_SESSIONS_MOST; the core orders, filters and cuts. number: the epoch. hit.
+ *            by BY_ALL: the ids (cf_op_add_id) of the live records of that kind, in any order, a page as of a SCAN: about `limit` of cf_op_in, which has a cursor
+ *            of yours too; cf_op_set_cursor. One that is there from before the first page to after the last comes at least once. hit.
  *   REMOVE   by BY_ID: hit. With a user go the records of the other kinds whose group it is, and the epoch of its sessions goes up.
  *
  * A group is what has the same value in the listing field of a kind. Its epoch starts at 0, only grows, and outlives its records. */
-enum { CF_BY_ID, CF_BY_UNIQUE, CF_BY_GROUP };
+enum { CF_BY_ID, CF_BY_UNIQUE, CF_BY_GROUP, CF_BY_ALL };
 
 typedef struct cf_plan {
     int       kind;    /* CF_USER ... */
@@ -278,6 +280,8 @@ CF_API size_t cf_record_unpack(cf_slice bytes, cf_record *record); /* how many b
 
 /* Gives one record to the caller, with every field said. Copies. CF_OK, CF_ENOMEM, or CF_ECORRUPT where it is none of its kind. */
 CF_API int cf_op_add_record(cf_op *op, const cf_record *record);
+/* Gives an id (LIST by BY_ALL). What no id can be is passed over. Copies. CF_OK or CF_ENOMEM. */
+CF_API int cf_op_add_id(cf_op *op, cf_slice id);
 
 /* HOOK: one method of an AccountsStorage, done by the application itself, on tables of its own: CF_OP_HOOK, with these bytes for a value. The core has normalised the
  * e-mail (email_key), sealed the tokens and checked the fields; it checks and opens what comes back. Answers with cf_op_add_record and cf_op_set_hit as the table of

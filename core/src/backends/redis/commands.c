@@ -189,27 +189,28 @@ static cf_slice glob(cf_slice prefix, char out[2 * (CF_PREFIX_MAX + CF_KEY_MAX) 
     return cf_bytes(out, len);
 }
 
-static int ask_page(cf_backend *self, cf_op *op, redis_expect expect, cf_slice cursor, size_t limit, unsigned flags)
+static int ask_page(cf_backend *self, cf_op *op, redis_expect expect, cf_slice prefix, cf_slice cursor, size_t limit, unsigned flags)
 {
-    const cf_request *in = cf_op_in(op);
     char     count[CF_INT_TEXT], pattern[2 * (CF_PREFIX_MAX + CF_KEY_MAX) + 1];
     cf_slice args[] = {LITERAL("SCAN"), cursor.len ? cursor : LITERAL("0"), LITERAL("COUNT"), number((int64_t)limit, count),
-                       LITERAL("MATCH"), glob(in->key, pattern)};
+                       LITERAL("MATCH"), glob(prefix, pattern)};
     redis_call call = {.expect = (uint8_t)expect, .flags = (uint8_t)(CALL_REPEATABLE | flags)};
-    return flags ? redis_queue_push(self, op, call, args, in->key.len ? 6 : 4) == CF_OK ? CF_PENDING : CF_ENOMEM
-                 : redis_ask(self, op, call, args, in->key.len ? 6 : 4);
+    return flags ? redis_queue_push(self, op, call, args, prefix.len ? 6 : 4) == CF_OK ? CF_PENDING : CF_ENOMEM
+                 : redis_ask(self, op, call, args, prefix.len ? 6 : 4);
 }
 
-int redis_scan(cf_backend *self, cf_op *op)
+int redis_scan(cf_backend *self, cf_op *op) { return redis_scan_from(self, op, cf_op_in(op)->key); }
+
+int redis_scan_from(cf_backend *self, cf_op *op, cf_slice prefix)
 {
     const cf_request *in = cf_op_in(op);
     bool digits = in->cursor.len <= 20;
     for (size_t i = 0; i < in->cursor.len && digits; i++) digits = in->cursor.ptr[i] >= '0' && in->cursor.ptr[i] <= '9';
     if (!digits) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
-    return ask_page(self, op, EXPECT_PAGE, in->cursor, in->limit, 0);
+    return ask_page(self, op, EXPECT_PAGE, prefix, in->cursor, in->limit, 0);
 }
 
-int redis_clear(cf_backend *self, cf_op *op) { return ask_page(self, op, EXPECT_CLEAR_PAGE, LITERAL(""), CF_SCAN_MAX, 0); }
+int redis_clear(cf_backend *self, cf_op *op) { return ask_page(self, op, EXPECT_CLEAR_PAGE, cf_op_in(op)->key, LITERAL(""), CF_SCAN_MAX, 0); }
 
 /* ---------------------------------------------------------------------------------------------------------- answers -- */
 
@@ -314,7 +315,7 @@ static int clear_on(cf_backend *self, cf_op *op, redis_call call)
         return redis_queue_push_parts(self, op, (redis_call){.expect = EXPECT_CLEAR_DELETED, .ticket = call.ticket}, parts, 4);
     }
     if (cf_op_cursor(op).len == 0) return CF_OK;
-    return ask_page(self, op, EXPECT_CLEAR_PAGE, cf_op_cursor(op), CF_SCAN_MAX, flags);
+    return ask_page(self, op, EXPECT_CLEAR_PAGE, cf_op_in(op)->key, cf_op_cursor(op), CF_SCAN_MAX, flags);
 }
 
 static int answer_clear(cf_backend *self, cf_op *op, redis_call call)

@@ -219,11 +219,29 @@ int redis_find(cf_backend *self, cf_op *op)
     return run(&ask, SCRIPT_FIND, true);
 }
 
+/* Their keys are found like any others; FORMAT.md has what they begin with. */
+static int list_all(question *ask)
+{
+    char     begins[CF_PREFIX_MAX + sizeof MARK + 64];
+    cf_slice parts[] = {ask->args[3], cf_text(cf_kind_of(ask->plan.kind)->name), LITERAL(":")};
+    char    *end = begins;
+    for (int i = 0; i < 3; i++) end = put(end, parts[i]);
+    return redis_scan_from(ask->self, ask->op, cf_bytes(begins, (size_t)(end - begins)));
+}
+
+int redis_records_add_id(cf_op *op, cf_slice key)
+{
+    size_t      before = cf_op_in(op)->key.len + sizeof MARK - 1;
+    const char *colon = key.len > before ? memchr(key.ptr + before, ':', key.len - before) : NULL;
+    return colon ? cf_op_add_id(op, cf_bytes(colon + 1, (size_t)(key.ptr + key.len - colon) - 1)) : CF_OK;
+}
+
 int redis_list(cf_backend *self, cf_op *op)
 {
     question ask;
     int rc = begin(&ask, self, op, false);
     if (rc != CF_OK) return rc;
+    if (ask.plan.by == CF_BY_ALL) return list_all(&ask);
     add(&ask, cf_text(cf_kind_of(ask.plan.kind)->name));
     add(&ask, name_of(ask.plan.kind, cf_kind_of(ask.plan.kind)->listing));
     add(&ask, ask.plan.at[0]);

@@ -192,6 +192,7 @@ int redis_touch(cf_backend *self, cf_op *op);
 int redis_incr(cf_backend *self, cf_op *op);
 int redis_scan(cf_backend *self, cf_op *op);
 int redis_clear(cf_backend *self, cf_op *op);
+int redis_scan_from(cf_backend *self, cf_op *op, cf_slice prefix); /* a page of the keys that begin so */
 /* The answer of the call at the head of the queue is complete. */
 void redis_answer(cf_backend *self);
 /* Asks: CF_PENDING, or an error that is written into the operation. */
@@ -207,6 +208,7 @@ int redis_update(cf_backend *self, cf_op *op);
 int redis_find(cf_backend *self, cf_op *op);
 int redis_list(cf_backend *self, cf_op *op);
 int redis_remove(cf_backend *self, cf_op *op);
+int redis_records_add_id(cf_op *op, cf_slice key); /* of a page for a LIST of all records */
 /* The parts of an answer, as they come; `op` NULL: nobody waits for it any more. `last`: of its record. */
 void redis_records_begin(cf_backend *self);
 void redis_records_number(cf_backend *self, size_t index, int64_t number);

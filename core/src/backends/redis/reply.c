@@ -73,7 +73,7 @@ static void take_element(cf_backend *self, const redisReadTask *task, cf_slice t
             self->reply.last_page = cf_slice_equal(text, cf_text("0"));
             if (op) rc = cf_op_set_cursor(op, self->reply.last_page ? cf_text("") : text);
         } else if (op && expected(self) == EXPECT_PAGE) {
-            rc = cf_op_add_key(op, text);
+            rc = cf_op_in(op)->kind == CF_OP_LIST ? redis_records_add_id(op, text) : cf_op_add_key(op, text);
         } else if (op && cf_slice_starts(text, cf_op_in(op)->key) && !cf_key_fault(text)) {
             char number[CF_INT_TEXT];
             cf_slice parts[] = {cf_text("$"), cf_bytes(number, cf_format_int((int64_t)text.len, number)), cf_text("\r\n"), text, cf_text("\r\n")};

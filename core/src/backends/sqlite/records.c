@@ -89,6 +89,9 @@ static void write_sql(sql *to, int kind, sqlite_record_statement which)
         add(to, " WHERE prefix = ?1 AND %s = ?2", cf_field_name(kind, which == REC_BY_ID ? 0 : of->unique[0]));
         if (which == REC_BY_UNIQUE && of->unique[1] >= 0) add(to, " AND %s = ?3", cf_field_name(kind, of->unique[1]));
         break;
+    case REC_IDS: /* in the order of the primary key: ?2 is the last one of the page before */
+        add(to, "SELECT id FROM %s WHERE prefix = ?1 AND id > ?2 AND " ALIVE " ORDER BY id LIMIT ?5", of->name);
+        break;
     case REC_COUNT: /* in the index alone: those too that have expired */
         add(to, "SELECT count(*) FROM %s", of->name);
         add_group(to, kind);
@@ -586,6 +589,30 @@ static int run_list(run *r)
     return rc == SQLITE_OK ? end : rc;
 }
 
+static int run_ids(run *r)
+{
+    sqlite3_stmt *statement;
+    sqlite_job   *job = r->job;
+    size_t        count = 0;
+    cf_slice      last = {0};
+    int rc = begin(r, r->plan.kind, REC_IDS, job->in.cursor, cf_bytes(NULL, 0), &statement);
+    if (rc != SQLITE_OK) return rc;
+    sqlite3_bind_int64(statement, 5, (int64_t)job->in.limit);
+    while (rc == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
+        const void *id = sqlite3_column_blob(statement, 0);
+        size_t      len = (size_t)sqlite3_column_bytes(statement, 0);
+        rc = sqlite_keep_text(&job->value, id, len);
+        if (rc == SQLITE_OK) last = cf_bytes(job->value.ptr + job->value.len - len, len);
+        count++;
+    }
+    int end = sqlite3_reset(statement);
+    if (rc == SQLITE_OK) rc = end;
+    if (rc == SQLITE_OK && count == job->in.limit && cf_buffer_append(cf_platform_real(), &job->cursor, last) != CF_OK) rc = SQLITE_NOMEM;
+    job->ids = true;
+    job->hit = rc == SQLITE_OK;
+    return rc;
+}
+
 static int run_remove(run *r)
 {
     row           found;
@@ -605,11 +632,14 @@ static int run_remove(run *r)
 
 /* ------------------------------------------------------------------------------------------------------------- entry -- */
 
-static bool sensible(const cf_plan *plan, int kind)
+static bool sensible(const cf_plan *plan, const sqlite_job *job)
 {
+    int            kind = job->in.kind;
     const cf_kind *of = cf_kind_of(plan->kind);
-    bool changes = kind == CF_OP_INSERT || kind == CF_OP_UPDATE, whole = kind == CF_OP_LIST || (kind == CF_OP_UPDATE && plan->by == CF_BY_GROUP);
+    bool changes = kind == CF_OP_INSERT || kind == CF_OP_UPDATE, all = plan->by == CF_BY_ALL;
+    bool whole = (kind == CF_OP_LIST && !all) || (kind == CF_OP_UPDATE && plan->by == CF_BY_GROUP);
     if (changes && plan->record.kind != plan->kind) return false;
+    if (all && (kind != CF_OP_LIST || !job->in.limit)) return false;
     if (whole && of->listing < 0) return false;
     return !plan->bump || epoch_field(plan->kind) >= 0;
 }
@@ -618,7 +648,7 @@ int sqlite_run_record(sqlite_link *link, sqlite_job *job)
 {
     run r = {.link = link, .job = job};
     int rc;
-    if (!cf_plan_read(job->in.value, &r.plan) || !sensible(&r.plan, job->in.kind)) {
+    if (!cf_plan_read(job->in.value, &r.plan) || !sensible(&r.plan, job)) {
         refuse(&r, CF_EINVAL, "this backend does not understand what is to be done with a record");
         return SQLITE_OK;
     }
@@ -626,7 +656,7 @@ int sqlite_run_record(sqlite_link *link, sqlite_job *job)
     case CF_OP_INSERT: rc = run_insert(&r); break;
     case CF_OP_UPDATE: rc = r.plan.by == CF_BY_GROUP ? run_update_group(&r) : run_update_one(&r); break;
     case CF_OP_FIND: rc = run_find(&r); break;
-    case CF_OP_LIST: rc = run_list(&r); break;
+    case CF_OP_LIST: rc = r.plan.by == CF_BY_ALL ? run_ids(&r) : run_list(&r); break;
     default: rc = run_remove(&r); break;
     }
     return rc == REFUSED ? SQLITE_OK : rc;

@@ -68,11 +68,12 @@ static int answer(cf_op *op, const sqlite_job *job)
     cf_op_set_hit(op, job->hit);
     cf_op_set_number(op, job->number);
     int rc = CF_OK;
-    if (job->in.kind == CF_OP_SCAN) {
+    if (job->in.kind == CF_OP_SCAN || job->ids) {
         for (size_t at = 0; rc == CF_OK && at < job->value.len;) {
             uint32_t len;
             memcpy(&len, job->value.ptr + at, sizeof len);
-            rc = cf_op_add_key(op, cf_bytes(job->value.ptr + at + sizeof len, len));
+            cf_slice text = cf_bytes(job->value.ptr + at + sizeof len, len);
+            rc = job->ids ? cf_op_add_id(op, text) : cf_op_add_key(op, text);
             at += sizeof len + len;
         }
         if (rc == CF_OK && job->cursor.len) rc = cf_op_set_cursor(op, cf_bytes(job->cursor.ptr, job->cursor.len));

@@ -47,6 +47,7 @@ typedef enum {
     REC_BY_ID,
     REC_BY_UNIQUE,
     REC_GROUP,
+    REC_IDS,
     REC_COUNT,
     REC_COUNT_ALIVE,
     REC_LAST_OUT,
@@ -104,7 +105,8 @@ typedef struct sqlite_job {
     bool             more;   /* CLEAR: not yet at its end */
     bool             again;  /* with the next group */
     int64_t          number;
-    cf_buffer        value;  /* SCAN: keys, each behind its length; records, packed */
+    cf_buffer        value;  /* SCAN: keys, each behind its length; so are ids; records, packed */
+    bool             ids;    /* LIST: of all records, instead of a group */
     cf_buffer        cursor;
     const char      *text;   /* static */
 } sqlite_job;
@@ -194,6 +196,7 @@ int  sqlite_status(int code, const char **text);
 /* ---- records.c ---- */
 int  sqlite_records_make(sqlite3 *db); /* their tables */
 int  sqlite_run_record(sqlite_link *link, sqlite_job *job); /* as sqlite_run */
+int  sqlite_keep_text(cf_buffer *page, const void *text, size_t len); /* statements.c: one more, behind its length; SQLITE_OK or SQLITE_NOMEM */
 bool sqlite_revokes(const sqlite_job *job); /* an update that does nothing but end sessions */
 int  sqlite_records_sweep(sqlite_link *link, int rows, int64_t now, int64_t *swept, bool *more); /* at most so many of each kind */
 

@@ -110,6 +110,13 @@ static int keep(sqlite_job *job, cf_buffer *where, const void *bytes, size_t len
     return SQLITE_NOMEM;
 }
 
+int sqlite_keep_text(cf_buffer *page, const void *text, size_t len)
+{
+    uint32_t size = (uint32_t)len;
+    bool     kept = cf_buffer_append(cf_platform_real(), page, cf_bytes(&size, sizeof size)) == CF_OK && cf_buffer_append(cf_platform_real(), page, cf_bytes(text, len)) == CF_OK;
+    return kept ? SQLITE_OK : SQLITE_NOMEM;
+}
+
 /* ------------------------------------------------------------------------------------------------------------ binding -- */
 
 static void bind_key(sqlite3_stmt *statement, int at, cf_slice key)
@@ -279,7 +286,7 @@ static int run_scan(sqlite_link *link, sqlite_job *job, int64_t now)
     while (rc == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
         const void *key = sqlite3_column_blob(statement, 0); /* as text it would be copied, for a terminator */
         uint32_t    len = (uint32_t)sqlite3_column_bytes(statement, 0);
-        if ((rc = keep(job, &job->value, &len, sizeof len)) == SQLITE_OK) rc = keep(job, &job->value, key, len);
+        rc = sqlite_keep_text(&job->value, key, len);
         if (rc == SQLITE_OK) last = cf_bytes(job->value.ptr + job->value.len - len, len);
         count++;
     }
@@ -317,7 +324,7 @@ int sqlite_run(sqlite_link *link, sqlite_job *job)
     int64_t now = job->now;
     job->status = CF_OK;
     job->number = job->before;
-    job->hit = job->more = false;
+    job->hit = job->more = job->ids = false;
     job->value.len = job->cursor.len = 0;
     int rc;
     switch (job->in.kind) {
