@@ -15,6 +15,9 @@ const { RedisStore } = require('connect-redis-10');
 const { CounterfoilStore } = require('counterfoil/express-session');
 const { open } = require('counterfoil');
 
+const { Stage } = require('counterfoil/testing');
+
+const realNow = Date.now;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const closing = [];
 
@@ -99,7 +102,70 @@ function sent({ cookies, secret, name }) {
   });
 }
 
-const answers = { serve, asked, sent, cookieOf: ({ options }) => new session.Cookie(options).toJSON() };
+/**
+ * What CounterfoilStore does, request by request, on a clock of its own: `steps` are lists of a name and arguments; `slots` the session objects of
+ * requests. Gives for each step what it answered, or its error's code, and then all texts that are stored.
+ */
+async function twin({ steps, start, cookie, options: { userOf, keys, ...options } }) {
+  const Real = Date;
+  const stage = new Stage();
+  stage.stepWall((start - stage.now().getTime()) / 1000);
+  let behind = 0;
+  Real.now = () => stage.now().getTime() - behind;
+  globalThis.Date = class extends Real { constructor(...args) { super(...(args.length === 0 ? [Real.now()] : args)); } };
+  const inner = open('memory:', { stage, ...(keys && { sealValues: true, keys: keys.map(([id, key]) => [id, Buffer.from(key, 'hex')]) }) });
+  const store = new CounterfoilStore({ store: inner, ...options, ...(userOf && { userOf: (one) => one[userOf] }) });
+  let next;
+  session({ store, secret: 'x', resave: false, saveUninitialized: false, cookie, genid: () => next });
+  const slots = {}, all = new Set();
+  const seen = (one) => { const { __counterfoil: _, ...rest } = JSON.parse(JSON.stringify(one)); return rest; };
+  const save = async (one) => { one.touch(); await store.set(one.id, one); };
+  const does = {
+    async create(slot, id, data) {
+      next = id;
+      all.add(id);
+      const request = { sessionStore: store, headers: {}, connection: {} };
+      store.generate(request);
+      slots[slot] = Object.assign(request.session, data);
+      await save(slots[slot]);
+    },
+    async load(slot, id) {
+      slots[slot] = await new Promise((resolve, reject) => store.load(id, (error, found) => (error ? reject(error) : resolve(found))));
+      return slots[slot] ? seen(slots[slot]) : null;
+    },
+    set(slot, key, value) { slots[slot][key] = value; },
+    remove(slot, key) { delete slots[slot][key]; },
+    maxAge(slot, ms) { slots[slot].cookie.maxAge = ms; },
+    save: (slot) => save(slots[slot]),
+    async touch(slot) { slots[slot].touch(); await store.touch(slots[slot].id, slots[slot]); },
+    destroy: (slot) => store.destroy(slots[slot].id),
+    advance(ms) { stage.advance(ms / 1000); },
+    setBack(ms) { behind += ms; },
+    put: (id, text) => inner.set(`sess:${id}`, text, { ttl: 600 }),
+    async sessionsOf(user, id) { return (await store.sessionsOf(user, { current: id ?? undefined })).map(({ handle, ...rest }) => rest); },
+    endAllOf: (user, id) => store.endAllOf(user, { except: id ?? undefined }),
+  };
+  const answers = [];
+  try {
+    for (const [name, ...args] of steps) {
+      const answer = await Promise.resolve(slots[args[0]] || !['set', 'remove', 'maxAge', 'save', 'touch', 'destroy'].includes(name) ? does[name](...args) : null)
+        .catch((error) => {
+          if (error.code === 'CHANGED') delete slots[args[0]]; // it must be loaded again
+          return { error: error.code ?? String(error.stack) };
+        });
+      const texts = {};
+      for (const id of all) texts[id] = (await inner.get(`sess:${id}`)) ?? null;
+      answers.push([answer ?? null, texts]);
+    }
+  } finally {
+    await inner.close();
+    globalThis.Date = Real;
+    Real.now = realNow;
+  }
+  return answers;
+}
+
+const answers = { serve, twin, asked, sent, cookieOf: ({ options }) => new session.Cookie(options).toJSON() };
 
 readline.createInterface({ input: process.stdin }).on('line', async (line) => {
   const { do: what, ...question } = JSON.parse(line);

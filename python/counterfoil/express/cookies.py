@@ -87,7 +87,7 @@ class Cookie:
 
     def __init__(self, fields: dict[str, Any]) -> None:
         """For this package: `fields` as they are stored."""
-        self._fields = {"path": "/", "httpOnly": True} | fields
+        self._fields = {"expires": None, "path": "/", "httpOnly": True} | fields
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> "Cookie":
@@ -164,7 +164,12 @@ class Cookie:
     def begin_anew(self) -> None:
         """What express-session does at the end of each request."""
         original = self._original()
-        self._fields["expires"] = None if original is None else _iso(life.now() + original)
+        if original is not None:
+            self._fields["expires"] = _iso(life.now() + original)
+        elif "originalMaxAge" in self._fields:
+            self._fields["expires"] = None
+        else:
+            self._fields.pop("expires", None)  # written by another framework
 
     def revive(self) -> None:
         """A touch leaves the stored text as it is. So a session that is there, though its cookie says that it has ended

@@ -372,9 +372,8 @@ class _Sessions:
         known = self._life_of(given, at) if self._notes else None
         ttl = self._left(idle, known, at)
         if not ttl > 0:
-            was_known = given._known
-            await self._destroy(given)
-            if idle > 0 and was_known and self._save_ended == "error":
+            await self._end(given.id, given)
+            if idle > 0 and given._known and self._save_ended == "error":
                 raise _ended()  # the whole life is over, as it may be while a request runs
             return False
         note = None if known is None else known.note(ttl, at)
@@ -462,7 +461,7 @@ class _Sessions:
         ttl = self._idle(given)
         if ttl > 0:
             return await self._touch_both(given.id, record, min(ttl, _LONGEST))
-        await self._destroy(given)
+        await self._end(given.id, given)
         return False
 
     async def _touch_both(self, session_id: str, record: str | None, ttl: float) -> bool:
@@ -503,7 +502,7 @@ class _Sessions:
         idle = math.inf if self._disable_ttl else self._idle(given)
         ttl = self._left(idle, known, at)
         if not ttl > 0:
-            await self._destroy(given)
+            await self._end(given.id, given)
             return False
         note = known.note(ttl, at)
         gained = math.nan if known.expires is None else note["expires"] - known.expires
@@ -544,14 +543,15 @@ class _Sessions:
         session_id = _session_id(given, "session")
         if session_id is None:
             raise InvalidTypeError("destroy takes a session or its id")
-        known = given if isinstance(given, ExpressSession) else None
-        if known is not None:
-            known._known = True  # a save that comes later finds nothing to replace
+        await self._end(session_id, None)
+
+    async def _end(self, session_id: str, given: ExpressSession | None) -> None:
+        """Either alone ends it; a failure of one is no reason to leave the other undone."""
         try:
             await self._store.delete(self._key(session_id))
-        finally:  # either alone ends it; a failure of one is no reason to leave the other undone
+        finally:
             if self._users is not None:
-                await self._users.end(session_id, known)
+                await self._users.end(session_id, given)
 
     # ------------------------------------------------------------------------------------------------------- its life
 
