@@ -1,5 +1,6 @@
 'use strict';
 
 const { Stage } = require('./stage.cjs');
+const kit = require('./testing/kit.cjs');
 
-module.exports = { Stage };
+module.exports = { Stage, ...kit };

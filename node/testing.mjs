@@ -1,3 +1,5 @@
 import testing from './testing.cjs';
 
-export const { Stage } = testing;
+export const {
+  Stage, check, explain, rules, testBackend, testExpressStore, testCurveballStore, testFluidAuthStore, testMiroStorage, testHooks,
+} = testing;
