@@ -118,13 +118,16 @@ export interface UrlOptions {
   /** `true`: open the file although it is on a network file system, whose locks often do not work. */
   remote?: boolean;
 
-  // redis:, rediss: and redis+unix: (maxPending and maxPendingBytes sqlite: too)
+  // redis:, rediss:, redis+unix:, redis+sentinel: and rediss+sentinel: (maxPending and maxPendingBytes sqlite: too)
 
   /** The database, where the URL's path does not say it. */
   db?: number;
   /** With `password`, instead of those in front of the host: as they are, nothing needs to be encoded. */
   user?: string;
   password?: string;
+  /** redis+sentinel and rediss+sentinel: for the Sentinels themselves, while `user` and `password` are for the servers. */
+  sentinelUser?: string;
+  sentinelPassword?: string;
   /** The name of the connection on the server (CLIENT SETNAME): printable ASCII without spaces. Default: counterfoil. */
   name?: string;
   /** Seconds for one attempt to connect. Default: 2. */
@@ -231,6 +234,8 @@ export interface Stats {
  * - `sqlite::memory:` the same, private to this store, and gone with it
  * - `redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]`, by TLS `rediss://...`, by a unix socket `redis+unix://[USER[:PASSWORD]@]/PATH`. Opening does not
  *   wait for the server: the first operations do, within their deadlines. One connection, which is made anew by itself
+ * - `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT].../NAME[/DB]` the primary that these Sentinels (port 26379) call NAME, wherever it is
+ *   after a failover; by TLS `rediss+sentinel://...`
  *
  * or over a backend of your own. Throws `CounterfoilError` with the code `INVALID` for an unknown scheme, option or value out of range, and for a file that
  * is no database of Counterfoil's; `UNAVAILABLE` when a database cannot be opened.

@@ -209,8 +209,12 @@ typedef struct cf_open_options {
  *   redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]        Redis or Valkey by TCP; port 6379, database 0; HOST may be [IPv6]
  *   rediss://...                                      the same by TLS 1.2 or newer; chain and name are always verified
  *   redis+unix://[USER[:PASSWORD]@]/PATH              by a unix socket
+ *   redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]   the primary that these Sentinels (up to 16; port 26379) call NAME,
+ *                                                     wherever it is after a failover; who is not the primary by its own word is never used
+ *   rediss+sentinel://...                             the same, Sentinels and servers by TLS
  *     ?db=N                 the database, where the path does not say it
  *     ?user=U&password=P    instead of those in front of the host
+ *     ?sentinel_user=U&sentinel_password=P   (redis+sentinel, rediss+sentinel) for the Sentinels; USER and PASSWORD are for the servers
  *     ?name=TEXT            CLIENT SETNAME; "counterfoil". Printable ASCII without spaces
  *     ?connect_timeout=S    seconds for one attempt, from the look-up of the name to the answer of the server; 2
  *     ?silence=S            seconds without any answer, while one is owed, after which a connection is given up; 10
@@ -220,6 +224,7 @@ typedef struct cf_open_options {
  *     ?tls_ca=FILE          (rediss) trust these certificates (PEM) instead of the system's
  *     ?tls_cert=FILE&tls_key=FILE   (rediss) our own certificate chain and key (PEM)
  *     ?tls_server_name=NAME         (rediss) the name that the server's certificate must have, where it is not HOST
+ *     (rediss+sentinel: the tls_ options are for Sentinels and servers; a server's HOST is what a Sentinel calls it)
  *   Opening does not wait for the server: the first operations do, within their deadlines.
  *
  *   sqlite:PATH        a database file of its own, made with mode 0600 where there is none: sqlite:app.db, sqlite:/var/lib/app.db

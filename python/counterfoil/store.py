@@ -354,6 +354,8 @@ def open(
         "redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]"   Redis or Valkey by TCP; port 6379, database 0
         "rediss://..."                                 the same by TLS; chain and name are always verified
         "redis+unix://[USER[:PASSWORD]@]/PATH"         by a unix socket
+        "redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT].../NAME[/DB]"  the primary that these Sentinels
+            (port 26379) call NAME, wherever it is after a failover; by TLS "rediss+sentinel://..."
     prefix: put before every key.
     ttl: seconds that a value lives when a write does not say; None: until deleted.
     timeout: seconds that any operation may take; then it is DeadlineError.
@@ -384,6 +386,7 @@ def open(
         For Redis:
         db                the database, where the URL does not say it
         user, password    instead of those in the URL; any characters
+        sentinel_user, sentinel_password   (redis+sentinel, rediss+sentinel) for the Sentinels themselves
         name              of the connection, for CLIENT LIST; "counterfoil"
         connect_timeout   seconds for one attempt to connect; 2
         silence           seconds without any answer, while one is owed, after which a connection is given up; 10

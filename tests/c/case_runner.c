@@ -69,6 +69,7 @@ static const backend backends[] = {
     {.name = "redis-unix", .variable = "CF_TEST_REDIS_UNIX", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "redis-tls", .variable = "CF_TEST_REDIS_TLS", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "redis-acl", .variable = "CF_TEST_REDIS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis-sentinel", .variable = "CF_TEST_REDIS_SENTINEL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "redis-tls-acl", .variable = "CF_TEST_REDIS_TLS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     /* The clock of this server is moved together with the stage's: for the cases that the others must leave out. */
     {.name = "redis-clock", .variable = "CF_TEST_REDIS_CLOCK", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true},

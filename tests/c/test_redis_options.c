@@ -84,7 +84,8 @@ static cf_buffer url_of(const json_t *vector)
 
 static bool ours(cf_slice scheme)
 {
-    return cf_slice_equal(scheme, cf_text("redis")) || cf_slice_equal(scheme, cf_text("rediss")) || cf_slice_equal(scheme, cf_text("redis+unix"));
+    return cf_slice_equal(scheme, cf_text("redis")) || cf_slice_equal(scheme, cf_text("rediss")) || cf_slice_equal(scheme, cf_text("redis+unix")) ||
+           cf_slice_equal(scheme, cf_text("redis+sentinel")) || cf_slice_equal(scheme, cf_text("rediss+sentinel"));
 }
 
 /* As a store would: CF_OK leaves `out` to be freed. A scheme that is not ours is CF_EINVAL without a sentence. */
@@ -126,12 +127,14 @@ static void check_fields(const char *url, const redis_options *o, json_t *says)
         const char *name, *text;
     } texts[] = {{"host", o->host},         {"port", o->port},     {"user", o->user},       {"password", o->password}, {"name", o->name},
                  {"tls_ca", o->tls_ca},     {"tls_key", o->tls_key}, {"tls_cert", o->tls_cert}, {"tls_server_name", o->tls_server_name},
-                 {"endpoint", o->endpoint}};
+                 {"endpoint", o->endpoint}, {"primary", o->primary}, {"sentinel_user", o->sentinel_user}, {"sentinel_password", o->sentinel_password},
+                 {"first", o->sentinels[0].host}, {"first_port", o->sentinels[0].port}, {"second", o->sentinels[1].host}, {"second_port", o->sentinels[1].port}};
     const struct {
         const char *name;
         int64_t     number;
     } numbers[] = {{"db", o->db},   {"connect_ms", o->connect_ms}, {"silence_ms", o->silence_ms}, {"max_pending", (int64_t)o->max_pending},
-                   {"tls", o->tls}, {"unix_socket", o->unix_socket}, {"receipts", o->receipts}, {"max_pending_bytes", (int64_t)o->max_pending_bytes}};
+                   {"tls", o->tls}, {"unix_socket", o->unix_socket}, {"receipts", o->receipts}, {"max_pending_bytes", (int64_t)o->max_pending_bytes},
+                   {"sentinels", (int64_t)o->sentinel_count}};
     const char *key;
     json_t     *want;
     json_object_foreach(says, key, want)

@@ -209,7 +209,7 @@ static redis_tls_context *context_of(const redis_options *options)
 {
     redis_tls_context *context;
     cf_error           error;
-    if (redis_tls_context_new(cf_platform_real(), options, &context, &error) != CF_OK) fail_msg("%s", error.text);
+    if (redis_tls_context_new(cf_platform_real(), options, options->host, &context, &error) != CF_OK) fail_msg("%s", error.text);
     return context;
 }
 
@@ -271,7 +271,7 @@ static void files_that_cannot_be_used(void **state)
         redis_tls_context *context = (redis_tls_context *)&options;
         cf_error           error = {0};
         cf_stage          *stage = cf_stage_new();
-        int                status = redis_tls_context_new(cf_stage_platform(stage), &options, &context, &error);
+        int                status = redis_tls_context_new(cf_stage_platform(stage), &options, options.host, &context, &error);
         if (status != CF_EINVAL) fail_msg("row %zu: %s", i, cf_status_name(status));
         assert_null(context);
         assert_int_equal(error.status, CF_EINVAL);
@@ -626,7 +626,7 @@ static void live(cf_stage *stage)
     redis_options      options = plain_options();
     redis_tls_context *context;
     cf_error           error = {0};
-    int                status = redis_tls_context_new(cf_stage_platform(stage), &options, &context, &error);
+    int                status = redis_tls_context_new(cf_stage_platform(stage), &options, options.host, &context, &error);
     assert_true(status == CF_OK || status == CF_ENOMEM);
     if (status != CF_OK) return;
     int  fd[2], small = 4096;

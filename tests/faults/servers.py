@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if __package__ in (None, ""):
@@ -39,6 +39,9 @@ if __package__ in (None, ""):
 from faults.build import built, clean_environment
 from faults.certificates import Certificates
 from faults.resp import Connection, ReplyError
+
+if TYPE_CHECKING:
+    from faults.sentinels import SentinelGroup
 
 PERSISTENCE = {
     "none": {"save": "", "appendonly": "no"},
@@ -194,8 +197,10 @@ class RedisServer:
             environment |= {"LD_PRELOAD": str(built("clock")), "COUNTERFOIL_CLOCK_FILE": str(self.clock_file)}
         with (self.dir / "redis.log").open("ab") as log:
             log.write(b"---- start\n")
-            command: list[str | Path] = ["redis-server", self.dir / "redis.conf"]
-            self.process = spawn(command, stdout=log, stderr=log, cwd=self.dir, env=environment)
+            self.process = spawn(self._command(), stdout=log, stderr=log, cwd=self.dir, env=environment)
+
+    def _command(self) -> list[str | Path]:
+        return ["redis-server", self.dir / "redis.conf"]
 
     def _directives(self) -> str:
         lines: dict[str, str | int] = {
@@ -223,11 +228,11 @@ class RedisServer:
         if self.maxmemory is not None:
             lines["maxmemory"] = self.maxmemory
         lines |= self.config
-        text = [" ".join([name, *map(_quoted, _words(name, value))]) for name, value in lines.items()]
+        text = [" ".join([name, *map(quoted, _words(name, value))]) for name, value in lines.items()]
         if self.acl:
             text.append("user default off")
             text.append(f"user kit on >{self._admin_password} ~* &* +@all")
-            text += [f"user {user} on {_quoted('>' + word)} {rules}" for user, (word, rules) in self.acl.items()]
+            text += [f"user {user} on {quoted('>' + word)} {rules}" for user, (word, rules) in self.acl.items()]
         return "\n".join(text) + "\n"
 
     def wait_ready(self, timeout: float = 30) -> RedisServer:
@@ -383,11 +388,19 @@ class RedisServer:
 
 def _words(name: str, value: str | int) -> list[str]:
     """Directives that take several words; everything else is one, however it looks."""
-    several = ("bind", "save", "client-output-buffer-limit", "rename-command", "loadmodule", "oom-score-adj-values")
+    several = (
+        "bind",
+        "save",
+        "client-output-buffer-limit",
+        "rename-command",
+        "loadmodule",
+        "replicaof",
+        "oom-score-adj-values",
+    )
     return str(value).split() or [""] if name in several else [str(value)]
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -400,6 +413,7 @@ class StandardSet:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()
         self.servers: dict[str, RedisServer] = {}
+        self.group: SentinelGroup | None = None
         self.variables: dict[str, str] = {}
 
     def __enter__(self) -> StandardSet:
@@ -426,6 +440,12 @@ class StandardSet:
         for name, options in make.items():
             self.servers[name] = RedisServer(folder=self.folder / name, **options)
             self.servers[name].start()
+        from faults.sentinels import SentinelGroup
+
+        self.group = SentinelGroup(
+            folder=self.folder / "group", password=AWKWARD_PASSWORD, sentinel_password="watchers"
+        )
+        self.group.start()
         servers = self.servers
         self.variables = {
             "CF_TEST_REDIS": servers["plain"].url(),
@@ -433,10 +453,12 @@ class StandardSet:
             "CF_TEST_REDIS_TLS": servers["tls"].url(),
             "CF_TEST_REDIS_ACL": servers["acl"].url(3, user=user),
             "CF_TEST_REDIS_TLS_ACL": servers["tls_acl"].url(3, user=user),
+            "CF_TEST_REDIS_SENTINEL": self.group.url(5),
             "CF_TEST_REDIS_CLOCK": servers["clock"].url(),
             "CF_TEST_REDIS_CLOCK_FILE": str(servers["clock"].clock_file),
         }
         pids = {name: server.pid for name, server in servers.items()}
+        pids |= {server.dir.name: server.pid for server in [*self.group.data, *self.group.sentinels]}
         known = {"environment": self.variables, "pids": pids, "keeper": os.getpid()}
         _publish(self.folder / "servers.json", json.dumps(known))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()]
@@ -445,6 +467,8 @@ class StandardSet:
     def stop(self) -> None:
         for server in self.servers.values():
             server.stop()
+        if self.group:
+            self.group.stop()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

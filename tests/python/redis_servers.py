@@ -4,6 +4,7 @@ tests/faults/README.md), else a set of this process's own, started when it is fi
 import atexit
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from counterfoil.testing import Stage
 
@@ -66,7 +66,7 @@ class Redis:
         url = self.url
         if url.startswith("redis+unix:"):
             return url + ("&" if "?" in url else "?") + "db=14"
-        return urlsplit(url)._replace(path="/14").geturl()
+        return re.sub(r"/\d+(?=\?|$)", "/14", url)
 
 
 class ServerStage(Stage):

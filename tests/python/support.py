@@ -235,6 +235,7 @@ BACKENDS = [
     BackendLine("redis-unix", Redis("UNIX"), EVERYTHING, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-tls", Redis("TLS"), EVERYTHING, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-acl", Redis("ACL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-sentinel", Redis("SENTINEL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-tls-acl", Redis("TLS_ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
 ]
 

@@ -130,6 +130,7 @@ backends.push(
   redis('redis, TLS', 'TLS'),
   redis('redis, ACL', 'ACL'),
   redis('redis, TLS and ACL', 'TLS_ACL'),
+  redis('redis, Sentinel', 'SENTINEL'),
 );
 
 module.exports = { backends, FullBackend, promised, minimal };

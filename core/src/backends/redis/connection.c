@@ -111,6 +111,8 @@ static void came_down(cf_backend *self, const cf_error *why)
     cf_error reason = *why; /* it may be self->why */
     bool     was_ready = self->link == LINK_READY, refused = reason.status != CF_EUNAVAILABLE;
     if (was_ready && !self->leaving && now_ms(self) - self->ready_ms > STEADY_MS) redis_works(self);
+    self->seek.fresh = false;
+    if (self->options.primary && !was_ready && self->link > LINK_SEEKING) redis_seek_elsewhere(self);
     redis_hang_up(self, false);
     if (self->outage_ms < 0) self->outage_ms = now_ms(self);
     self->why = reason;
@@ -140,7 +142,7 @@ static void lost(cf_backend *self, const char *detail)
 
 /* ------------------------------------------------------------------------------------------------------------ greeting -- */
 
-enum { HELLO_AUTH, HELLO_SELECT, HELLO_PING, HELLO_NAME };
+enum { HELLO_AUTH, HELLO_SELECT, HELLO_ROLE, HELLO_PING, HELLO_NAME };
 
 static int say(cf_backend *self, uint8_t step, const cf_slice *args, size_t count)
 {
@@ -167,6 +169,7 @@ static void greet(cf_backend *self)
         cf_slice args[2] = {cf_text("SELECT"), cf_bytes(number, cf_format_int(options->db, number))};
         rc = say(self, HELLO_SELECT, args, 2);
     }
+    if (rc == CF_OK && options->primary) rc = say(self, HELLO_ROLE, (cf_slice[]){cf_text("INFO"), cf_text("replication")}, 2);
     if (rc == CF_OK) rc = say(self, HELLO_PING, (cf_slice[]){cf_text("PING")}, 1);
     if (rc == CF_OK) rc = say(self, HELLO_NAME, (cf_slice[]){cf_text("CLIENT"), cf_text("SETNAME"), cf_text(options->name)}, 3);
     if (rc != CF_OK) {
@@ -186,6 +189,7 @@ static void ready(cf_backend *self)
     self->figures.connects++;
     cf_timer_set(self->timer, -1);
     forget_hello(self);
+    if (self->options.primary) redis_seek_end(self);
     cf_backend_event(self->loop, self, CF_EVENT_CONNECT, CF_OK, "connected to Redis at %s", self->options.endpoint);
     redis_ask_settings(self);
 }
@@ -207,6 +211,14 @@ void redis_greeted(cf_backend *self)
         if (cf_slice_starts(cf_bytes(reply->text.ptr, reply->text.len), cf_text("NOAUTH")))
             cf_error_set(&error, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s asks for a password", self->options.endpoint);
         self->why = error;
+        self->poisoned = true;
+        return;
+    }
+    /* Sentinels may be behind, and what they name may have changed since: nobody is taken for the primary who does not say so. */
+    if (step == HELLO_ROLE && reply->type == REPLY_STRING && !reply->failed) {
+        if (cf_slice_equal(redis_info_line(cf_bytes(reply->text.ptr, reply->text.len), "role"), cf_text("master"))) return;
+        cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s is a replica, though a Sentinel has named it as the primary: a failover may be under way",
+                     self->options.endpoint);
         self->poisoned = true;
         return;
     }
@@ -294,6 +306,7 @@ static void write_queue(cf_backend *self)
         if (us / 1000 - self->heard_ms > IDLE_MS && !read_input(self)) return;
         self->heard_ms = us / 1000; /* silence counts from now on */
         cf_timer_set(self->timer, self->options.silence_ms);
+        if (self->options.primary) redis_seek_if_silent(self);
     }
     while (redis_queue_unsent(queue)) {
         int64_t sent = wire_send(self, queue->out.ptr + queue->written, redis_queue_unsent(queue));
@@ -384,11 +397,12 @@ static void connected(cf_backend *self, int fd)
         failed(self, CF_EUNAVAILABLE, "no memory to connect to Redis at %s%s", "");
         return;
     }
-    if (!self->tls_context) {
+    if (!self->options.tls) {
         greet(self);
         return;
     }
-    if (redis_tls_new(self->tls_context, fd, &self->tls, &error) != CF_OK) {
+    if ((!self->tls_context && redis_tls_context_new(self->platform, &self->options, self->options.host, &self->tls_context, &error) != CF_OK) ||
+        redis_tls_new(self->tls_context, fd, &self->tls, &error) != CF_OK) {
         came_down(self, &error);
         return;
     }
@@ -471,11 +485,13 @@ static void take_turns(cf_address *addresses, int count)
 
 /* What a look-up needs and brings, on a thread that may outlive the store. */
 typedef struct look_up {
-    cf_backend *self;
-    int         count;
-    cf_address  addresses[REDIS_ADDRESSES];
-    char        port[8];
-    char        host[];
+    cf_backend     *self;
+    redis_looked_up found;
+    cf_job        **job;
+    int             count;
+    cf_address      addresses[REDIS_ADDRESSES];
+    char            port[8];
+    char            host[];
 } look_up;
 
 static void look_up_run(void *data)
@@ -486,27 +502,61 @@ static void look_up_run(void *data)
 
 static void look_up_done(void *data)
 {
-    look_up    *look = data;
-    cf_backend *self = look->self;
-    self->job = NULL;
-    if (look->count < 0) {
-        failed(self, CF_EUNAVAILABLE, "the name of Redis at %s was not found: %s", cf_resolve_error(look->count));
-        return;
-    }
-    memcpy(self->addresses, look->addresses, sizeof self->addresses);
-    self->address_count = look->count;
-    take_turns(self->addresses, self->address_count);
-    dial(self);
+    look_up *look = data;
+    *look->job = NULL;
+    if (look->count > 0) take_turns(look->addresses, look->count);
+    look->found(look->self, look->addresses, look->count);
 }
 
 static void look_up_drop(void *data) { cf_release(cf_platform_real(), data); }
 
-static void start(cf_backend *self)
+int redis_look_up(cf_backend *self, const char *host, const char *port, redis_looked_up found, cf_job **out)
+{
+    size_t   len = strlen(host) + 1;
+    look_up *look = cf_zalloc(cf_platform_real(), sizeof *look + len);
+    if (!look) return CF_ENOMEM;
+    look->self = self;
+    look->found = found;
+    look->job = out;
+    memcpy(look->host, host, len);
+    memcpy(look->port, port, strlen(port) + 1);
+    int rc = cf_job_start(self->loop, look_up_run, look_up_done, look_up_drop, look, out);
+    if (rc != CF_OK) look_up_drop(look);
+    return rc;
+}
+
+static void looked_up(cf_backend *self, const cf_address *addresses, int count)
+{
+    if (count < 0) {
+        failed(self, CF_EUNAVAILABLE, "the name of Redis at %s was not found: %s", cf_resolve_error(count));
+        return;
+    }
+    memcpy(self->addresses, addresses, sizeof self->addresses);
+    self->address_count = count;
+    dial(self);
+}
+
+/* Connects to where options.host is. */
+static void approach(cf_backend *self)
 {
     const redis_options *options = &self->options;
+    self->address_count = 1;
+    if (options->unix_socket) {
+        if (cf_address_unix(cf_text(options->host), &self->addresses[0]) == CF_OK) dial(self);
+        else failed(self, CF_EINVAL, "the path of the socket %s%s is longer than the system allows", "");
+    } else if (cf_address_of(options->host, options->port, &self->addresses[0]) == CF_OK) {
+        dial(self);
+    } else {
+        self->link = LINK_RESOLVING;
+        if (redis_look_up(self, options->host, options->port, looked_up, &self->job) != CF_OK)
+            failed(self, CF_EUNAVAILABLE, "no thread to look up the name of Redis at %s%s", "");
+    }
+}
+
+static void start(cf_backend *self)
+{
     self->waits = false;
     self->refusal.status = CF_OK;
-    self->address_count = 1;
     if (!self->seeded) {
         if (self->platform->random(self->platform->self, self->random, sizeof self->random) != 0) {
             failed(self, CF_EUNAVAILABLE, "the system gives no random bytes for Redis at %s%s", "");
@@ -514,27 +564,58 @@ static void start(cf_backend *self)
         }
         self->seeded = true;
     }
-    cf_timer_set(self->timer, options->connect_ms);
-    if (options->unix_socket) {
-        if (cf_address_unix(cf_text(options->host), &self->addresses[0]) == CF_OK) dial(self);
-        else failed(self, CF_EINVAL, "the path of the socket %s%s is longer than the system allows", "");
-        return;
+    cf_timer_set(self->timer, self->options.connect_ms);
+    if (!self->options.primary || self->seek.fresh) {
+        approach(self);
+    } else {
+        self->link = LINK_SEEKING;
+        redis_seek_begin(self);
     }
-    if (cf_address_of(options->host, options->port, &self->addresses[0]) == CF_OK) {
-        dial(self);
-        return;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- Sentinel -- */
+
+bool redis_in_doubt(const cf_backend *self, int64_t ms)
+{
+    return self->link != LINK_READY || (redis_queue_owed(&self->queue) && now_ms(self) - self->heard_ms >= ms);
+}
+
+int redis_found(cf_backend *self, cf_slice host, cf_slice port)
+{
+    redis_options *options = &self->options;
+    bool other = !options->host || !cf_slice_equal(host, cf_text(options->host)) || !cf_slice_equal(port, cf_text(options->port));
+    if (other) {
+        char before[sizeof options->endpoint];
+        memcpy(before, options->endpoint, sizeof before);
+        int rc = redis_options_locate(self->platform, options, host, port);
+        if (rc != CF_OK) return rc;
+        if (self->link == LINK_READY) {
+            cf_error why;
+            cf_error_set(&why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the connection to Redis at %s was given up: a Sentinel names another primary, %s", before, options->endpoint);
+            came_down(self, &why);
+        } else if (self->link > LINK_SEEKING) {
+            redis_hang_up(self, false);
+        }
+        if (self->options.tls) {
+            redis_tls_context_free(self->tls_context);
+            self->tls_context = NULL;
+        }
     }
-    size_t   len = strlen(options->host) + 1;
-    look_up *look = cf_zalloc(cf_platform_real(), sizeof *look + len);
-    if (look) {
-        look->self = self;
-        memcpy(look->host, options->host, len);
-        memcpy(look->port, options->port, strlen(options->port) + 1);
-        self->link = LINK_RESOLVING;
-        if (cf_job_start(self->loop, look_up_run, look_up_done, look_up_drop, look, &self->job) == CF_OK) return;
-        look_up_drop(look);
+    self->seek.fresh = true;
+    if (self->link == LINK_SEEKING) {
+        approach(self);
+    } else if (other) {
+        self->waits = false;
+        redis_flush(self);
     }
-    failed(self, CF_EUNAVAILABLE, "no thread to look up the name of Redis at %s%s", "");
+    return CF_OK;
+}
+
+void redis_not_found(cf_backend *self, const cf_error *why)
+{
+    if (self->link != LINK_SEEKING) return;
+    if (self->options.host) approach(self); /* the last one that is known; it says itself whether it is the primary */
+    else came_down(self, why);
 }
 
 /* --------------------------------------------------------------------------------------------------------------- timers -- */
@@ -557,7 +638,8 @@ void redis_on_timer(void *user)
         redis_flush(self);
     } else if (self->link != LINK_READY) {
         failed(self, CF_EUNAVAILABLE, "Redis at %s did not answer in time: %s",
-               self->link == LINK_RESOLVING ? "its name was not found yet"
+               self->link == LINK_SEEKING ? "no Sentinel has named it yet"
+               : self->link == LINK_RESOLVING ? "its name was not found yet"
                : self->link == LINK_DIALLING ? "the connection was not accepted"
                : self->link == LINK_HANDSHAKE ? "the TLS handshake did not end (does it speak TLS on this port?)" : "nothing came after the greeting");
     } else if (self->holding) {
@@ -591,6 +673,11 @@ void redis_forked(cf_backend *self)
     self->link = LINK_DOWN; /* no goodbye */
     self->job = NULL;       /* the loop drops it: its thread does not exist here */
     redis_hang_up(self, false);
+    if (self->options.primary) {
+        self->seek.job = NULL;
+        redis_seek_end(self);
+        self->seek.fresh = false;
+    }
     redis_queue_clear(self);
     self->seeded = self->waits = self->shy = false;
     self->attempts = 0;

@@ -1,4 +1,4 @@
-/* options.c: what a redis:, rediss: or redis+unix: URL says. No sentence shows a value, nor the name of an option that is
+/* options.c: what a redis:, rediss:, redis+unix:, redis+sentinel: or rediss+sentinel: URL says. No sentence shows a value, nor the name of an option that is
  * unknown: where a password holds an & that was not written %26, that "name" is the rest of the password. */
 #include "options.h"
 
@@ -9,6 +9,7 @@ typedef struct reading {
     redis_options     *out;
     cf_error          *error;
     const char        *scheme;
+    bool               sentinel;
     bool               db_given, login_given; /* in front of the options */
 } reading;
 
@@ -107,9 +108,10 @@ static int read_brackets(reading *r, cf_slice text)
     if (inner.len && memchr(inner.ptr, '%', inner.len))
         return refuse(r, "an IPv6 address with a zone, after a %, is not supported: it means something on this machine only");
     int rc = keep(r, inner, false, &r->out->host);
-    if (rc != CF_OK) return rc;
+    const char *host = r->out->host;
+    if (rc != CF_OK || !host) return rc;
     cf_address address;
-    if (strlen(r->out->host) != inner.len || !strchr(r->out->host, ':') || cf_address_of(r->out->host, "0", &address) != CF_OK)
+    if (strlen(host) != inner.len || !strchr(host, ':') || cf_address_of(host, "0", &address) != CF_OK)
         return refuse(r, "what stands in brackets is not an IPv6 address");
     cf_slice rest = cf_bytes(close + 1, text.len - inner.len - 2);
     if (rest.len == 0) return CF_OK;
@@ -119,7 +121,8 @@ static int read_brackets(reading *r, cf_slice text)
 
 static int read_host(reading *r, cf_slice text)
 {
-    static const char no_host[] = "the URL names no host; it looks like redis://localhost:6379/0";
+    const char *no_host = r->sentinel ? "a host is missing; the URL looks like redis+sentinel://host1:26379,host2,host3/mymaster/0"
+                                      : "the URL names no host; it looks like redis://localhost:6379/0";
     if (text.len == 0) return refuse(r, no_host);
     if (text.ptr[0] == '[') return read_brackets(r, text);
     const char *colon = memchr(text.ptr, ':', text.len);
@@ -130,9 +133,28 @@ static int read_host(reading *r, cf_slice text)
         return refuse(r, "the host has more than one colon; an IPv6 address stands in brackets, as in [::1]:6379");
     int rc = colon ? read_port(r, port) : CF_OK;
     if (rc == CF_OK) rc = keep(r, name, true, &r->out->host);
-    if (rc != CF_OK) return rc;
-    const char *fault = strchr(r->out->host, ':') ? "is an IPv6 address and stands in brackets" : host_fault(r->out->host);
+    const char *host = r->out->host;
+    if (rc != CF_OK || !host) return rc;
+    const char *fault = strchr(host, ':') ? "is an IPv6 address and stands in brackets" : host_fault(host);
     return fault ? refuse_option(r, "the host", fault) : CF_OK;
+}
+
+static int read_sentinels(reading *r, cf_slice text)
+{
+    redis_options *out = r->out;
+    for (bool more = true; more;) {
+        const char *comma = text.len ? memchr(text.ptr, ',', text.len) : NULL;
+        cf_slice    one = comma ? cf_bytes(text.ptr, (size_t)(comma - text.ptr)) : text;
+        more = comma != NULL;
+        if (more) text = cf_bytes(comma + 1, text.len - one.len - 1);
+        if (out->sentinel_count == REDIS_SENTINELS) return refuse(r, "has more than 16 Sentinels");
+        int rc = keep(r, cf_text("26379"), false, &out->port);
+        if (rc == CF_OK) rc = read_host(r, one);
+        if (rc != CF_OK) return rc;
+        out->sentinels[out->sentinel_count++] = (redis_place){out->host, out->port};
+        out->host = out->port = NULL;
+    }
+    return CF_OK;
 }
 
 /* ---- in front of the options ---- */
@@ -154,7 +176,8 @@ static int read_authority(reading *r, cf_slice text)
 {
     if (!text.ptr) {
         if (r->out->unix_socket) return refuse(r, "a URL looks like redis+unix:///run/redis.sock, with three slashes");
-        return refuse(r, "after the colon come two slashes and a host, as in redis://localhost:6379/0");
+        return refuse(r, r->sentinel ? "after the colon come two slashes and hosts, as in redis+sentinel://host1:26379,host2,host3/mymaster/0"
+                                     : "after the colon come two slashes and a host, as in redis://localhost:6379/0");
     }
     const char *at = text.len ? memchr(text.ptr, '@', text.len) : NULL;
     if (at) {
@@ -165,6 +188,7 @@ static int read_authority(reading *r, cf_slice text)
         int rc = read_login(r, login);
         if (rc != CF_OK) return rc;
     }
+    if (r->sentinel) return read_sentinels(r, text);
     if (!r->out->unix_socket) return read_host(r, text);
     if (text.len == 0) return CF_OK;
     return refuse(r, "a unix socket has no host: the path follows three slashes, or the @, as in redis+unix:///run/redis.sock");
@@ -180,8 +204,29 @@ static int read_db(reading *r, cf_slice text, const char *what)
     return CF_OK;
 }
 
+static bool printable(cf_slice text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (text.ptr[i] <= ' ' || text.ptr[i] > '~') return false;
+    return text.len != 0;
+}
+
+/* /NAME or /NAME/DB */
+static int read_primary(reading *r, cf_slice path)
+{
+    cf_slice    name = path.len ? cf_bytes(path.ptr + 1, path.len - 1) : path;
+    const char *slash = name.len ? memchr(name.ptr, '/', name.len) : NULL;
+    cf_slice    db = slash ? cf_bytes(slash + 1, name.len - (size_t)(slash - name.ptr) - 1) : cf_bytes(NULL, 0);
+    if (slash) name.len -= db.len + 1;
+    if (name.len == 0) return refuse(r, "the URL does not name the primary; its name for the Sentinels follows the hosts, as in redis+sentinel://host1,host2/mymaster");
+    if (!printable(name) || name.len > 100) return refuse(r, "the name of the primary must be at most 100 bytes of printable ASCII without spaces");
+    int rc = keep(r, name, false, &r->out->primary);
+    return rc == CF_OK && db.len ? read_db(r, db, "the database, after the name of the primary,") : rc;
+}
+
 static int read_path(reading *r, cf_slice path)
 {
+    if (r->sentinel) return read_primary(r, path);
     if (!r->out->unix_socket) {
         if (path.len <= 1) return CF_OK; /* nothing, or the slash after the host */
         return read_db(r, cf_bytes(path.ptr + 1, path.len - 1), "the database, after the slash,");
@@ -213,7 +258,7 @@ static bool parse_seconds(cf_slice text, int64_t *ms)
     return *ms > 0 && *ms <= CF_TIMEOUT_MAX;
 }
 
-typedef enum { DATABASE, LOGIN, NAME, SECONDS, COUNT, SWITCH, TLS_FILE, TLS_NAME } option_kind;
+typedef enum { DATABASE, LOGIN, SENTINEL_LOGIN, NAME, SECONDS, COUNT, SWITCH, TLS_FILE, TLS_NAME } option_kind;
 
 typedef struct option_rule {
     const char *name;
@@ -226,6 +271,8 @@ static const option_rule rules[] = {
     {"db", DATABASE, offsetof(redis_options, db), 0, 0},
     {"user", LOGIN, offsetof(redis_options, user), 0, 0},
     {"password", LOGIN, offsetof(redis_options, password), 0, 0},
+    {"sentinel_user", SENTINEL_LOGIN, offsetof(redis_options, sentinel_user), 0, 0},
+    {"sentinel_password", SENTINEL_LOGIN, offsetof(redis_options, sentinel_password), 0, 0},
     {"name", NAME, offsetof(redis_options, name), 0, 0},
     {"connect_timeout", SECONDS, offsetof(redis_options, connect_ms), 0, 0},
     {"silence", SECONDS, offsetof(redis_options, silence_ms), 0, 0},
@@ -237,13 +284,6 @@ static const option_rule rules[] = {
     {"tls_key", TLS_FILE, offsetof(redis_options, tls_key), 0, 0},
     {"tls_server_name", TLS_NAME, offsetof(redis_options, tls_server_name), 0, 0},
 };
-
-static bool printable(cf_slice text)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if (text.ptr[i] <= ' ' || text.ptr[i] > '~') return false;
-    return text.len != 0;
-}
 
 static int read_count(reading *r, const option_rule *rule, cf_slice value, size_t *count)
 {
@@ -269,6 +309,10 @@ static int read_option(reading *r, const option_rule *rule, cf_slice value)
         if (empty && rule->at == offsetof(redis_options, user))
             return refuse_option(r, rule->name, "is empty; leave it out for the default user");
         break;
+    case SENTINEL_LOGIN:
+        if (!r->sentinel) return refuse_option(r, rule->name, "is for URLs that start with redis+sentinel: or rediss+sentinel: only");
+        if (empty) return refuse_option(r, rule->name, "is empty; leave it out where there is none");
+        break;
     case NAME:
         if (!printable(value)) return refuse_option(r, rule->name, "must be printable ASCII without spaces");
         break;
@@ -282,7 +326,7 @@ static int read_option(reading *r, const option_rule *rule, cf_slice value)
         return refuse_option(r, rule->name, "must be on or off");
     case TLS_FILE:
     case TLS_NAME:
-        if (!r->out->tls) return refuse_option(r, rule->name, "is for URLs that start with rediss: only; with this one nothing is encrypted");
+        if (!r->out->tls) return refuse_option(r, rule->name, "is for URLs that start with rediss: or rediss+sentinel: only; with this one nothing is encrypted");
         if (empty) return refuse_option(r, rule->name, "is empty");
         break;
     }
@@ -298,11 +342,14 @@ static int read_options(reading *r, const cf_url *url)
         const option_rule *rule = rules, *end = rules + sizeof rules / sizeof *rules;
         while (rule != end && !cf_slice_equal(url->options[i].name, cf_text(rule->name))) rule++;
         if (rule == end)
-            return refuse(r, "knows the options db, user, password, name, connect_timeout, silence, max_pending, max_pending_bytes, "
-                             "receipts; rediss: also tls_ca, tls_cert, tls_key, tls_server_name; open itself prefix, ttl, timeout and stage");
+            return refuse(r, r->sentinel ? "knows the options db, user, password, sentinel_user, sentinel_password, name, connect_timeout, silence, max_pending, "
+                                           "max_pending_bytes, receipts; rediss+sentinel: also tls_ca, tls_cert, tls_key, tls_server_name"
+                                         : "knows the options db, user, password, name, connect_timeout, silence, max_pending, max_pending_bytes, "
+                                           "receipts; rediss: also tls_ca, tls_cert, tls_key, tls_server_name; open itself prefix, ttl, timeout and stage");
         int rc = read_option(r, rule, url->options[i].value);
         if (rc != CF_OK) return rc;
     }
+    if (r->out->sentinel_user && !r->out->sentinel_password) return refuse(r, "sentinel_user needs sentinel_password beside it");
     if (r->out->user && !r->out->password) return keep(r, cf_text(""), false, &r->out->password);
     if (!r->out->user && r->out->password && !r->out->password[0])
         return refuse(r, "password is empty; leave it out where there is none");
@@ -317,7 +364,8 @@ static int read_options(reading *r, const cf_url *url)
 static void name_endpoint(redis_options *out)
 {
     char room[512];
-    if (out->unix_socket) snprintf(room, sizeof room, "%s", out->host);
+    if (!out->host) snprintf(room, sizeof room, "%s", out->primary);
+    else if (out->unix_socket) snprintf(room, sizeof room, "%s", out->host);
     else snprintf(room, sizeof room, strchr(out->host, ':') ? "[%s]:%s" : "%s:%s", out->host, out->port);
     size_t len = strlen(room);
     if (len >= sizeof out->endpoint) len = sizeof out->endpoint - 1;
@@ -330,12 +378,24 @@ int redis_options_read(const cf_platform *platform, const cf_url *url, redis_opt
 {
     *out = (redis_options){
         .receipts = true, .connect_ms = 2000, .silence_ms = 10000, .max_pending = 10000, .max_pending_bytes = 32u << 20};
-    out->tls = cf_slice_equal(url->scheme, cf_text("rediss"));
-    out->unix_socket = cf_slice_equal(url->scheme, cf_text("redis+unix"));
-    const char *scheme = out->tls ? "rediss" : out->unix_socket ? "redis+unix" : "redis";
-    reading     r = {.platform = platform, .out = out, .error = error, .scheme = scheme};
-    int         rc = keep(&r, cf_text("counterfoil"), false, &out->name);
-    if (rc == CF_OK && !out->unix_socket) rc = keep(&r, cf_text("6379"), false, &out->port);
+    static const struct {
+        const char *name;
+        bool        tls, unix_socket, sentinel;
+    } schemes[] = {{"redis", false, false, false},
+                   {"rediss", true, false, false},
+                   {"redis+unix", false, true, false},
+                   {"redis+sentinel", false, false, true},
+                   {"rediss+sentinel", true, false, true}};
+    reading r = {.platform = platform, .out = out, .error = error};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (cf_slice_equal(url->scheme, cf_text(schemes[i].name))) {
+            r.scheme = schemes[i].name;
+            out->tls = schemes[i].tls;
+            out->unix_socket = schemes[i].unix_socket;
+            r.sentinel = schemes[i].sentinel;
+        }
+    int rc = keep(&r, cf_text("counterfoil"), false, &out->name);
+    if (rc == CF_OK && !out->unix_socket && !r.sentinel) rc = keep(&r, cf_text("6379"), false, &out->port);
     if (rc == CF_OK) rc = read_authority(&r, url->authority);
     if (rc == CF_OK) rc = read_path(&r, url->path);
     if (rc == CF_OK) rc = read_options(&r, url);
@@ -347,13 +407,38 @@ int redis_options_read(const cf_platform *platform, const cf_url *url, redis_opt
     return CF_OK;
 }
 
+int redis_options_locate(const cf_platform *platform, redis_options *options, cf_slice host, cf_slice port)
+{
+    redis_options found = {0};
+    cf_error      error;
+    reading       r = {.platform = platform, .out = &found, .error = &error, .scheme = ""};
+    int           rc = read_port(&r, port);
+    if (rc == CF_OK) rc = keep(&r, host, false, &found.host);
+    if (rc == CF_OK && (!found.host || strlen(found.host) != host.len || host_fault(found.host))) rc = CF_EINVAL;
+    if (rc != CF_OK) {
+        redis_options_free(platform, &found);
+        return rc;
+    }
+    cf_release(platform, options->host);
+    cf_release(platform, options->port);
+    options->host = found.host;
+    options->port = found.port;
+    name_endpoint(options);
+    return CF_OK;
+}
+
 void redis_options_free(const cf_platform *platform, redis_options *options)
 {
-    char *const texts[] = {options->host,   options->port,     options->user,    options->password,       options->name,
-                           options->tls_ca, options->tls_cert, options->tls_key, options->tls_server_name};
+    char *const texts[] = {options->host,   options->port,     options->user,    options->password,        options->name,          options->primary,
+                           options->tls_ca, options->tls_cert, options->tls_key, options->tls_server_name, options->sentinel_user, options->sentinel_password};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (texts[i]) wipe(texts[i], strlen(texts[i])); /* all: in a URL that was mistyped the password may be the host */
         cf_release(platform, texts[i]);
+    }
+    for (size_t i = 0; i < options->sentinel_count; i++) {
+        wipe(options->sentinels[i].host, strlen(options->sentinels[i].host));
+        cf_release(platform, options->sentinels[i].host);
+        cf_release(platform, options->sentinels[i].port);
     }
     *options = (redis_options){0};
 }

@@ -1,8 +1,14 @@
-/* options.h: what a redis:, rediss: or redis+unix: URL says. The public header has the list. */
+/* options.h: what a redis:, rediss:, redis+unix:, redis+sentinel: or rediss+sentinel: URL says. The public header has the list. */
 #ifndef CF_REDIS_OPTIONS_H
 #define CF_REDIS_OPTIONS_H
 
 #include "util.h"
+
+typedef struct redis_place {
+    char *host, *port;
+} redis_place;
+
+enum { REDIS_SENTINELS = 16 };
 
 /* Every text is terminated, percent-decoded once and owned; NULL: not given. */
 typedef struct redis_options {
@@ -16,10 +22,17 @@ typedef struct redis_options {
     size_t  max_pending, max_pending_bytes;
     char   *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     char    endpoint[128]; /* for sentences: HOST:PORT or the path, cut to fit; never credentials */
+
+    char       *primary; /* NULL, or the name by which Sentinels know the primary. Host and port are then those of the one that was named last, NULL before */
+    redis_place sentinels[REDIS_SENTINELS];
+    size_t      sentinel_count;
+    char       *sentinel_user, *sentinel_password; /* as user and password */
 } redis_options;
 
 /* CF_OK, CF_EINVAL or CF_ENOMEM with the sentence, which names the option that is wrong and never its value. On an error there is nothing to free. */
 int  redis_options_read(const cf_platform *platform, const cf_url *url, redis_options *out, cf_error *error);
+/* What a Sentinel has named: CF_OK; CF_EINVAL when it is no host and port, or CF_ENOMEM, and nothing has changed. */
+int  redis_options_locate(const cf_platform *platform, redis_options *options, cf_slice host, cf_slice port);
 void redis_options_free(const cf_platform *platform, redis_options *options); /* wipes what it frees */
 
 #endif

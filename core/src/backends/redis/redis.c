@@ -8,6 +8,7 @@ static int redis_close(cf_backend *self, cf_error *error)
     const cf_platform *platform = self->platform;
     (void)error;
     if (self->timer && self->dial_timer) redis_hang_up(self, true);
+    redis_seek_free(self);
     cf_timer_free(self->timer);
     cf_timer_free(self->dial_timer);
     redis_queue_free(self);
@@ -37,15 +38,16 @@ static int redis_open(cf_loop *loop, const cf_url *url, cf_backend **out, cf_err
     self->loop = loop;
     self->platform = platform;
     self->options = options;
-    self->fd = -1;
+    self->fd = self->seek.fd = -1;
     self->outage_ms = -1;
     self->credit = 10000;
     for (int i = 0; i < REDIS_ADDRESSES; i++) self->dials[i] = (redis_dial){.self = self, .fd = -1};
     self->input = cf_alloc(platform, INPUT);
     if (!self->input || cf_timer_new(loop, redis_on_timer, self, &self->timer) != CF_OK ||
-        cf_timer_new(loop, redis_on_dial_timer, self, &self->dial_timer) != CF_OK)
+        cf_timer_new(loop, redis_on_dial_timer, self, &self->dial_timer) != CF_OK ||
+        (options.primary && cf_timer_new(loop, redis_on_seek_timer, self, &self->seek.timer) != CF_OK))
         rc = cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
-    if (rc == CF_OK && options.tls) rc = redis_tls_context_new(platform, &self->options, &self->tls_context, error);
+    if (rc == CF_OK && options.tls) rc = redis_tls_context_new(platform, &self->options, options.primary ? options.sentinels[0].host : options.host, &self->tls_context, error);
     if (rc != CF_OK) {
         redis_close(self, error);
         return rc;
@@ -93,3 +95,5 @@ static void redis_stats(cf_backend *self, cf_stat_fn each, void *user)
 const cf_backend_table cf_redis_table = REDIS_TABLE("redis");
 const cf_backend_table cf_rediss_table = REDIS_TABLE("rediss");
 const cf_backend_table cf_redis_unix_table = REDIS_TABLE("redis+unix");
+const cf_backend_table cf_redis_sentinel_table = REDIS_TABLE("redis+sentinel");
+const cf_backend_table cf_rediss_sentinel_table = REDIS_TABLE("rediss+sentinel");

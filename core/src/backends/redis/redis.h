@@ -6,6 +6,7 @@
  *   records.c     the same for records
  *   queue.c       the commands that wait: for the socket, or for their answers
  *   connection.c  dialling, greeting, reading and writing, losing and coming back
+ *   sentinel.c    asks Sentinels where the primary is
  *   tls.c         TLS over a socket
  *   reply.c       answers, read by hiredis
  *   errors.c      what the server's error words mean
@@ -111,6 +112,7 @@ typedef struct redis_queue {
 
 typedef enum {
     LINK_DOWN,       /* no socket: waits for its timer, or for somebody to ask */
+    LINK_SEEKING,    /* the Sentinels are asked */
     LINK_RESOLVING,
     LINK_DIALLING,
     LINK_HANDSHAKE,  /* TLS */
@@ -125,6 +127,36 @@ typedef struct redis_dial {
     int         fd; /* -1: not (or no longer) tried */
     cf_watch   *watch;
 } redis_dial;
+
+typedef enum {
+    SEEK_IDLE, /* its timer: to see whether the link has fallen silent */
+    SEEK_RESTING, /* asked; again when the timer goes off, if the primary is still in doubt */
+    SEEK_RESOLVING,
+    SEEK_DIALLING,
+    SEEK_HANDSHAKE,
+    SEEK_ASKING
+} redis_seek_state;
+
+/* The conversation with one Sentinel at a time. */
+typedef struct redis_seek {
+    redis_seek_state   state;
+    bool               fresh; /* an answer has come since the link came down */
+    int                fd;    /* -1: none */
+    cf_watch          *watch;
+    cf_timer          *timer;
+    cf_job            *job;
+    redis_tls_context *tls_context; /* for the name of this one */
+    redis_tls         *tls;
+    cf_address         addresses[REDIS_ADDRESSES];
+    int                address_count, dialled;
+    size_t             at;                /* which one */
+    size_t             failed, strangers; /* so many of this round have not answered; and so many know no such primary */
+    bool               owes_login;        /* the answer to AUTH comes first */
+    cf_buffer          out;
+    size_t             written, len;
+    char               in[512];
+    cf_error           why;
+} redis_seek;
 
 struct cf_backend {
     cf_loop           *loop;
@@ -142,10 +174,12 @@ struct cf_backend {
     cf_address  addresses[REDIS_ADDRESSES];
     int         address_count, dialled;
     redis_dial  dials[REDIS_ADDRESSES];
-    uint8_t     hello[4]; /* the steps of the greeting whose answers are owed */
+    uint8_t     hello[5]; /* the steps of the greeting whose answers are owed */
     unsigned    hello_count, hello_at;
     cf_buffer   hello_out;
     size_t      hello_written;
+
+    redis_seek seek;
 
     unsigned attempts;  /* since an operation was last answered */
     int64_t  outage_ms; /* when it stopped working; -1: it works */
@@ -183,7 +217,7 @@ struct cf_backend {
 };
 
 /* commands.c */
-extern const cf_backend_table cf_redis_table, cf_rediss_table, cf_redis_unix_table;
+extern const cf_backend_table cf_redis_table, cf_rediss_table, cf_redis_unix_table, cf_redis_sentinel_table, cf_rediss_sentinel_table;
 int redis_get(cf_backend *self, cf_op *op);
 int redis_set(cf_backend *self, cf_op *op);
 int redis_del(cf_backend *self, cf_op *op);
@@ -261,6 +295,23 @@ void redis_greeted(cf_backend *self); /* an answer of the greeting is in self->r
 void redis_on_timer(void *self);
 void redis_on_dial_timer(void *self);
 uint64_t redis_jitter(cf_backend *self, uint64_t below);
+/* Whether calls wait for a server: it has no connection, or owes an answer for `ms` already. */
+bool redis_in_doubt(const cf_backend *self, int64_t ms);
+/* A Sentinel has named the primary. CF_EINVAL: that is no address, and nothing has happened. */
+int  redis_found(cf_backend *self, cf_slice host, cf_slice port);
+/* None has, of all that were asked. */
+void redis_not_found(cf_backend *self, const cf_error *why);
+/* Looks a name up on a thread; `found` gets addresses, families by turns, or a negative count for cf_resolve_error. CF_OK or CF_ENOMEM. */
+typedef void (*redis_looked_up)(cf_backend *self, const cf_address *addresses, int count);
+int  redis_look_up(cf_backend *self, const char *host, const char *port, redis_looked_up found, cf_job **out);
+
+/* sentinel.c */
+void redis_seek_begin(cf_backend *self);   /* asks, if it does not already; the answer comes as redis_found or redis_not_found, also from inside this call */
+void redis_seek_if_silent(cf_backend *self); /* an answer is owed from now on */
+void redis_seek_elsewhere(cf_backend *self); /* what was named was no good: the next time another one is asked */
+void redis_seek_end(cf_backend *self);     /* the primary works */
+void redis_seek_free(cf_backend *self);
+void redis_on_seek_timer(void *self);
 
 /* reply.c */
 void redis_reader_free(cf_backend *self); /* with the connection; the next feed makes another */
@@ -275,5 +326,7 @@ redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error
 /* warnings.c */
 void redis_ask_settings(cf_backend *self);                        /* queues the questions */
 void redis_settings_answer(cf_backend *self, redis_expect which); /* the answer is in self->reply */
+/* The value of a line "name:value" of INFO; empty where there is none. */
+cf_slice redis_info_line(cf_slice text, const char *name);
 
 #endif

@@ -3,10 +3,11 @@
 
 #ifndef CF_TLS
 
-int redis_tls_context_new(const cf_platform *platform, const redis_options *options, redis_tls_context **out, cf_error *error)
+int redis_tls_context_new(const cf_platform *platform, const redis_options *options, const char *host, redis_tls_context **out, cf_error *error)
 {
     (void)platform;
     (void)options;
+    (void)host;
     *out = NULL;
     return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED,
                         "rediss: this build of the library has no TLS; build it with OpenSSL and -DCF_TLS=ON");
@@ -19,7 +20,7 @@ int redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error 
 {
     (void)fd;
     *out = NULL;
-    return redis_tls_context_new(NULL, NULL, &context, error);
+    return redis_tls_context_new(NULL, NULL, NULL, &context, error);
 }
 
 void redis_tls_free(redis_tls *tls) { (void)tls; }
@@ -313,14 +314,14 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
 
 /* ---- contexts and connections ---- */
 
-int redis_tls_context_new(const cf_platform *platform, const redis_options *options, redis_tls_context **out, cf_error *error)
+int redis_tls_context_new(const cf_platform *platform, const redis_options *options, const char *host, redis_tls_context **out, cf_error *error)
 {
     *out = NULL;
     redis_tls_context *c = cf_zalloc(platform, sizeof *c);
     if (!c) return no_memory(error);
     c->platform = platform;
     c->options = options;
-    cf_slice   name = cf_text(options->tls_server_name ? options->tls_server_name : options->host);
+    cf_slice   name = cf_text(options->tls_server_name ? options->tls_server_name : host);
     cf_address address;
     if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
     c->name = cf_alloc(platform, name.len + 1);

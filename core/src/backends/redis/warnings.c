@@ -25,8 +25,7 @@ static void warn(cf_backend *self, unsigned which, const char *sentence)
     cf_backend_event(self->loop, self, CF_EVENT_WARNING, CF_OK, "Redis at %s %s", self->options.endpoint, sentence);
 }
 
-/* The value of a line "name:value" of INFO. */
-static cf_slice line_of(cf_slice text, const char *name)
+cf_slice redis_info_line(cf_slice text, const char *name)
 {
     size_t len = strlen(name);
     while (text.len > len) {
@@ -56,8 +55,8 @@ void redis_settings_answer(cf_backend *self, redis_expect which)
     switch (which) {
     case EXPECT_INFO_PERSISTENCE:
         if (!told) break;
-        self->persists_aof = is(line_of(text, "aof_enabled"), "1");
-        self->persists_snapshots = line_of(text, "rdb_last_bgsave_time_sec").len && !is(line_of(text, "rdb_last_bgsave_time_sec"), "-1");
+        self->persists_aof = is(redis_info_line(text, "aof_enabled"), "1");
+        self->persists_snapshots = redis_info_line(text, "rdb_last_bgsave_time_sec").len && !is(redis_info_line(text, "rdb_last_bgsave_time_sec"), "-1");
         break;
     case EXPECT_SAVE:
         if (told) self->persists_snapshots = text.len > 0;
@@ -69,7 +68,7 @@ void redis_settings_answer(cf_backend *self, redis_expect which)
                                           : "logs writes: unless appendfsync is always, a value that was popped in the last second before a crash is back after it");
         break;
     default:
-        if (told && !is(line_of(text, "maxmemory"), "0") && line_of(text, "maxmemory").len && !is(line_of(text, "maxmemory_policy"), "noeviction"))
+        if (told && !is(redis_info_line(text, "maxmemory"), "0") && redis_info_line(text, "maxmemory").len && !is(redis_info_line(text, "maxmemory_policy"), "noeviction"))
             warn(self, WARNED_EVICTION, "evicts keys when its memory is full (maxmemory_policy): sessions and receipts may vanish before their time");
         break;
     }

@@ -1,0 +1,319 @@
+"""redis+sentinel: over a primary, two replicas and three Sentinels. That all cases hold there is for test_cases.py;
+here the primary changes, and Sentinels are wrong, slow or gone."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import counterfoil
+import counterfoil.aio
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faults.proxy import Proxy
+from faults.sentinels import NAME, Sentinel, SentinelGroup
+
+LONG = bool(os.environ.get("CF_LONG"))
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[SentinelGroup]:
+    with SentinelGroup(down_after_ms=400, password="p@ss:w/o?r#d", sentinel_password="watchers") as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def whole(group: SentinelGroup) -> Iterator[None]:
+    """Each test finds everybody up and agreed."""
+    yield
+    group.revive()
+
+
+def url_of(ports: list[int], group: SentinelGroup, **options: str) -> str:
+    asked = "&".join(f"{name}={value}" for name, value in {"sentinel_password": "watchers", **options}.items())
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    login = urlsplit(group.url()).netloc.rpartition("@")[0]
+    return f"redis+sentinel://{login}@{hosts}/{NAME}?{asked}"
+
+
+class Load:
+    """Threads that read and write, and note what must not happen."""
+
+    def __init__(self, store: counterfoil.Store, threads: int = 3) -> None:
+        self.store = store
+        self.stop = threading.Event()
+        self.errors: list[Exception] = []
+        self.done = [0] * threads
+        self.gap = 0.0
+        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(threads)]
+
+    def run(self, number: int) -> None:
+        last = time.monotonic()
+        while not self.stop.is_set():
+            try:
+                self.store.get("nothing")
+                self.store.set(f"load{number}", str(self.done[number]), ttl=100)
+            except counterfoil.UnavailableError as error:
+                # A write without a receipt, whose answer was lost with the old primary.
+                if error.outcome != "unknown":
+                    self.errors.append(error)
+            except Exception as error:
+                self.errors.append(error)
+            else:
+                self.done[number] += 1
+                now = time.monotonic()
+                self.gap = max(self.gap, now - last)
+                last = now
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        self.moves()
+        return self
+
+    def moves(self) -> None:
+        """Returns when every thread has got further."""
+        before = list(self.done)
+        deadline = time.monotonic() + 20
+        while any(now <= then for now, then in zip(self.done, before, strict=True)):
+            assert time.monotonic() < deadline, (self.done, before, self.errors[:3])
+            time.sleep(0.005)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_failover_by_hand_is_followed_and_nobody_sees_a_replica(group: SentinelGroup) -> None:
+    with counterfoil.open(group.url(), timeout=5) as store, Load(store) as load:
+        for _ in range(100 if LONG else 2):
+            group.wait_until_whole()
+            load.moves()
+            group.fail_over()
+            load.moves()
+        assert load.errors == []
+
+
+def test_the_primary_is_killed(group: SentinelGroup) -> None:
+    with counterfoil.open(group.url(), timeout=20) as store, Load(store) as load:
+        old = group.primary()
+        old.kill()
+        group.wait_for_primary(other_than=old.port)
+        load.moves()
+        assert load.errors == []
+
+
+def test_the_primary_freezes_and_its_connection_is_not_waited_for(group: SentinelGroup) -> None:
+    old = group.primary()
+    try:
+        # Far more than the test may take: who waits for silence, or for the end of an attempt, fails.
+        with (
+            counterfoil.open(group.url(silence="600", connect_timeout="600"), timeout=30) as store,
+            Load(store) as load,
+        ):
+            old.pause()
+            group.wait_for_primary(other_than=old.port)
+            load.moves()
+            assert load.errors == []
+    finally:
+        old.resume()
+
+
+def test_who_comes_while_there_is_no_primary_waits_for_it(group: SentinelGroup) -> None:
+    old = group.primary()
+    old.kill()
+
+    async def main() -> list[str | None]:
+        async with await counterfoil.aio.open(group.url(), timeout=20) as store:
+            await asyncio.gather(*(store.set(f"wait{number}", str(number)) for number in range(20)))
+            return await asyncio.gather(*(store.get(f"wait{number}") for number in range(20)))
+
+    assert asyncio.run(main()) == [str(number) for number in range(20)]
+    group.wait_for_primary(other_than=old.port)
+
+
+def test_an_event_says_where_the_new_primary_is(group: SentinelGroup) -> None:
+    with counterfoil.open(group.url(), timeout=5) as store:
+        said: list[str] = []
+        store.on("connect", lambda event: said.append(str(event)))
+        store.set("a", "1")
+        old = group.primary()
+        new = group.fail_over()
+        # Until it is told to be a replica the old one takes writes.
+        deadline = time.monotonic() + 10
+        while f":{new.port}" not in said[-1]:
+            assert time.monotonic() < deadline, said
+            store.get("a")
+        assert f":{old.port}" in said[0]
+        assert not any("p@ss" in text or "watchers" in text for text in said)
+
+
+def test_without_sentinels_what_is_known_goes_on(group: SentinelGroup) -> None:
+    with counterfoil.open(group.url(), timeout=5) as store:
+        store.set("kept", "1")
+        for one in group.sentinels:
+            one.kill()
+        assert store.get("kept") == "1"
+        primary = next(one for one in group.data if one.cli("ROLE")[0] == b"master")
+        primary.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert store.get("kept") == "1"
+
+
+def test_no_sentinel_answers(group: SentinelGroup) -> None:
+    with counterfoil.open("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mymaster", timeout=0.3) as store:
+        with pytest.raises(
+            counterfoil.Error, match=r"the Sentinel at 127\.0\.0\.1:[12] cannot be reached: Connection refused"
+        ) as caught:
+            store.set("a", "1")
+        assert caught.value.outcome == "not_applied"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "sentence"),
+    [
+        (
+            lambda url: url.replace(f"/{NAME}", "/othermaster"),
+            counterfoil.InvalidError,
+            "knows no primary called othermaster",
+        ),
+        (
+            lambda url: url.replace("sentinel_password=watchers", "sentinel_password=wrong-word"),
+            counterfoil.AuthError,
+            "the options sentinel_user",
+        ),
+        (lambda url: url.partition("?")[0], counterfoil.AuthError, "the option sentinel_password"),
+        (
+            lambda url: url.replace(":p%40ss%3Aw%2Fo%3Fr%23d@", ":wrong-word@"),
+            counterfoil.AuthError,
+            "refused our user name or password",
+        ),
+    ],
+)
+def test_a_mistake_in_the_url_is_said_at_once(
+    group: SentinelGroup, change: Callable[[str], str], kind: type[counterfoil.Error], sentence: str
+) -> None:
+    url = change(group.url())
+    assert url != group.url()
+    with counterfoil.open(url, timeout=60) as store:
+        with pytest.raises(kind, match=sentence) as caught:
+            store.set("a", "1")
+        assert "wrong-word" not in str(caught.value)
+        assert caught.value.outcome == "not_applied"
+
+
+def test_a_server_that_is_no_sentinel(group: SentinelGroup) -> None:
+    url = url_of([group.primary().port], group).replace(
+        "sentinel_password=watchers", "sentinel_password=p%40ss:w/o%3Fr%23d"
+    )
+    with (
+        counterfoil.open(url, timeout=60) as store,
+        pytest.raises(counterfoil.InvalidError, match="does a Redis server listen there"),
+    ):
+        store.set("a", "1")
+
+
+def test_a_sentinel_that_is_behind_is_not_believed(group: SentinelGroup) -> None:
+    replica = next(one for one in group.data if one.port != group.primary().port)
+    # It watches a replica as if it were the primary, and never has the votes to change anything.
+    stale = Sentinel(replica.port, 9, 60_000, password="watchers")
+    stale.more = (f'sentinel auth-pass {NAME} "{group.password}"',)
+    try:
+        stale.start()
+        stale.cli("SENTINEL", "SET", NAME, "down-after-milliseconds", "3600000")
+        with counterfoil.open(url_of([stale.port, group.sentinels[0].port], group), timeout=10) as store:
+            errors: list[str] = []
+            store.on("error", lambda event: errors.append(str(event)))
+            store.set("a", "right")
+            assert group.primary().cli("GET", "a") == b"right"
+            assert any("is a replica, though a Sentinel has named it" in text for text in errors), errors
+    finally:
+        stale.stop()
+
+
+def test_sentinels_that_are_gone_frozen_or_cut_off_are_passed_over(group: SentinelGroup) -> None:
+    first, second, _ = group.sentinels
+    second.pause()
+    try:
+        with counterfoil.open(url_of([1, second.port, first.port], group), timeout=10) as store:
+            store.set("a", "1")
+    finally:
+        second.resume()
+
+
+def test_an_answer_of_a_sentinel_that_is_cut_at_every_byte(group: SentinelGroup) -> None:
+    first, second, _ = group.sentinels
+    port = group.named()
+    whole = len(f"+OK\r\n*2\r\n$9\r\n127.0.0.1\r\n${len(str(port))}\r\n{port}\r\n")
+    with Proxy(first) as proxy:
+        for place in range(whole):
+            proxy.cut("reply", place, "rst" if place % 2 else "fin")
+            with counterfoil.open(url_of([proxy.port, second.port], group), timeout=10) as store:
+                store.set("a", str(place))
+        with counterfoil.open(url_of([proxy.port], group), timeout=10) as store:
+            store.set("a", "whole")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "*2\\r\\n$9\\r\\n127.0.0.1\\r\\n$5\\r\\n99999\\r\\n",
+        "*2\\r\\n$9\\r\\n127.0.0.1\\r\\n$1\\r\\n0\\r\\n",
+        "*2\\r\\n$7\\r\\na b?c/d\\r\\n$4\\r\\n6379\\r\\n",
+        "*2\\r\\n$600\\r\\n",
+        "*2\\r\\n$-1\\r\\n$-1\\r\\n",
+        "*3\\r\\n",
+        "$3\\r\\nabc\\r\\n",
+        "*2\\r\\n$1\\r\\na\\r\\n$4\\r\\n6379\\r\\nmore",
+        "-ERR no idea\\r\\n",
+        "\\r\\n",
+        "*2\\r\\n$1\\r\\nab\\r\\n$4\\r\\n6379\\r\\n",
+        "x" * 600,
+    ],
+)
+def test_a_sentinel_that_talks_nonsense_is_passed_over(group: SentinelGroup, answer: str) -> None:
+    first, second, _ = group.sentinels
+    with Proxy(first) as proxy:
+        proxy(f"every answer #1 {answer}")
+        with counterfoil.open(url_of([proxy.port, second.port], group), timeout=10) as store:
+            store.set("a", "1")
+        with (
+            counterfoil.open(url_of([proxy.port], group), timeout=0.3) as store,
+            pytest.raises(counterfoil.Error, match="the Sentinel at") as caught,
+        ):
+            store.set("a", "1")
+        assert caught.value.outcome == "not_applied"
+
+
+def test_a_child_after_fork_asks_anew(group: SentinelGroup) -> None:
+    with counterfoil.open(group.url(), timeout=10) as store:
+        store.set("a", "parent")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                assert store.get("a") == "parent"
+                store.set("a", "child")
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert store.get("a") == "child"
+
+
+def test_all_of_it_by_tls() -> None:
+    with SentinelGroup(down_after_ms=400, replicas=1, sentinels=1, tls=True) as secure:
+        with counterfoil.open(secure.url(), timeout=10) as store:
+            store.set("a", "1")
+            secure.fail_over()
+            assert store.get("a") == "1"
+        with (
+            counterfoil.open(secure.url(tls_server_name="elsewhere.example"), timeout=10) as store,
+            pytest.raises(counterfoil.AuthError, match=r"elsewhere\.example"),
+        ):
+            store.get("a")
