@@ -573,11 +573,15 @@ def stores(t: Trial, *lent: Any) -> Iterator[list[Any]]:
     backend=BACKEND,
 )
 def store_opens(t: Trial) -> None:
+    try:
+        describe(t.thing, blocking=False)
+    except counterfoil.InvalidTypeError:
+        raise NotApplicable("it is no backend: see shape.methods") from None
     with stores(t, _Lent(t.thing)) as (store,):
-        key = t.key()
-        t.ask(Ask("set", (key, "one"), of=store))
+        key, text = t.key(), "through a store"
+        t.ask(Ask("set", (key, text), of=store))
         given = t.ask(Ask("get", (key,), of=store))
-        t.expect(given == "one", f"get of the store gave {seen(given)}")
+        t.expect(given == text, f"get of the store gave {seen(given)}")
         t.ask(Ask("delete", (key,), of=store))
         given = t.ask(Ask("get", (key,), of=store))
         t.expect(given is None, f"get of the store gave {seen(given)} after delete")

@@ -79,6 +79,8 @@ class Runner:
         whole = 1 if kind == "secondary" else 0.2  # Cross Auth's ttl is a whole number of seconds
         short = settings.short if settings.short is not None else 10 if settings.advance else whole
         self.kind = kind
+        self.name = "nothing that could be made"
+        """What the thing is called."""
         self.settings = settings
         self.rules = checks(kind)
         self._worker = Worker()
@@ -122,6 +124,7 @@ class Runner:
             trial: Trial | None = None
             try:
                 trial = Trial(self.kind, self.settings, self._get_loop, self._short, until, self._known)
+                self.name = type(trial.thing).__name__
                 check(trial)
             except TooSlow:
                 self._short *= 4
@@ -220,37 +223,30 @@ def check(
         thing, cleanup=cleanup, advance=advance, broken=broken, make_other=make_other, short=short, tick=tick,
         contenders=contenders, rounds=rounds, patience=patience, seed=seed,
     )  # fmt: skip
-    name, found = _look(settings)
-    with Runner(kind or found(), settings) as runner:
+    with Runner(kind or _kind_made(settings), settings) as runner:
         wanted = runner.rules if only is None else list(only)
         if unknown := [each for each in wanted if each not in runner.rules]:
             raise InvalidError(f"there is no rule {unknown[0]} for this kind; rules({runner.kind!r}) gives all")
-        return Report(name, runner.kind, tuple(runner.run(each) for each in wanted))
+        results = tuple(runner.run(each) for each in wanted)
+        return Report(runner.name, runner.kind, results)
 
 
-def _look(settings: Settings) -> tuple[str, Callable[[], str]]:
-    """What is made: its name, and its kind if that is asked for."""
-    if settings.shared:
-        thing = settings.make()
-        return type(thing).__name__, lambda: kind_of(thing)
+def _kind_made(settings: Settings) -> str:
+    """The kind of what is made."""
     if inspect.isclass(settings.make):
-        made = settings.make
-        return made.__name__, lambda: kind_of(made)
-    name = getattr(settings.make, "__name__", type(settings.make).__name__)
+        return kind_of(settings.make)
+    if settings.shared:
+        return kind_of(settings.make())
+    loops: list[Loop] = []
 
-    def made_one() -> str:
-        loops: list[Loop] = []
+    def loop() -> Loop:
+        loops.append(Loop())
+        return loops[-1]
 
-        def loop() -> Loop:
-            loops.append(Loop())
-            return loops[-1]
-
-        trial = Trial("backend", settings, loop, 1, time.monotonic() + settings.patience, {})
-        try:
-            return kind_of(trial.thing)
-        finally:
-            trial.close()
-            for each in loops:
-                each.close()
-
-    return name, made_one
+    trial = Trial("", settings, loop, 1, time.monotonic() + settings.patience, {})
+    try:
+        return kind_of(trial.thing)
+    finally:
+        trial.close()
+        for each in loops:
+            each.close()

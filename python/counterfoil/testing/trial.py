@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NoReturn
 
+from ..errors import NotSupportedError
+
 __all__ = ["Ask", "Got", "Hung", "Loop", "NotApplicable", "Settings", "TooSlow", "Trial", "Unexpected"]
 
 _numbers = itertools.count(1)
@@ -128,6 +130,18 @@ def _meddle(dice: random.Random) -> Callable[[FrameType, str, Any], Any]:
     return trace
 
 
+def _is_ours(thing: object) -> bool:
+    """Whether it is an interface of this library, of which more is asked than a framework does."""
+    import counterfoil
+
+    ours: tuple[type, ...] = (counterfoil.AccountsStorage, counterfoil.SessionStorage, counterfoil.SecondaryStorage)
+    if "counterfoil.aio" in sys.modules:
+        from .. import aio
+
+        ours += (aio.AccountsStorage, aio.SessionStorage, aio.SecondaryStorage)
+    return isinstance(thing, ours)
+
+
 class Soon:
     """A short life: its length, and the end of it."""
 
@@ -168,7 +182,7 @@ class Trial:
         self._mine: list[Any] = []
         self.thing = self._make(settings.make)
         self.is_async = is_async(self.thing)
-        self.is_ours = type(self.thing).__module__.startswith("counterfoil.")
+        self.is_ours = _is_ours(self.thing)
         self.long = short * 500
 
     # ---- the thing
@@ -269,6 +283,9 @@ class Trial:
     def answers(self, got: Sequence[Got], what: str) -> list[Any]:
         """The answers of a race in which nobody may fail."""
         errors = [each.error for each in got if each.error is not None]
+        for error in errors:
+            if isinstance(error, NotSupportedError):
+                raise error
         if errors:
             from .report import raised
 
