@@ -1,166 +1,159 @@
 'use strict'
-// Express with express-session and Passport's local login; Counterfoil keeps the sessions. Started by `./run demo`.
+// Express with express-session and Passport. Counterfoil keeps users and sessions, and reads those of Cross Auth.
+// Started by `./run demo`.
 
-const { randomBytes, scryptSync, timingSafeEqual } = require('node:crypto')
+const { createHash } = require('node:crypto')
+const path = require('node:path')
+const cookieParser = require('cookie-parser')
 const express = require('express')
 const session = require('express-session')
-const passport = require('passport')
-const { Strategy: LocalStrategy } = require('passport-local')
-const { open } = require('counterfoil')
-const { CounterfoilStore } = require('counterfoil/express-session')
+const nunjucks = require('nunjucks')
+const { passport, signUp } = require('./login.cjs')
+const { store, accounts, authSessions, expressSessions } = require('./store.cjs')
 
-const url = process.env.COUNTERFOIL_URL || 'sqlite:demo.db' // `./run demo` names one in build/demo
-const place = url.startsWith('sqlite:') ? 'a file that Counterfoil keeps' : 'Counterfoil'
-const host = process.env.DEMO_HOST || '127.0.0.1'
-const port = Number(process.env.DEMO_EXPRESS_PORT || 0)
+const { DEMO_EXPRESS_URL, DEMO_FASTAPI_URL, DEMO_PLACE, DEMO_SESSION_SECRET } = process.env
 
-// One user, so that there is somebody to log in. A real application keeps such records in its database.
-const salt = randomBytes(16)
-const users = new Map([['ada', { id: 'ada', name: 'Ada Lovelace', hash: scryptSync('engine', salt, 32) }]])
-const nobody = { hash: randomBytes(32) }
-
-passport.use(
-  new LocalStrategy((username, password, done) => {
-    // A name that does not exist costs the same time as a wrong password, so that names cannot be probed.
-    const user = users.get(username)
-    const right = timingSafeEqual(scryptSync(password, salt, 32), (user ?? nobody).hash)
-    done(null, user && right ? user : false)
-  })
-)
-passport.serializeUser((user, done) => done(null, user.id))
-passport.deserializeUser((id, done) => done(null, users.get(id) ?? false))
-
-const store = open(url, { prefix: 'demo:express:' })
+const policy = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'"
 const app = express()
+const pages = path.join(__dirname, '..', 'pages')
+nunjucks.configure(pages, { express: app })
+Object.assign(app.locals, { app: 'Express', express: DEMO_EXPRESS_URL, fastapi: DEMO_FASTAPI_URL, place: DEMO_PLACE })
 app.disable('x-powered-by')
 app.use((req, res, next) => {
-  res.set('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'")
+  res.set('Content-Security-Policy', policy)
+  res.set('Referrer-Policy', 'same-origin')
   res.set('Cache-Control', 'no-store')
+  // SameSite does not tell ports apart, but Origin does: no form of another site, nor of the other application.
+  if (req.method === 'GET' || req.method === 'HEAD' || req.get('origin') === DEMO_EXPRESS_URL) return next()
+  refuse(res, 'This form was not sent by a page of this application.', 403)
+})
+app.get('/style.css', (req, res) => res.sendFile(path.join(pages, 'style.css')))
+app.use(express.urlencoded({ extended: false, limit: '8kb' }))
+app.use((req, res, next) => {
+  for (const name in req.body) req.body[name] = String(req.body[name]) // one that comes twice would be a list
   next()
 })
-app.use(express.urlencoded({ extended: false, limit: '8kb' }))
+app.use(cookieParser())
 app.use(
   session({
-    store: new CounterfoilStore({ store }),
-    name: 'demo.express',
-    // A new secret at every start ends all sessions, also those that the store still has; `./run demo` keeps one.
-    secret: process.env.DEMO_SESSION_SECRET || randomBytes(32).toString('base64url'),
+    store: expressSessions,
+    name: 'demo_express',
+    secret: DEMO_SESSION_SECRET,
     resave: false,
     saveUninitialized: false,
-    // SameSite: other sites' forms are sent without the cookie, so they cannot act for the user.
     cookie: { httpOnly: true, sameSite: 'lax', maxAge: 30 * 60 * 1000 }
   })
 )
 app.use(passport.session())
 
-app.get('/', (req, res) => {
-  if (!req.user) return res.send(loginPage(''))
-  req.session.visits = (req.session.visits ?? 0) + 1
-  res.send(homePage(req.user, req.session))
+// Who has logged in at the FastAPI application has a cookie of Cross Auth; its session is in the same store.
+app.use(async (req, res, next) => {
+  const token = req.cookies.demo_fastapi
+  if (token) req.authSession = await authSessions.get({ tokenHash: createHash('sha256').update(String(token)).digest('hex') })
+  if (req.authSession) req.user ??= await accounts.findUserById(req.authSession.userId)
+  next()
+})
+
+app.get('/', async (req, res) => {
+  if (!req.user) return loginPage(res)
+  if (req.session.passport) {
+    const { pages = {} } = req.session
+    req.session.pages = { ...pages, express: (pages.express ?? 0) + 1 }
+  }
+  const { id, email, hasUsablePassword, userInfo } = req.user
+  const sessions = await sessionsOf(req)
+  const linked = await accounts.listSocialAccounts({ userId: id })
+  res.render('home.html', {
+    user: { id, email, name: userInfo?.name || email, password: hasUsablePassword },
+    cookie: req.session.passport ? 'demo_express' : 'demo_fastapi',
+    session: sessions.find((one) => one.current) ?? {},
+    pages: req.session.pages,
+    sessions,
+    accounts: linked.map(({ provider, providerEmail }) => ({ provider, email: providerEmail })),
+    oauth_link: '/link/boxoffice'
+  })
+})
+
+app.post('/signup', async (req, res, next) => {
+  const { email, password = '' } = req.body ?? {}
+  const bytes = Buffer.byteLength(password) // bcrypt would pass over what is beyond 72
+  if (!email || bytes < 8 || bytes > 72) return loginPage(res, 'An e-mail, please, and a password of 8 to 72 characters.', 400)
+  try {
+    req.logIn(await signUp(req.body), (error) => (error ? next(error) : res.redirect(303, '/')))
+  } catch (error) {
+    if (error.code !== 'EXISTS') throw error
+    loginPage(res, 'This e-mail has an account already. Log in with it.', 409)
+  }
 })
 
 app.post('/login', (req, res, next) => {
   passport.authenticate('local', (error, user) => {
     if (error) return next(error)
-    if (!user) return res.status(401).send(loginPage('That name and password do not belong together.'))
+    if (!user) return loginPage(res, 'That e-mail and that password do not belong together.', 401)
     // Gives the session a new id: one that somebody planted before the login is worth nothing after it.
     req.logIn(user, (error) => (error ? next(error) : res.redirect(303, '/')))
   })(req, res, next)
 })
 
-app.post('/note', (req, res) => {
-  if (!req.user) return res.redirect(303, '/')
-  req.session.note = String(req.body.note ?? '').slice(0, 200)
+const home = (req, res) => res.redirect(303, '/')
+const login = passport.authenticate('boxoffice', { failWithError: true })
+app.get('/login/boxoffice', login)
+app.get('/login/boxoffice/callback', login, home)
+
+const userOnly = (req, res, next) => (req.user ? next() : home(req, res))
+const link = passport.authorize('boxoffice-link', { failWithError: true })
+app.get('/link/boxoffice', userOnly, link)
+app.get('/link/boxoffice/callback', userOnly, link, home)
+
+app.post('/sessions/end', userOnly, async (req, res) => {
+  const own = (await sessionsOf(req)).some((one) => one.handle === req.body?.handle)
+  if (own) await authSessions.revoke(req.body?.handle, { revokedAt: new Date() })
   res.redirect(303, '/')
 })
 
-app.post('/logout', (req, res, next) => {
-  req.session.destroy((error) => {
-    if (error) return next(error)
-    res.clearCookie('demo.express')
-    res.redirect(303, '/')
-  })
+app.post('/logout', async (req, res) => {
+  if (req.authSession) await authSessions.revoke(req.authSession.id, { revokedAt: new Date() })
+  await expressSessions.destroy(req.sessionID)
+  leave(res)
 })
 
+app.post('/logout/everywhere', userOnly, async (req, res) => {
+  await expressSessions.endAllOf(req.user.id)
+  await authSessions.revokeAllForUser(req.user.id, { revokedAt: new Date() })
+  leave(res)
+})
+
+/** The user's sessions of both kinds, in one list. */
+async function sessionsOf (req) {
+  const ofExpress = await expressSessions.sessionsOf(req.user.id, { current: req.sessionID })
+  const { records } = await authSessions.listForUser(req.user.id, { status: 'active' })
+  const row = (kind, handle, since, seen, current) => ({ kind, handle, since: clock(since), seen: clock(seen), current })
+  return [
+    ...ofExpress.map((one) => row('Express', one.handle, one.created, one.lastSeen, one.current)),
+    ...records.map((one) => row('Cross Auth', one.id, one.createdAt, one.lastActiveAt, one.id === req.authSession?.id))
+  ]
+}
+
+const clock = (date) => date?.toISOString().slice(11, 19) ?? ''
+const loginPage = (res, problem = '', status = 200) => (
+  res.status(status).render('login.html', { problem, oauth_login: '/login/boxoffice' })
+)
+const refuse = (res, text, status) => res.status(status).render('message.html', { title: 'Refused', text })
+const leave = (res) => res.clearCookie('demo_express').clearCookie('demo_fastapi').redirect(303, '/')
+
+const ofPassport = ['AuthenticationError', 'AuthorizationError', 'TokenError']
 // Four parameters: that is how Express knows an error handler.
 app.use((error, req, res, next) => {
   if (res.headersSent) return next(error)
-  const status = error.status ?? 500
-  if (status >= 500) console.error(error)
-  res.status(status).send(page('Something went wrong', `<p>The request was answered with ${status}.</p><p><a href="/">Back</a></p>`))
+  if (error.code === 'EXISTS') return refuse(res, 'Somebody has this e-mail or account. Log in as that user to link it.', 409)
+  if (ofPassport.includes(error.name)) return refuse(res, 'This login was not begun here, was refused, or was used before.', 400)
+  if (!(error.status < 500)) console.error(error)
+  refuse(res, 'Something went wrong.', error.status ?? 500)
 })
 
-function loginPage (problem) {
-  return page(
-    'Log in',
-    `${problem && `<p class="problem" role="alert" id="problem">${problem}</p>`}
-    <form method="post" action="/login">
-      <label for="username">Name</label>
-      <input id="username" name="username" autocomplete="username" required autofocus>
-      <label for="password">Password</label>
-      <input id="password" name="password" type="password" autocomplete="current-password" required>
-      <button>Log in</button>
-    </form>
-    <p class="hint">The demo’s one user is <code>ada</code> with the password <code>engine</code>.</p>`
-  )
-}
-
-function homePage (user, { visits, note }) {
-  return page(
-    `Hello, ${user.name}`,
-    `<p>You have seen this page <strong id="visits">${visits}</strong> ${visits === 1 ? 'time' : 'times'} in this session.</p>
-    <form method="post" action="/note">
-      <label for="note">A note to keep in the session</label>
-      <input id="note" name="note" maxlength="200" value="${escape(note ?? '')}">
-      <button>Keep it</button>
-    </form>
-    <form method="post" action="/logout"><button class="quiet">Log out</button></form>
-    <p class="hint">Your browser holds a signed id, and nothing else. The counter, the note and who you are stay here,
-    in ${place}, under <code>demo:express:</code> and that id.</p>`
-  )
-}
-
-function page (title, body) {
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escape(title)} · Counterfoil on Express</title>
-<style>
-  :root { color-scheme: light dark; --line: #8884; --ink: #1f6f54; }
-  @media (prefers-color-scheme: dark) { :root { --ink: #6fd3ac; } }
-  body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 26rem; margin: 12vh auto; padding: 0 1.25rem; }
-  header { color: var(--ink); font-weight: 600; border-bottom: 2px dashed var(--line); padding-bottom: .5rem; }
-  h1 { font-size: 1.6rem; margin: 1.25rem 0 .75rem; }
-  form { display: grid; gap: .4rem; margin: 1rem 0; }
-  label { font-weight: 600; }
-  input, button { font: inherit; padding: .55rem .7rem; border-radius: .4rem; border: 1px solid #888; }
-  button { background: #1f6f54; border-color: #1f6f54; color: #fff; cursor: pointer; margin-top: .3rem; }
-  button.quiet { background: none; border-color: #888; color: inherit; }
-  :focus-visible { outline: 3px solid var(--ink); outline-offset: 2px; }
-  .problem { border-left: 4px solid #b3261e; padding-left: .75rem; }
-  .hint { font-size: .9rem; opacity: .8; }
-</style>
-</head>
-<body>
-<header>Counterfoil on Express</header>
-<main>
-<h1>${escape(title)}</h1>
-${body}
-</main>
-</body>
-</html>
-`
-}
-
-function escape (text) {
-  return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`)
-}
-
-const server = app.listen(port, host, (error) => {
+const { hostname, port } = new URL(DEMO_EXPRESS_URL)
+const server = app.listen(port, hostname, (error) => {
   if (error) throw error
-  console.log(`listening on http://${host}:${server.address().port}/`)
 })
 
 for (const signal of ['SIGINT', 'SIGTERM']) {

@@ -1,218 +1,277 @@
-"""An OAuth-style login on FastAPI; Counterfoil keeps the `state`, the code and the session. Started by `./run demo`.
-
-The provider is built in (the /authorize page), so that the whole round trip can be watched in one program:
-
-    /login       the application makes a state, remembers it and sends the browser to the provider
-    /authorize   the provider asks the user, makes a code, remembers it and sends the browser back
-    /callback    the application pops the state, the provider's side pops the code: both work once, for one caller
+"""FastAPI with Cross Auth. Counterfoil keeps users and sessions, and reads those of Express. Started by `./run demo`.
 
 The routes are plain functions, which FastAPI runs on a pool of threads: they share one blocking store.
 """
 
-import html
-import json
+import base64
+import hashlib
+import logging
 import os
-import secrets
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from string import Template
-from typing import Annotated
-from urllib.parse import urlencode
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 import counterfoil
+import cross_auth
 import uvicorn
-from counterfoil import SecondaryStorage, Storage
-from fastapi import Cookie, FastAPI, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from counterfoil.adapters.cross_auth import AccountsStorage, SecondaryStorage, SessionStorage
+from counterfoil.express import ExpressSession, ExpressSessions
+from cross_auth.fastapi import CrossAuth
+from fastapi import Depends, FastAPI, Form, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.templating import Jinja2Templates
 
-URL = os.environ.get("COUNTERFOIL_URL") or "sqlite:demo.db"  # `./run demo` names one in build/demo
-PLACE = "a file that Counterfoil keeps" if URL.startswith("sqlite:") else "Counterfoil"
-CLIENT_ID = "demo-client"
-STATE_SECONDS = 600
-CODE_SECONDS = 60
-SESSION_SECONDS = 1800
+EXPRESS_URL, FASTAPI_URL = os.environ["DEMO_EXPRESS_URL"], os.environ["DEMO_FASTAPI_URL"]
+PROVIDER_URL = os.environ["DEMO_PROVIDER_URL"]
+PAGES = Path(__file__).parent.parent / "pages"
+MINUTES_30 = 1800
 
-store = counterfoil.open(URL, prefix="demo:fastapi:once:")
-once = SecondaryStorage(store)
-session_store = counterfoil.open(URL, prefix="demo:fastapi:session:", ttl=SESSION_SECONDS)
-sessions = Storage(session_store)
+logging.getLogger("passlib").setLevel(logging.ERROR)  # it warns of every bcrypt that is newer than itself
+
+# ------------------------------------------------------------------------- what both applications share
+
+store = counterfoil.open(
+    os.environ["COUNTERFOIL_URL"],
+    prefix="demo:",
+    keys={1: base64.b64decode(os.environ["DEMO_STORE_KEY"])},  # seals the providers' tokens
+)
+accounts = AccountsStorage(store)
+auth_sessions = SessionStorage(store)
+express_sessions = ExpressSessions(
+    store,
+    secret=os.environ["DEMO_SESSION_SECRET"],
+    name="demo_express",
+    user_of=lambda session: session.get("passport", {}).get("user"),
+)
+
+
+@dataclass
+class Visitor:
+    """Who has sent a request: by a session of Express, of Cross Auth, or both. Nobody, without a user."""
+
+    user: counterfoil.User | None
+    express: ExpressSession | None
+    auth: counterfoil.Session | None
+
+    @property
+    def logged_in_at_express(self) -> bool:
+        return self.express is not None and "passport" in self.express
+
+
+def visitor(cookies: Mapping[str, str]) -> Visitor:
+    express = express_sessions.load(cookies)
+    token = cookies.get("demo_fastapi")
+    auth = token and auth_sessions.get(token_hash=hashlib.sha256(token.encode()).hexdigest(), now=datetime.now(UTC))
+    found = Visitor(None, express, auth or None)
+    if express is not None and found.logged_in_at_express:
+        found.user = accounts.find_user_by_id(express["passport"]["user"])
+    elif auth:
+        found.user = accounts.find_user_by_id(auth.user_id)
+    return found
+
+
+# ------------------------------------------------------------------------------------------ Cross Auth
+
+
+class BoxOffice(cross_auth.OAuth2Provider):
+    """The demo's provider, as one of Cross Auth's: OAuth 2 with state and PKCE."""
+
+    id = "boxoffice"  # as the Express application calls it, too
+    authorization_endpoint = f"{PROVIDER_URL}/authorize"
+    token_endpoint = f"{PROVIDER_URL}/token"
+    user_info_endpoint = f"{PROVIDER_URL}/user"
+    scopes = ["profile"]  # noqa: RUF012
+    supports_pkce = True
+
+
+auth = CrossAuth(
+    providers=[BoxOffice("fastapi", os.environ["DEMO_CLIENT_SECRET"])],
+    storage=SecondaryStorage(store),
+    accounts_storage=accounts,
+    session_storage=auth_sessions,
+    trusted_origins=[urlsplit(FASTAPI_URL).netloc],
+    base_url=FASTAPI_URL,
+    get_user_from_request=lambda request: visitor(request.cookies).user,
+    config={"session": {"max_age": MINUTES_30, "cookies": {"auth": True, "name": "demo_fastapi", "secure": False}}},
+)
+
+
+@auth.before("social_account.create")
+def log_in_with_it(event: cross_auth.BeforeSocialAccountCreateEvent) -> cross_auth.BeforeSocialAccountCreateEvent:
+    """Also with an account that was linked later, which Cross Auth would keep for other purposes."""
+    return replace(event, is_login_method=True)
+
+
+# --------------------------------------------------------------------------------------------- FastAPI
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
     store.close()
-    session_store.close()
 
 
 app = FastAPI(lifespan=lifespan, openapi_url=None)
+app.include_router(auth.router, prefix="/auth")
+templates = Jinja2Templates(PAGES)
+templates.env.globals.update(app="FastAPI", express=EXPRESS_URL, fastapi=FASTAPI_URL, place=os.environ["DEMO_PLACE"])
 
 
 @app.middleware("http")
-async def headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+async def same_browser(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """A callback link that somebody else has prepared would log their victim in as them. So a cookie has the state.
+    And what Cross Auth refuses is said on a page instead of in JSON."""
+    begun, state = request.cookies.get("demo_state"), request.query_params.get("state")
+    if request.url.path == "/auth/boxoffice/callback" and (not state or state != begun):
+        return message(request, "This login was not started in this browser.", 400)
+    response = await call_next(request)
+    if request.url.path in ("/auth/boxoffice/login", "/auth/boxoffice/connect") and "location" in response.headers:
+        state = parse_qs(urlsplit(response.headers["location"]).query)["state"][0]
+        response.set_cookie("demo_state", state, max_age=600, httponly=True, samesite="lax", path="/auth")
+    if request.url.path.startswith("/auth/boxoffice/") and response.status_code >= 400:
+        why = "This login was refused, or was used before; or somebody has this e-mail or account already."
+        return message(request, why, response.status_code)
+    return response
+
+
+@app.middleware("http")
+async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    # SameSite does not tell ports apart, but Origin does: no form of another site, nor of the other application.
+    if request.method not in ("GET", "HEAD") and request.headers.get("origin") != FASTAPI_URL:
+        return message(request, "This form was not sent by a page of this application.", 403)
     response = await call_next(request)
     response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'"
     )
+    response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cache-Control"] = "no-store"
-    response.headers["Referrer-Policy"] = "no-referrer"  # the callback's URL holds a code
     return response
+
+
+@app.get("/style.css")
+def style() -> Response:
+    return FileResponse(PAGES / "style.css")
+
+
+def visitor_of(request: Request) -> Visitor:
+    return visitor(request.cookies)
+
+
+Who = Annotated[Visitor, Depends(visitor_of)]
 
 
 @app.get("/")
-def home(demo_fastapi: Annotated[str | None, Cookie()] = None) -> Response:
-    session = sessions.get(demo_fastapi) if demo_fastapi else None
-    if session is None:
-        return page(
-            "Not signed in",
-            '<p>This application has no passwords. It sends you to a provider, which vouches for you.</p>'
-            '<p><a class="button" href="/login">Sign in with the demo provider</a></p>',
-        )
-    return page(
-        f"Hello, {session['name']}",
-        f'<p>The provider says that you are <strong id="who">{html.escape(session["name"])}</strong>.</p>'
-        '<form method="post" action="/logout"><button class="quiet">Sign out</button></form>'
-        '<p class="hint">Go back in your history to the callback address: it is refused, because its state and '
-        "its code were good for one use.</p>"
-        f'<p class="hint">Your browser holds an id. Your name is here, in {PLACE}, under '
-        "<code>demo:fastapi:session:</code> and that id; states and codes were under "
-        "<code>demo:fastapi:once:</code>.</p>",
-    )
-
-
-@app.get("/login")
-def login(request: Request) -> Response:
-    state = secrets.token_urlsafe(32)
-    once.set(f"state:{state}", json.dumps({"for": CLIENT_ID}), ttl=STATE_SECONDS)
-    query = urlencode({"client_id": CLIENT_ID, "redirect_uri": callback_url(request), "state": state})
-    response = RedirectResponse(f"/authorize?{query}", status_code=303)
-    # Ties the state to this browser: a callback link prepared by somebody else comes without the cookie.
-    response.set_cookie("demo_state", state, max_age=STATE_SECONDS, httponly=True, samesite="lax", path="/callback")
+def home(request: Request, who: Who, error: str = "") -> Response:
+    problem = "That login has ended, or was used before. Please begin again." if error else ""
+    if who.user is None:
+        return login_page(request, problem)
+    listed = sessions_of(who.user, who)
+    context: dict[str, Any] = {
+        "problem": problem,
+        "user": {
+            "id": who.user.id,
+            "name": (who.user.user_info or {}).get("name") or who.user.email,
+            "email": who.user.email,
+            "password": who.user.has_usable_password,
+        },
+        "cookie": "demo_express" if who.logged_in_at_express else "demo_fastapi",
+        "session": next((one for one in listed if one["current"]), {}),
+        "sessions": listed,
+        "accounts": [{"provider": one.provider, "email": one.provider_email} for one in who.user.social_accounts],
+        "oauth_link": "/auth/boxoffice/connect",
+    }
+    if who.express is None or not who.logged_in_at_express:
+        return templates.TemplateResponse(request, "home.html", context)
+    context["pages"] = count_page(who.express)
+    response = templates.TemplateResponse(request, "home.html", context)
+    response.headers.append("Set-Cookie", express_sessions.set_cookie(who.express))  # it lives for longer now
     return response
 
 
-@app.get("/authorize")
-def ask(request: Request, client_id: str, redirect_uri: str, state: str) -> Response:
-    if client_id != CLIENT_ID or redirect_uri != callback_url(request):
-        return refuse("The provider does not know this application.")
-    return page(
-        "The demo provider asks",
-        "<p>May <strong>Counterfoil on FastAPI</strong> know who you are?</p>"
-        '<form method="post" action="/authorize">'
-        f'<input type="hidden" name="client_id" value="{html.escape(client_id)}">'
-        f'<input type="hidden" name="redirect_uri" value="{html.escape(redirect_uri)}">'
-        f'<input type="hidden" name="state" value="{html.escape(state)}">'
-        '<label for="name">Your name</label>'
-        '<input id="name" name="name" value="Grace Hopper" maxlength="60" required autocomplete="name">'
-        "<button>Yes, tell it</button></form>",
-    )
+def count_page(session: ExpressSession) -> dict[str, int]:
+    """Changes the session of Express: the next request there sees it."""
+    pages: dict[str, int] = session.get("pages", {})
+    session["pages"] = pages = {**pages, "fastapi": pages.get("fastapi", 0) + 1}
+    express_sessions.save(session)
+    return pages
 
 
-@app.post("/authorize")
-def allow(
-    request: Request,
-    client_id: Annotated[str, Form()],
-    redirect_uri: Annotated[str, Form()],
-    state: Annotated[str, Form()],
-    name: Annotated[str, Form(max_length=60)],
+def sessions_of(user: counterfoil.User, who: Visitor) -> list[dict[str, Any]]:
+    """The user's sessions of both kinds, in one list."""
+    of_express = express_sessions.sessions_of(user.id, current=who.express and who.express.id)
+    of_auth = auth.list_sessions(user.id, status="active").records
+    return [
+        *({"kind": "Express", "handle": one.handle, "since": clock(one.created), "seen": clock(one.last_seen),
+           "current": one.current} for one in of_express),
+        *({"kind": "Cross Auth", "handle": one.id, "since": clock(one.created_at), "seen": clock(one.last_active_at),
+           "current": who.auth is not None and one.id == who.auth.id} for one in of_auth),
+    ]  # fmt: skip
+
+
+@app.post("/login")
+def login(
+    request: Request, email: Annotated[str, Form(max_length=120)], password: Annotated[str, Form(max_length=72)]
 ) -> Response:
-    if client_id != CLIENT_ID or redirect_uri != callback_url(request):
-        return refuse("The provider does not know this application.")
-    code = secrets.token_urlsafe(32)
-    once.set(f"code:{code}", json.dumps({"name": name}), ttl=CODE_SECONDS)
-    return RedirectResponse(f"{redirect_uri}?{urlencode({'code': code, 'state': state})}", status_code=303)
-
-
-@app.get("/callback")
-def callback(code: str = "", state: str = "", demo_state: Annotated[str | None, Cookie()] = None) -> Response:
-    if not demo_state or not secrets.compare_digest(state.encode(), demo_state.encode()):
-        return refuse("This sign-in was not started in this browser.")
-    if pop("state", state) is None:
-        return refuse("This sign-in was completed before, or took too long.")
-    user = pop("code", code)
+    user = auth.authenticate(email, password)
     if user is None:
-        return refuse("This code was used before, or is too old.")
-    sid = secrets.token_urlsafe(32)
-    sessions.set(sid, {"name": user["name"]})
-    response = RedirectResponse("/", status_code=303)
-    response.set_cookie("demo_fastapi", sid, max_age=SESSION_SECONDS, httponly=True, samesite="lax")
+        return login_page(request, "That e-mail and that password do not belong together.", 401)
+    response = RedirectResponse("/", 303)
+    auth.login(user.id, response=response)
     return response
+
+
+@app.post("/sessions/end")
+def end(who: Who, handle: Annotated[str, Form()]) -> Response:
+    if who.user is not None and not express_sessions.end(handle, user=who.user.id):
+        auth.revoke_session(handle, user_id=who.user.id)
+    return RedirectResponse("/", 303)
 
 
 @app.post("/logout")
-def logout(demo_fastapi: Annotated[str | None, Cookie()] = None) -> Response:
-    if demo_fastapi:
-        sessions.set(demo_fastapi, None)
-    response = RedirectResponse("/", status_code=303)
-    response.delete_cookie("demo_fastapi")
-    return response
+def logout(request: Request, who: Who) -> Response:
+    if who.express is not None:
+        express_sessions.destroy(who.express)
+    return leave(request)
+
+
+@app.post("/logout/everywhere")
+def logout_everywhere(request: Request, who: Who) -> Response:
+    if who.user is not None:
+        express_sessions.end_all_of(who.user.id)
+        auth.revoke_all_sessions(user_id=who.user.id)
+    return leave(request)
 
 
 @app.exception_handler(counterfoil.InvalidError)
-def invalid(_: Request, __: Exception) -> Response:
-    """Codes and ids come from strangers: one that cannot be a key (too long, a line break in it) is their mistake."""
-    return refuse("This is not something that we have issued.")
+def invalid(request: Request, _: Exception) -> Response:
+    """What cannot be a key (too long, a line break in it) comes from strangers: it is their mistake."""
+    return message(request, "This is not something that we have issued.", 400)
 
 
-def pop(kind: str, token: str) -> dict[str, str] | None:
-    """What was remembered under this token, to one caller only: get and delete are one step."""
-    found = once.pop(f"{kind}:{token}")
-    return None if found is None else json.loads(found)
+def leave(request: Request) -> Response:
+    response = RedirectResponse("/", 303)
+    auth.logout(request, response=response)
+    response.headers.append("Set-Cookie", express_sessions.clear_cookie())
+    return response
 
 
-def callback_url(request: Request) -> str:
-    return f"{request.base_url}callback"
+def login_page(request: Request, problem: str = "", status: int = 200) -> Response:
+    context = {"problem": problem, "oauth_login": "/auth/boxoffice/login"}
+    return templates.TemplateResponse(request, "login.html", context, status)
 
 
-def refuse(why: str) -> Response:
-    return page("Refused", f'<p class="problem" role="alert">{why}</p><p><a href="/">Start again</a></p>', status=400)
+def message(request: Request, text: str, status: int) -> Response:
+    return templates.TemplateResponse(request, "message.html", {"title": "Refused", "text": text}, status)
 
 
-def page(title: str, body: str, status: int = 200) -> Response:
-    return HTMLResponse(PAGE.substitute(title=html.escape(title), body=body), status)
-
-
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title · Counterfoil on FastAPI</title>
-<style>
-  :root { color-scheme: light dark; --line: #8884; --ink: #3b55a8; }
-  @media (prefers-color-scheme: dark) { :root { --ink: #a9bbff; } }
-  body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 26rem; margin: 12vh auto; padding: 0 1.25rem; }
-  header { color: var(--ink); font-weight: 600; border-bottom: 2px dashed var(--line); padding-bottom: .5rem; }
-  h1 { font-size: 1.6rem; margin: 1.25rem 0 .75rem; }
-  form { display: grid; gap: .4rem; margin: 1rem 0; }
-  label { font-weight: 600; }
-  input, button, .button { font: inherit; padding: .55rem .7rem; border-radius: .4rem; border: 1px solid #888; }
-  button, .button { background: #3b55a8; border-color: #3b55a8; color: #fff; cursor: pointer; margin-top: .3rem; }
-  .button { display: inline-block; text-decoration: none; }
-  button.quiet { background: none; border-color: #888; color: inherit; }
-  :focus-visible { outline: 3px solid var(--ink); outline-offset: 2px; }
-  .problem { border-left: 4px solid #b3261e; padding-left: .75rem; }
-  .hint { font-size: .9rem; opacity: .8; }
-</style>
-</head>
-<body>
-<header>Counterfoil on FastAPI</header>
-<main>
-<h1>$title</h1>
-$body
-</main>
-</body>
-</html>
-""")
-
-
-def main() -> None:
-    host = os.environ.get("DEMO_HOST", "127.0.0.1")
-    listener = socket.create_server((host, int(os.environ.get("DEMO_FASTAPI_PORT", "0"))), backlog=128)
-    print(f"listening on http://{host}:{listener.getsockname()[1]}/", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+def clock(at: datetime | None) -> str:
+    return f"{at:%H:%M:%S}" if at else ""
 
 
 if __name__ == "__main__":
-    main()
+    here = urlsplit(FASTAPI_URL)
+    uvicorn.run(app, host=here.hostname or "", port=here.port or 0, log_level="warning")
