@@ -1,6 +1,7 @@
 """What the tests of README.md and of the guides share: the blocks of a page, and what an example promises to print."""
 
 import os
+import random
 import re
 import socket
 import subprocess
@@ -83,9 +84,14 @@ def outcome(command: list[str | Path], cwd: Path, **environment: str) -> list[st
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Below those that outgoing connections get: or one of them may have it before it is listened on."""
+    while True:
+        port = random.randrange(20000, 32000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+        except OSError:
+            continue
 
 
 @dataclass(frozen=True)

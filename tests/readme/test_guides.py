@@ -137,6 +137,15 @@ def test_matches() -> None:
     assert not matches("a", "ab")
 
 
+def test_every_error_has_its_advice() -> None:
+    header = (ROOT / "core/include/counterfoil.h").read_text(encoding="utf-8")
+    codes = set(re.findall(r"CF_E\w+ += -\d+,? +/\* ([A-Z_]+) ", header)) - {"HOST"}  # the host's own exception instead
+    advice = (GUIDES / "operating.md").read_text(encoding="utf-8").partition("## Errors")[2].partition("\n## ")[0]
+    assert codes | {"ENDED"} == {
+        code for row in re.findall(r"^\| (`.*?) \|", advice, re.M) for code in re.findall(r"\w+", row)
+    }
+
+
 def test_the_tools_are_there() -> None:
     for tool in ("curl", "redis-server", "redis-cli", "node", "cc"):
         assert shutil.which(tool), tool
