@@ -2,21 +2,31 @@
 Passport) on the other side of the same store."""
 
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random, randrange
 from typing import Any
+from urllib.parse import quote, unquote
 
 import counterfoil
+import httpx
 import pytest
-from counterfoil.express import EndedError, ExpressSessions, life
+from counterfoil.express import AsyncExpressSessions, Cookie, EndedError, ExpressSession, ExpressSessions, life
+from counterfoil.express.cookies import find
 from counterfoil.testing import Stage
 from express_node import Browser, Node
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis_servers import own_prefix, redis_variable
-from support import Sqlite
+from support import MODES, Clocked, Mode, Sqlite, finish
 
 DATABASES = Sqlite()
 NESTED = {"a": [1, 2.5, None, True, {"é": "ü\u2028 😀"}], "": "\x00\n\"\\\x7f", "10": 1, "2": 2}
@@ -165,7 +175,7 @@ def test_races_of_ending_and_saving(place: Place) -> None:
 
     app, sessions = place.app(), place.sessions()
     with ThreadPoolExecutor(2) as pool, Browser(app) as browser:
-        for round_ in range(200):
+        for round_ in range(150):
             session = sessions.create({"user": round_})
             browser.take(sessions.set_cookie(session))
             cookies = dict(browser.cookies)
@@ -180,6 +190,640 @@ def test_races_of_ending_and_saving(place: Place) -> None:
             saving.result(30)
             assert sessions.load(cookies) is None, f"round {round_}"
 
+
+
+@ours
+def test_users_across_languages(place: Place) -> None:
+    app = place.app(options={"userOf": "user", "maxSessionsPerUser": 3})
+    sessions = place.sessions(user_of=lambda session: session.get("user"), max_sessions_per_user=3)
+    phone, laptop = Browser(app), Browser(app)
+    place.open += [phone, laptop]
+    phone.do("/user", user=7)
+    made = sessions.create({"user": "7"})
+    laptop.take(sessions.set_cookie(made))
+    mine = sessions.load(phone.cookies)
+    assert mine is not None
+    assert mine["user"] == 7
+    assert [one.current for one in sessions.sessions_of(7, current=mine)] == [False, True]
+    theirs = laptop.do("/mine")
+    assert [one["current"] for one in theirs] == [True, False]
+    assert [one["handle"] for one in theirs] == [one.handle for one in sessions.sessions_of("7")]
+    assert [one["created"] for one in theirs] == [iso(one.created) for one in sessions.sessions_of("7")]
+    # One of the list.
+    assert not sessions.end(theirs[0]["handle"], user=8)
+    assert sessions.end(theirs[0]["handle"], user=7)
+    assert not sessions.end(theirs[0]["handle"])
+    assert not sessions.end("nothing")
+    assert "user" not in laptop.do("/me")
+    assert sessions.load(laptop.cookies) is None
+    assert not sessions.save(made)
+    # All, from either side.
+    for everywhere in (lambda: sessions.end_all_of(7), lambda: phone.do("/everywhere")):
+        phone.do("/user", user=7)
+        late = sessions.create({"user": 7})
+        before = sessions.begin_login(7)
+        assert everywhere() == 2
+        assert sessions.load(phone.cookies) is None
+        assert "user" not in phone.do("/me")
+        assert not sessions.save(late)
+        assert sessions.sessions_of(7) == []
+        # A login that was under way; and one that begins now.
+        with pytest.raises(EndedError):
+            sessions.create({"user": 7}, login=before)
+        again = sessions.create({"user": 7}, login=sessions.begin_login(7))
+        assert sessions.end_all_of(7, except_id=again) == 0
+        assert len(sessions.sessions_of(7)) == 1
+        sessions.destroy(again)
+        assert sessions.sessions_of(7) == []
+    # The cap, the other's user, and nobody.
+    for _ in range(4):
+        sessions.create({"user": 9})
+    assert len(sessions.sessions_of(9)) == 3
+    other = sessions.create({"user": 1})
+    other["user"] = 2
+    with pytest.raises(counterfoil.InvalidError, match="regenerate"):
+        sessions.save(other)
+    sessions.regenerate(other, {"user": 2})
+    del other["user"]
+    assert sessions.save(other)
+    assert sessions.sessions_of(2) == []
+    other["user"] = 2
+    with pytest.raises(counterfoil.InvalidError, match="logged out"):
+        sessions.save(other)
+    with pytest.raises(counterfoil.InvalidError, match="another user"):
+        sessions.create({"user": 1}, login=sessions.begin_login(2))
+
+
+@ours
+def test_sealed_and_hashed(place: Place) -> None:
+    key = bytes(range(32))
+    options = {"sealValues": True, "hashKeys": True, "keys": [[5, key.hex()]]}
+    browser = place.browser(options=options, cookie={"maxAge": 600_000})
+    sessions = place.sessions(seal_values=True, hash_keys=True, keys={5: key}, absolute_timeout=1000, touch_after=10)
+    browser.do("/login", username="ada", password="right")
+    session = sessions.load(browser.cookies)
+    assert session == {"passport": {"user": "ada"}}
+    assert session is not None
+    session["n"] = 1
+    assert sessions.touch(session)
+    assert sessions.save(session)
+    assert browser.do("/me")["n"] == 1
+    assert place.raw(session.id) is None, "under the id itself"
+    browser.take(sessions.set_cookie(sessions.create({"from": "python"})))
+    assert browser.do("/me")["from"] == "python"
+
+
+@ours
+def test_what_another_request_has_saved_is_not_overwritten(place: Place) -> None:
+    browser = place.browser(options={"saveChanged": "error", "touchAfter": 1}, cookie={"maxAge": 600_000})
+    sessions = place.sessions(save_changed="error", touch_after=1)
+    assert browser.do("/set", n=1) == {"error": None}
+    first, second = sessions.load(browser.cookies), sessions.load(browser.cookies)
+    assert first is not None
+    assert second is not None
+    browser.do("/me")  # a touch is no change
+    first["n"] = 2
+    assert sessions.save(first)
+    assert sessions.save(first)
+    second["n"] = 3
+    with pytest.raises(counterfoil.ChangedError) as caught:
+        sessions.save(second)
+    assert (caught.value.code, caught.value.outcome) == ("CHANGED", "not_applied")
+    assert browser.do("/set", m=1) == {"error": None}
+    with pytest.raises(counterfoil.ChangedError):
+        sessions.save(first)
+    assert browser.do("/me")["n"] == 2
+
+
+def test_the_text_is_what_express_would_write(place: Place) -> None:
+    cookie = {"maxAge": 600_000, "sameSite": "lax", "path": "/a", "domain": "example.org", "secure": False}
+    mine = {"max_age": 600, "same_site": "lax", "path": "/a", "domain": "example.org", "secure": False}
+    data = {"text": "é\u2028\ud800\x00\x7f\"", "number": -1.5, "list": [1, None, {}]}
+    for theirs, ours_ in ((cookie, mine), ({}, {})):
+        at = place.app(cookie={**theirs, "path": "/"})
+        with httpx.Client(base_url=at) as client:
+            answer = client.post("/set", content=json.dumps(data), headers={"content-type": "application/json"})
+        session_id = place.sessions().unsign(unquote(answer.headers["set-cookie"].split(";")[0].partition("=")[2]))
+        assert session_id is not None
+        made = place.sessions(cookie={**ours_, "path": "/"}).create(data)
+        times = '"expires":"[^"]*"'
+        texts = [re.sub(times, "", place.raw(one) or "") for one in (session_id, made.id)]
+        assert texts[0] == texts[1]
+        assert re.findall(times, place.raw(made.id) or "") != [] if theirs else True
+        sent = place.sessions(cookie={**ours_, "path": "/"}).set_cookie(made)
+        headers = [re.sub("=[^;]*", "", one, count=1) for one in (answer.headers["set-cookie"], sent)]
+        headers = [re.sub("Expires=[^;]*", "Expires", one) for one in headers]
+        assert headers[0] == headers[1]
+
+
+def test_what_express_does_not_name_survives(place: Place) -> None:
+    browser, sessions = place.browser(), place.sessions()
+    session = sessions.create({"n": 1})
+    stored = json.loads(place.raw(session.id) or "")
+    stored["cookie"] |= {"mark": {"of": "another program"}, "originalMaxAge": 5000}
+    stored["big"] = 12345678901234567000
+    place.put(session.id, json.dumps(stored) + " ")
+    found = sessions.load({"connect.sid": quote(sessions.sign(session.id))})
+    assert found is not None
+    assert found["big"] == float(12345678901234567000), "as JavaScript rounds it"
+    found["n"] = 2
+    assert sessions.save(found)
+    again = json.loads(place.raw(session.id) or "")
+    assert (again["cookie"]["mark"], again["n"], again["big"]) == ({"of": "another program"}, 2, found["big"])
+    browser.take(sessions.set_cookie(found))
+    assert browser.do("/me")["n"] == 2
+
+
+@pytest.mark.parametrize("text", ["{", "NaN", '{"a":Infinity}', "[]", "5", "null", '"text"', "[" * 100_000])
+def test_what_is_no_session_is_corrupt_on_both_sides(place: Place, text: str) -> None:
+    browser, sessions = place.browser(), place.sessions()
+    place.put("id", text)
+    browser.take(f"connect.sid={quote(sessions.sign('id'))}")
+    with pytest.raises(counterfoil.CorruptError) as caught:
+        sessions.load(browser.cookies)
+    assert caught.value.__context__ is None, "which might quote it"
+    assert text[:6] not in str(caught.value)
+    if place.kind == "counterfoil":
+        answer = browser.get("/me")
+        assert (answer.status_code, answer.json()) == (500, {"error": "CORRUPT"})
+    sessions.destroy("id")
+    assert sessions.load(browser.cookies) is None
+
+
+def test_secrets_are_rotated(place: Place) -> None:
+    old, new = place.browser(secret="old"), place.browser(secret=["new", "old"])
+    rotated, older = place.sessions(secret=["new", "old"]), place.sessions(secret="old")
+    stranger = place.sessions(secret=["neither", b"nor"])
+    old.do("/login", username="ada", password="right")
+    session = rotated.load(old.cookies)
+    assert session is not None
+    assert older.load(old.cookies) == session
+    assert stranger.load(old.cookies) is None
+    new.take(rotated.set_cookie(session))
+    assert new.do("/me")["passport"] == {"user": "ada"}
+    assert older.load(new.cookies) is None, "it is signed by the first"
+    assert "passport" not in place.browser(secret="old").do("/me")
+    for one in (rotated, older):
+        assert "old" not in repr(one)
+        assert "old" not in repr(vars(one)["_signer"])
+
+
+# ------------------------------------------------------------------------------------------------------------- cookies
+
+ids = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
+secrets = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
+latin = st.text(st.characters(max_codepoint=255), max_size=12)
+checked = settings(
+    max_examples=20, deadline=None, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
+
+@st.composite
+def headers(draw: st.DrawFn, secret: list[str]) -> str:
+    """Cookies as a browser sends them, and as somebody might who tries."""
+    signer = ExpressSessions("memory:", secret=draw(st.sampled_from([*secret, "another"])))
+    pairs = []
+    for _ in range(draw(st.integers(1, 3))):
+        value = signer.sign(draw(ids))
+        spoilt = [value[2:], value[:-1], value + "=", value.replace(".", ""), "s:", "s:.", ""]
+        value = draw(st.sampled_from([value, value, value, *spoilt]))
+        forms = [quote(value, safe=""), quote(value), value, f'"{quote(value)}"', value + "%", "%c3%28"]
+        value = draw(st.sampled_from([quote(value), *forms]))
+        value = value.encode("latin-1", "replace").decode("latin-1")
+        name = draw(st.sampled_from(["connect.sid", " connect.sid\t", "other", "connect", "", "__proto__"]))
+        pairs.append(draw(st.sampled_from([f"{name}={value}", f"{name}= {value} ", value, name, draw(latin)])))
+    return draw(st.sampled_from([";", "; ", ";;"])).join(pairs)
+
+
+@checked
+@given(data=st.data(), secret=st.lists(secrets, min_size=1, max_size=3))
+def test_cookies_are_read_as_express_reads_them(node: Node, data: st.DataObject, secret: list[str]) -> None:
+    sessions = ExpressSessions("memory:", secret=secret)
+    sent = data.draw(st.lists(headers(secret), min_size=10, max_size=20))
+    mine = [value and sessions.unsign(value) for value in (find(header, "connect.sid") for header in sent)]
+    assert [one or None for one in mine] == node.ask("asked", headers=sent, secret=secret, name="connect.sid")
+
+
+instants = st.integers(0, 253402300799999)
+cookies = st.fixed_dictionaries(
+    {},
+    optional={
+        "path": st.sampled_from(["/", "/a b", "", "/;", "/é"]),
+        "domain": st.sampled_from(["example.org", ".example.org", "a-.org", "é.org", "localhost", "K.org", "a" * 64]),
+        "httpOnly": st.booleans(),
+        "secure": st.booleans(),
+        "partitioned": st.booleans(),
+        "sameSite": st.sampled_from(["lax", "strict", "none", "Lax", "", True, False, "other"]),
+        "priority": st.sampled_from(["low", "medium", "high", "HIGH", "", "other"]),
+        "expires": instants,
+    },
+)
+
+
+@checked
+@given(made=st.lists(st.tuples(ids, cookies), min_size=10, max_size=20), secret=secrets)
+def test_cookies_are_written_as_express_writes_them(node: Node, made: list[Any], secret: str) -> None:
+    sessions = ExpressSessions("memory:", secret=secret)
+    mine: list[str | None] = []
+    for session_id, fields in made:
+        cookie = Cookie({**fields, "expires": iso(at(fields["expires"])) if "expires" in fields else None})
+        try:
+            mine.append(sessions.set_cookie(ExpressSession(session_id, cookie, {})))
+        except counterfoil.CorruptError:
+            mine.append(None)
+    theirs = [{"id": session_id, **fields} for session_id, fields in made]
+    assert mine == node.ask("sent", cookies=theirs, secret=secret, name="connect.sid")
+    for (session_id, _), value in zip(made, mine, strict=True):
+        assert value is None or sessions.unsign(find(value, "connect.sid") or "") == session_id
+
+
+def at(milliseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+
+
+def test_the_cookie_is_cleared_as_express_clears_it(place: Place) -> None:
+    for theirs, mine in (
+        ({}, {}),
+        ({"httpOnly": True, "path": "/a", "domain": "example.org", "sameSite": "lax", "secure": True},
+         {"path": "/a", "domain": "example.org", "same_site": "lax", "secure": True, "max_age": 60}),
+    ):  # fmt: skip
+        answer = place.browser().post("/forget", json={"httpOnly": True, **theirs})
+        assert answer.headers["set-cookie"] == place.sessions(cookie=mine).clear_cookie()
+
+
+def test_a_cookie() -> None:
+    session = ExpressSessions("memory:", secret="s", cookie={"max_age": 60}).create()
+    cookie = session.cookie
+    assert cookie.original_max_age == 60
+    assert cookie.max_age is not None
+    assert 50 < cookie.max_age <= 60
+    cookie.expires = datetime.now(UTC) + timedelta(hours=2)
+    assert cookie.original_max_age is not None
+    assert 7100 < cookie.original_max_age <= 7200
+    cookie.max_age = 0.5
+    assert cookie.original_max_age == 0.5
+    cookie.expires = None
+    assert (cookie.max_age, cookie.expires, cookie.original_max_age) == (None, None, None)
+    cookie.same_site, cookie.priority, cookie.domain = "none", "high", "example.org"
+    assert (cookie.same_site, cookie.priority, cookie.domain) == ("none", "high", "example.org")
+    cookie.same_site = cookie.priority = cookie.domain = None
+    cookie.http_only, cookie.secure, cookie.partitioned, cookie.path = False, True, True, "/x"
+    assert cookie.fields() == {
+        "originalMaxAge": None, "partitioned": True, "expires": None, "secure": True, "httpOnly": False, "path": "/x"
+    }  # fmt: skip
+    for name, value, error in (
+        ("max_age", "60", TypeError), ("max_age", True, TypeError), ("max_age", math.nan, ValueError),
+        ("max_age", 1e15, ValueError), ("expires", 5, TypeError), ("expires", datetime(2030, 1, 1), ValueError),
+        ("path", "/;", ValueError), ("path", None, TypeError), ("domain", "a b", ValueError), ("domain", 5, TypeError),
+        ("secure", "auto", TypeError), ("http_only", 1, TypeError), ("partitioned", None, TypeError),
+        ("same_site", "auto", ValueError), ("same_site", True, ValueError), ("priority", "urgent", ValueError),
+    ):  # fmt: skip
+        before = cookie.fields()
+        with pytest.raises(error) as caught:
+            setattr(cookie, name, value)
+        assert isinstance(caught.value, counterfoil.InvalidError)
+        assert cookie.fields() == before
+
+
+@pytest.mark.parametrize(
+    ("stored", "expires"),
+    [
+        ("2030-01-01T00:00:00.000Z", datetime(2030, 1, 1, tzinfo=UTC)),
+        ("2030-01-01T02:00:00+02:00", datetime(2030, 1, 1, tzinfo=UTC)),
+        ("2030-01-01T00:00:00", datetime(2030, 1, 1).astimezone()),
+        ("2030-01-01", datetime(2030, 1, 1, tzinfo=UTC)),
+        (1893456000000, datetime(2030, 1, 1, tzinfo=UTC)),
+        ("+275760-09-13T00:00:00.000Z", datetime.max.replace(microsecond=999000, tzinfo=UTC)),
+        ("soon", None), (False, None), (None, None), ([], None), (True, None), (math.nan, None),
+    ],
+)  # fmt: skip
+def test_a_stored_expiry(stored: Any, expires: datetime | None) -> None:
+    assert Cookie({"expires": stored}).expires == expires
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+class Odd(dict[str, Any]):
+    pass
+
+
+def itself() -> list[Any]:
+    one: list[Any] = []
+    one.append(one)
+    return one
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2030, 1, 1), b"bytes", {1}, object(), math.nan, math.inf, -math.inf, 2**53, -(2**53), 1j,
+        {1: 2}, {None: 1}, {"__proto__": {"a": 1}}, [{"a": [datetime.max]}], itself(), Path("/"), Odd,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_cannot_be_stored(value: Any) -> None:
+    sessions = ExpressSessions("memory:", secret="s")
+    session = sessions.create({"kept": 1})
+    cookies = {"connect.sid": sessions.sign(session.id)}
+    session["kept"] = 2
+    session["value"] = value
+    for call in (
+        lambda: sessions.save(session),
+        lambda: sessions.create({"value": value}),
+        lambda: sessions.regenerate(session, {"value": value}),
+    ):
+        with pytest.raises(counterfoil.InvalidError, match="the session holds") as caught:
+            call()
+        assert caught.value.__context__ is None
+    assert sessions.load(cookies) == {"kept": 1}
+
+
+def test_what_can_be_stored() -> None:
+    sessions = ExpressSessions("memory:", secret="s")
+    data = {"a": 2**53 - 1, "b": -(2**53) + 1, "c": (1, [2.0]), "d": Odd(e=None), "\ud800": "\ud83d\ude00", "": True}
+    session = sessions.create(data)
+    assert sessions.load({"connect.sid": sessions.sign(session.id)}) == {**data, "c": [1, [2.0]], "\ud800": "😀"}
+
+
+@pytest.mark.parametrize(
+    "key", ["cookie", "id", "req", "save", "touch", "__proto__", "constructor", "toString", "__counterfoil", 1, None]
+)
+def test_keys_that_express_would_not_show(key: Any) -> None:
+    sessions = ExpressSessions("memory:", secret="s")
+    session = sessions.create()
+    for call in (lambda: session.update({key: 1}), lambda: sessions.create({key: 1})):
+        with pytest.raises(counterfoil.InvalidError):
+            call()
+    assert dict(session) == {}
+    assert key not in session
+
+
+def test_a_session_is_a_mapping() -> None:
+    session = ExpressSessions("memory:", secret="s").create({"a": 1})
+    session.update({"b": 2})
+    assert session.setdefault("c", []) is session["c"]
+    assert (list(session), len(session), session.get("d")) == (["a", "b", "c"], 3, None)
+    assert session.pop("a") == 1
+    assert "a" not in session
+    with pytest.raises(KeyError):
+        session["a"]
+    with pytest.raises(AttributeError):
+        session.id = "x"  # type: ignore[misc]
+    assert session.id not in repr(session)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"secret": ""}, ValueError, "empty"),
+        ({"secret": []}, ValueError, "at least one"),
+        ({"secret": ["a", ""]}, ValueError, "empty"),
+        ({"secret": None}, TypeError, "secret"),
+        ({"secret": ["a", 5]}, TypeError, "secret"),
+        ({"name": "a b"}, ValueError, "name"),
+        ({"name": 5}, TypeError, "name"),
+        ({"prefix": "a\n"}, ValueError, "prefix"),
+        ({"prefix": "é" * 129}, ValueError, "prefix"),
+        ({"prefix": "\ud800"}, ValueError, "prefix"),
+        ({"prefix": None}, TypeError, "prefix"),
+        ({"cookie": {"maxAge": 5}}, ValueError, "max_age in seconds"),
+        ({"cookie": {"secure": "auto"}}, TypeError, "True or False"),
+        ({"cookie": "x"}, TypeError, "cookie"),
+        ({"ttl": 0}, ValueError, "above 0"),
+        ({"ttl": True}, TypeError, "seconds"),
+        ({"ttl": "5"}, TypeError, "seconds"),
+        ({"absolute_timeout": math.inf}, ValueError, "above 0"),
+        ({"touch_after": math.nan}, ValueError, "above 0"),
+        ({"touch_after": -1}, ValueError, "above 0"),
+        ({"ttl": 100, "absolute_timeout": 50}, ValueError, "longer"),
+        ({"touch_after": 5, "absolute_timeout": 5}, ValueError, "shorter"),
+        ({"touch_after": 5, "ttl": 5}, ValueError, "shorter"),
+        ({"touch_after": 5, "disable_touch": True}, ValueError, "nothing"),
+        ({"touch_after": 5, "disable_ttl": True}, ValueError, "nothing"),
+        ({"disable_ttl": 1}, TypeError, "True or False"),
+        ({"disable_touch": None}, TypeError, "True or False"),
+        ({"save_ended": "no"}, ValueError, "'ignore'"),
+        ({"save_changed": "merge"}, ValueError, "'overwrite'"),
+        ({"user_of": "user"}, TypeError, "function"),
+        ({"max_sessions_per_user": 5}, ValueError, "without user_of"),
+        ({"user_of": len, "max_sessions_per_user": 0}, ValueError, "10000"),
+        ({"user_of": len, "when_full": "x"}, ValueError, "'oldest_out'"),
+        ({"serializer": json}, TypeError, "serializer"),
+        ({"hash_keys": 1}, TypeError, "hash_keys"),
+        ({"timeout": -1}, ValueError, "timeout"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ExpressSessions, AsyncExpressSessions])
+def test_options_that_cannot_be_meant(kind: Any, options: dict[str, Any], error: Any, says: str) -> None:
+    if kind is AsyncExpressSessions and {"hash_keys", "timeout"} & set(options):
+        return  # open says so, when it is first used
+    with pytest.raises(error, match=says) as caught:
+        kind("memory:", **{"secret": "CANARY-secret", **options})
+    assert "CANARY" not in str(caught.value)
+
+
+def test_the_store_that_is_given() -> None:
+    with counterfoil.open("memory:") as store:
+        with pytest.raises(counterfoil.InvalidError, match="belong to the store"):
+            ExpressSessions(store, secret="s", timeout=1)
+        with pytest.raises(TypeError, match="AsyncStore"):
+            AsyncExpressSessions(store, secret="s")
+        with ExpressSessions(store, secret="s") as sessions:
+            session = sessions.create({"a": 1})
+        assert store.get("sess:" + session.id) is not None, "it stays open"
+        for wrong in (None, {"a": 1}, "id"):
+            with pytest.raises(TypeError):
+                sessions.save(wrong)  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                sessions.touch(wrong)  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                sessions.set_cookie(wrong)  # type: ignore[arg-type]
+        for cookies in (5, b"connect.sid=x", ["connect.sid"], {"connect.sid": 5}):
+            with pytest.raises(TypeError):
+                sessions.load(cookies)  # type: ignore[arg-type]
+        for no_id in (None, 5, ""):
+            with pytest.raises(TypeError):
+                sessions.destroy(no_id)  # type: ignore[arg-type]
+            with pytest.raises((TypeError, ValueError)):
+                sessions.sign(no_id)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            sessions.unsign(5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            sessions.create([("a", 1)])  # type: ignore[arg-type]
+        for call in (
+            lambda: sessions.sessions_of(1), lambda: sessions.end_all_of(1), lambda: sessions.end("x"),
+            lambda: sessions.begin_login(1),
+        ):  # fmt: skip
+            with pytest.raises(counterfoil.InvalidError, match="user_of"):
+                call()
+        users = ExpressSessions(store, secret="s", user_of=lambda session: session.get("user"))
+        for user in ("", 2**53, 1.5, True, None, b"u"):
+            with pytest.raises(counterfoil.InvalidError, match="user"):
+                users.sessions_of(user)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="begin_login"):
+            users.create({"user": 1}, login=5)  # type: ignore[arg-type]
+        with pytest.raises(counterfoil.InvalidError, match="user_of"):
+            sessions.create({}, login=users.begin_login(1))
+    with ExpressSessions("memory:", secret="s") as own:
+        own.create()
+    with pytest.raises(counterfoil.ClosedError):
+        own.create()
+
+
+def test_backends_without_conditions() -> None:
+    """They cannot say what has ended: sessions are saved as with "create", unless somebody insists."""
+    backend = Clocked()
+    with ExpressSessions(backend, secret="s") as sessions:
+        session = sessions.create({"n": 1})
+        sessions.destroy(session)
+        assert sessions.save(session)
+    with ExpressSessions(backend, secret="s", save_ended="ignore") as strict:
+        loaded = strict.load({"connect.sid": strict.sign(session.id)})
+        assert loaded is not None
+        with pytest.raises(counterfoil.NotSupportedError):
+            strict.save(loaded)
+        with pytest.raises(counterfoil.NotSupportedError):
+            strict.touch(loaded)
+
+
+def test_a_ttl_function() -> None:
+    stage = Stage()
+    lives = {"short": 5.0, "none": 0.0, "wrong": "5", "nan": math.nan}
+    sessions = ExpressSessions("memory:", secret="s", stage=stage, ttl=lambda session: lives[session["life"]])  # type: ignore[arg-type,return-value]
+    session = sessions.create({"life": "short"})
+    cookies = {"connect.sid": sessions.sign(session.id)}
+    stage.advance(4.999)
+    assert sessions.touch(session)
+    stage.advance(4.999)
+    assert sessions.load(cookies) is not None
+    for wrong in ("wrong", "nan"):
+        session["life"] = wrong
+        with pytest.raises(counterfoil.InvalidError, match="ttl function"):
+            sessions.save(session)
+    session["life"] = "none"
+    assert not sessions.touch(session)
+    assert sessions.load(cookies) is None
+    with pytest.raises(EndedError):
+        sessions.create({"life": "none"})
+
+
+# -------------------------------------------------------------------------------------------------------------- awaited
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode.checkpoint is None], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("url", ["memory:", "sqlite::memory:", "redis"])
+def test_blocking_and_awaited(mode: Mode, url: str) -> None:
+    kind: Any = ExpressSessions if mode.blocking else AsyncExpressSessions
+    place = redis_variable("") if url == "redis" else url
+    sessions = kind(
+        place, secret="s", prefix=own_prefix(), user_of=lambda session: session.get("user"), absolute_timeout=1000,
+        touch_after=5,
+    )  # fmt: skip
+
+    async def story() -> None:
+        session = await finish(sessions.create({"user": 7}, login=await finish(sessions.begin_login(7))))
+        cookies = {"connect.sid": sessions.sign(session.id)}
+        loaded = await finish(sessions.load(cookies))
+        loaded["n"] = 1
+        assert await finish(sessions.save(loaded))
+        assert await finish(sessions.touch(loaded))
+        assert await finish(sessions.load(cookies)) == {"user": 7, "n": 1}
+        other = await finish(sessions.create({"user": 7}))
+        assert len(await finish(sessions.sessions_of(7, current=other))) == 2
+        assert await finish(sessions.end_all_of(7, except_id=loaded)) == 1
+        assert not await finish(sessions.save(other))
+        assert await finish(sessions.regenerate(loaded, {"user": 7})) is loaded
+        assert await finish(sessions.load(cookies)) is None
+        listed = await finish(sessions.sessions_of(7))
+        assert await finish(sessions.end(listed[0].handle, user=7))
+        await finish(sessions.destroy(loaded))
+        assert await finish(sessions.load(sessions.set_cookie(loaded))) is None
+        await finish(sessions.close())
+        with pytest.raises(counterfoil.ClosedError):
+            await finish(sessions.load(cookies))
+
+    mode.run(story())
+
+
+@ours
+def test_fastapi(place: Place) -> None:
+    """Uvicorn and Express on two ports of one host: a browser sends both the same cookie."""
+    from fastapi import Depends, FastAPI, HTTPException, Request, Response
+
+    sessions = AsyncExpressSessions(place.url, secret="new", prefix=place.prefix)
+
+    async def session_of(request: Request) -> ExpressSession:
+        session = await sessions.load(request.cookies)
+        if session is None:
+            raise HTTPException(401)
+        await sessions.touch(session)
+        return session
+
+    needed = Depends(session_of)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await sessions.close()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/who")
+    async def who(session: ExpressSession = needed) -> Any:
+        return dict(session)
+
+    @app.post("/cart/{item}")
+    async def cart(item: str, session: ExpressSession = needed) -> Any:
+        session.setdefault("cart", []).append(item)
+        return await sessions.save(session)
+
+    @app.post("/begin")
+    async def begin(response: Response) -> None:
+        session = await sessions.create({"passport": {"user": "bob"}})
+        response.headers.append("set-cookie", sessions.set_cookie(session))
+
+    @app.post("/end")
+    async def end(response: Response, session: ExpressSession = needed) -> None:
+        await sessions.destroy(session)
+        response.headers.append("set-cookie", sessions.clear_cookie())
+
+    with served(app) as there, httpx.Client(timeout=30) as browser:
+        express = place.app()
+
+        def post(url: str, **data: str) -> Any:
+            return browser.post(url, json=data).raise_for_status().json()
+
+        assert browser.get(f"{there}/who").status_code == 401
+        post(f"{express}/login", username="ada", password="right")
+        assert browser.get(f"{there}/who").json() == {"passport": {"user": "ada"}}
+        assert [post(f"{there}/cart/{item}") for item in ("a", "b")] == [True, True]
+        assert browser.get(f"{express}/me").json()["cart"] == ["a", "b"]
+        post(f"{there}/end")
+        assert not list(browser.cookies)
+        assert "passport" not in browser.get(f"{express}/me").json()
+        post(f"{there}/begin")
+        assert browser.get(f"{express}/me").json()["passport"] == {"user": "bob"}
+        post(f"{express}/logout")
+        assert browser.get(f"{there}/who").status_code == 401
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 # ------------------------------------------------------------------------------------------------------ beside Node's

@@ -313,7 +313,7 @@ class _Sessions:
         async def gone() -> None:
             try:
                 await self._store.delete(key)
-            except Error:
+            except Exception:
                 pass  # it has ended, whether this succeeds or not
 
         return found if await self._users.counts(found, record, gone) else None
