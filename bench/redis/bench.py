@@ -10,11 +10,8 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +32,7 @@ from driver import (
     versions,
 )
 from kept import KEYS, key_of, text_of
+from servers import redis_server
 from targets import BEST, both
 
 HERE = Path(__file__).resolve().parent
@@ -223,26 +221,12 @@ TARGETS = [
 
 @contextmanager
 def server(pin: bool) -> Iterator[int]:
-    """A Redis of our own, on loopback, that keeps nothing. `pin`: it gets one core, everything else another."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-        process = subprocess.Popen([*words, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL)
+    """`pin`: it gets one core, everything else another."""
+    with redis_server() as (port, process):
         if pin:
-            for who, core in zip((process.pid, os.getpid()), sorted(os.sched_getaffinity(0)), strict=False):
+            for who, core in zip((process, os.getpid()), sorted(os.sched_getaffinity(0)), strict=False):
                 os.sched_setaffinity(who, {core})
-        try:
-            for _ in range(100):
-                with socket.socket() as trial:
-                    if trial.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
+        yield port
 
 
 def fill(port: int) -> None:

@@ -29,9 +29,14 @@ from targets import Target, judged
 BENCH = Path(__file__).resolve().parent.parent
 ROOT = BENCH.parent
 RESULTS = BENCH / "results"
-FIGURES = {"ops": "operations/s", "cpu": "CPU", "delay": "event loop's delay, p99"}
+FIGURES = {
+    "ops": "operations/s",
+    "cpu": "CPU",
+    "delay": "event loop's delay, p99",
+    "longest": "event loop's longest delay",
+}
 
-Figures = dict[str, float]  # ops: per second; cpu, p50, p99, delay: microseconds
+Figures = dict[str, float]  # ops: per second; cpu, p50, p99, delay, longest: microseconds
 
 
 class Party(Protocol):
@@ -98,8 +103,8 @@ def nothing(*_: object) -> None:
 Argue = Callable[[argparse.ArgumentParser], None]
 
 
-def options_of(bench: str, words: tuple[str, ...], argue: Argue = nothing) -> argparse.Namespace:
-    """`words`: those of the tables' names that --only may say."""
+def options_of(bench: str, words: tuple[str, ...], argue: Argue = nothing, seconds: float = 0.5) -> argparse.Namespace:
+    """`words`: those of the tables' names that --only may say. `seconds`: for each figure, where nobody says."""
     parser = argparse.ArgumentParser(prog=f"bench/run {bench}")
     parser.add_argument("build", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="one round, 0.3 s for each figure; nothing is written")
@@ -111,7 +116,7 @@ def options_of(bench: str, words: tuple[str, ...], argue: Argue = nothing) -> ar
     argue(parser)
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 5)
-    options.seconds = options.seconds or (0.3 if options.quick else 0.5)
+    options.seconds = options.seconds or (0.3 if options.quick else seconds)
     return options
 
 
@@ -173,8 +178,9 @@ def cell(rounds: list[Figures] | None) -> str:
         return ""
     ops, cpu, p50, p99 = (statistics.median(one[name] for one in rounds) for name in ("ops", "cpu", "p50", "p99"))
     text = f"{ops:,.0f} · {amount(cpu)} µs · {amount(p50)} / {amount(p99)} µs"
-    if "delay" in rounds[0]:
-        text += f" · {statistics.median(one['delay'] for one in rounds) / 1000:.2f} ms"
+    for name in ("delay", "longest"):
+        if name in rounds[0]:
+            text += f" · {statistics.median(one[name] for one in rounds) / 1000:.2f} ms"
     return text
 
 
@@ -320,7 +326,7 @@ class Report:
             "rounds": options.rounds,
             "seconds": options.seconds,
             "keys": KEYS,
-            "units": "ops: per second; cpu, p50, p99, delay: microseconds; each a list with one figure of every round",
+            "units": "ops: per second; the others: microseconds; each a list with one figure of every round",
             "targets": verdicts,
             "tables": [{"table": table.name, "figures": recorded(table)} for table in self.tables],
         }

@@ -163,4 +163,4 @@ async function serve(party, turns = false) {
   process.exit(0);
 }
 
-module.exports = { KEYS, DAY, keyOf, sessions, ofTexts, ofSessions, serve, fail };
+module.exports = { KEYS, DAY, idOf, keyOf, sessions, ofTexts, ofSessions, serve, fail };
