@@ -69,16 +69,42 @@ async function scanned(probe, store, prefix, limit, between = () => {}) {
   }
 }
 
-/** A touch that meets something else, in both orders: what is there afterwards. */
-async function meets(probe, other, expected, wanted) {
+/** What open() looks at, too. */
+function checkShape(probe, store) {
+  for (const name of ['get', 'set', 'delete']) probe.expect(typeof store[name] === 'function', `${name} is a method`, show(store[name]));
+  for (const name of OPTIONAL) {
+    probe.expect(isMiss(store[name]) || typeof store[name] === 'function', `${name} is a method or absent`, show(store[name]));
+  }
+  for (const name of SWITCHES) {
+    probe.expect([undefined, true, false].includes(store[name]), `${name} is true, false or absent`, show(store[name]));
+  }
+}
+
+/** A store of Counterfoil's over the backend. It is not closed: that would close the backend, which is for cleanup(). */
+function opened(probe, backend) {
+  try {
+    checkShape(probe, backend);
+  } catch {
+    probe.skip('open() does not take it: see shape.methods');
+  }
+  const { open } = require('../index.cjs'); // only who checks a backend needs the native half
+  try {
+    return open(backend, { prefix: `${probe.key()}:`, ttl: 60 });
+  } catch (error) {
+    throw new Broken('open() takes the backend', `it did not: ${sayError(error)}`, error);
+  }
+}
+
+/** Two calls that meet, in both orders: what is there afterwards. */
+async function meet(probe, method, first, second, expected, wanted) {
   const stores = await rivals(probe);
-  probe.needs(stores[0], 'touch');
+  probe.needs(stores[0], method);
   for (let round = 0; round < ROUNDS; round++) {
     const key = probe.key();
     await write(probe, stores[0], key, 'kit-old', 60);
-    const touch = () => probe.call(stores[0], 'touch', key, 120);
-    const meet = () => other(stores.at(-1), key);
-    await Promise.all(round % 2 ? [touch(), meet()] : [meet(), touch()]);
+    const calls = [() => first(stores[0], key, round), () => second(stores.at(-1), key)];
+    if (round % 4 > 1) calls.reverse();
+    await Promise.all(calls.map((call) => call()));
     const seen = await read(probe, stores[0], key);
     probe.expect(seen === wanted, expected, show(seen));
   }
@@ -86,12 +112,7 @@ async function meets(probe, other, expected, wanted) {
 
 module.exports = {
   async 'shape.methods'(probe) {
-    const store = await probe.make();
-    for (const name of ['get', 'set', 'delete']) probe.expect(typeof store[name] === 'function', `${name} is a method`, show(store[name]));
-    for (const name of OPTIONAL) probe.expect(isMiss(store[name]) || typeof store[name] === 'function', `${name} is a method or absent`, show(store[name]));
-    for (const name of SWITCHES) {
-      probe.expect([undefined, true, false].includes(store[name]), `${name} is true, false or absent`, show(store[name]));
-    }
+    checkShape(probe, await probe.make());
   },
 
   async 'get.miss'(probe) {
@@ -339,11 +360,15 @@ module.exports = {
   },
 
   async 'touch.no_resurrection'(probe) {
-    await meets(probe, (store, key) => probe.call(store, 'delete', key), 'the key is absent after a touch() and a delete() at once', undefined);
+    const touch = (store, key) => probe.call(store, 'touch', key, 120);
+    const remove = (store, key) => probe.call(store, 'delete', key);
+    await meet(probe, 'touch', touch, remove, 'no value after a touch() and a delete() at once', undefined);
   },
 
   async 'touch.loses_no_update'(probe) {
-    await meets(probe, (store, key) => write(probe, store, key, 'kit-new', 60), 'the new value after a touch() and a set() at once', 'kit-new');
+    const touch = (store, key) => probe.call(store, 'touch', key, 120);
+    const update = (store, key) => write(probe, store, key, 'kit-new', 60);
+    await meet(probe, 'touch', touch, update, 'the new value after a touch() and a set() at once', 'kit-new');
   },
 
   async 'incr.counts'(probe) {
@@ -464,6 +489,12 @@ module.exports = {
     }
   },
 
+  async 'set_if.no_resurrection'(probe) {
+    const save = (store, key, round) => setIf(probe, store, key, 'kit-new', 60, ...(round % 2 ? ['present'] : ['equal', 'kit-old']));
+    const remove = (store, key) => probe.call(store, 'delete', key);
+    await meet(probe, 'setIf', save, remove, 'no value after a setIf() and a delete() at once', undefined);
+  },
+
   async 'keep_ttl.keeps'(probe) {
     const store = await probe.make();
     if (store.keepsTtl !== true) probe.skip('keepsTtl is not true');
@@ -555,25 +586,24 @@ module.exports = {
     probe.expect(seen === undefined, 'what one object has stored, no other one sees', 'another object of make() sees it: singleProcess must be false');
   },
 
-  async 'store.opens'(probe) {
+  async 'single_process.one_winner'(probe) {
     const backend = await probe.make();
-    const { open } = require('../index.cjs');
-    let store;
-    try {
-      store = open(backend, { prefix: `${probe.key()}:`, ttl: 60 });
-    } catch (error) {
-      throw new Broken('open() takes the backend', `it did not: ${error.message}`, error); // of the core: names of methods, no values
-    }
-    // Not closed: that would close the backend, which is for cleanup().
-    await probe.call(store, 'set', 'key', 'kit-a');
-    probe.same(await probe.call(store, 'get', 'key'), 'kit-a', 'store.get() gives what store.set() was given');
-    if (typeof backend.pop === 'function' || backend.singleProcess === true) {
-      const got = await probe.crowd(CROWD, () => probe.call(store, 'pop', 'key'));
+    if (backend.singleProcess !== true || typeof backend.pop === 'function') probe.skip('nothing is derived: singleProcess is not true, or there is a pop()');
+    const store = opened(probe, backend);
+    for (let round = 0; round < ROUNDS; round++) {
+      await probe.call(store, 'set', 'code', 'kit-code');
+      const got = await probe.crowd(CROWD, () => probe.call(store, 'pop', 'code'));
       const winners = got.filter((value) => value !== undefined).length;
-      probe.expect(winners === 1, `1 of ${CROWD} store.pop() gets the value`, `${winners} of them did`);
+      probe.expect(winners === 1, `1 of ${CROWD} store.pop() at once gets the value`, `${winners} of them did`);
     }
-    await probe.call(store, 'delete', 'key');
-    probe.same(await probe.call(store, 'get', 'key'), undefined, 'store.get() gives undefined at the end');
+  },
+
+  async 'store.opens'(probe) {
+    const store = opened(probe, await probe.make());
+    await probe.call(store, 'set', 'opened', 'kit-opened');
+    probe.same(await probe.call(store, 'get', 'opened'), 'kit-opened', 'store.get() gives what store.set() was given');
+    await probe.call(store, 'delete', 'opened');
+    probe.same(await probe.call(store, 'get', 'opened'), undefined, 'store.get() gives undefined after store.delete()');
   },
 
   async 'fault.rejects'(probe) {

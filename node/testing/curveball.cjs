@@ -81,6 +81,7 @@ module.exports = {
 
   async 'id.unguessable'(probe) {
     const store = await probe.make();
+    probe.needs(store, 'newSessionId');
     const ids = [];
     for (let count = 0; count < 100; count++) ids.push(await probe.call(store, 'newSessionId'));
     probe.expect(ids.every((id) => typeof id === 'string' && id !== ''), 'text', show(ids.find((id) => typeof id !== 'string')));

@@ -302,6 +302,32 @@ module.exports = {
     await misses(probe, hooks, 'updateSocialAccount', { scope: 'kit' });
   },
 
+  async 'account.loses_no_update'(probe) {
+    const hooks = await probe.make();
+    probe.needs(hooks, 'updateSocialAccount');
+    const user = await createUser(probe, hooks, address(probe));
+    const changes = { accessToken: 'kit-access-2', refreshToken: 'kit-refresh-2', scope: 'kit-scope-2', isLoginMethod: false };
+    for (let round = 0; round < 4; round++) {
+      const account = await createAccount(probe, hooks, user, ACCOUNT());
+      const each = Object.entries(changes);
+      await probe.crowd(each.length, (index) => probe.call(hooks, 'updateSocialAccount', idOf(account), Object.fromEntries([each[index]])));
+      has(probe, await probe.call(hooks, 'updateSocialAccount', idOf(account), {}), changes, 'the account after 4 updates of 4 fields at once');
+    }
+  },
+
+  async 'account.no_resurrection'(probe) {
+    const hooks = await probe.make();
+    probe.needs(hooks, 'updateSocialAccount', 'deleteSocialAccount', 'findSocialAccountById');
+    const user = await createUser(probe, hooks, address(probe));
+    for (let round = 0; round < 6; round++) {
+      const id = idOf(await createAccount(probe, hooks, user, ACCOUNT()));
+      const calls = [() => probe.attempt(hooks, 'updateSocialAccount', id, { scope: 'kit' }), () => probe.call(hooks, 'deleteSocialAccount', id)];
+      if (round % 2) calls.reverse();
+      await Promise.all(calls.map((call) => call()));
+      await finds(probe, hooks, 'findSocialAccountById', id, undefined, 'findSocialAccountById() after an update and a delete at once');
+    }
+  },
+
   async 'account.delete'(probe) {
     const hooks = await probe.make();
     probe.needs(hooks, 'deleteSocialAccount');

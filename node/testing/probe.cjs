@@ -65,7 +65,7 @@ function unseen(work) {
     process.setUncaughtExceptionCaptureCallback(take);
     try {
       await work();
-      await sleep(30);
+      await sleep(10);
     } finally {
       process.setUncaughtExceptionCaptureCallback(null);
       process.off('unhandledRejection', take);
