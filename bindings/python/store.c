@@ -358,21 +358,27 @@ static PyObject *store_clear(FASTCALL)
     return perform(self, &call);
 }
 
+static PyObject *page_at(cfpy_store *self, cfpy_call *call, PyObject *at)
+{
+    cfpy_bytes cursor = {.buffered = false};
+    if (at != Py_None && cfpy_value(self->state, at, "a cursor", &cursor) < 0)
+        return refuse(self);
+    call->request.cursor = cursor.slice;
+    PyObject *page = perform(self, call);
+    cfpy_bytes_release(&cursor);
+    return page;
+}
+
 static PyObject *paged(cfpy_store *self, const char *name, int kind, cfpy_mode mode, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject       *given[2];
     PyObject *const wanted[] = {self->state->names.prefix, self->state->names.cursor};
     if (cfpy_arguments(name, args, nargs, kwnames, wanted, 2, 2, 2, given) < 0)
         return NULL;
-    cfpy_call  call = {.what = CFPY_SUBMIT, .mode = mode, .request = {.kind = kind}};
-    cfpy_bytes cursor = {.buffered = false};
-    if (cfpy_text(self->state, given[0], "a prefix", &call.request.key) < 0 ||
-        (given[1] != Py_None && cfpy_value(self->state, given[1], "a cursor", &cursor) < 0))
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = mode, .request = {.kind = kind}};
+    if (cfpy_text(self->state, given[0], "a prefix", &call.request.key) < 0)
         return refuse(self);
-    call.request.cursor = cursor.slice;
-    PyObject *page = perform(self, &call);
-    cfpy_bytes_release(&cursor);
-    return page;
+    return page_at(self, &call, given[1]);
 }
 
 static PyObject *store_page(FASTCALL)
@@ -385,6 +391,14 @@ static PyObject *store_reseal(FASTCALL)
 {
     SELF(object);
     return paged(self, "_reseal", CF_OP_RESEAL, CFPY_AS_SWEEP, args, nargs, kwnames);
+}
+
+static PyObject *store_reseal_tokens(FASTCALL)
+{
+    SELF(object);
+    ONE("_reseal_tokens", cursor)
+    cfpy_call call = {.what = CFPY_SUBMIT, .mode = CFPY_AS_SWEEP, .request = {.kind = CF_OP_RESEAL, .flags = CF_TOKENS}};
+    return page_at(self, &call, given[0]);
 }
 
 /* -------------------------------------------------------------------------------------------------------- interfaces -- */
@@ -519,22 +533,26 @@ static void drop_keys(cfpy_store *self)
     self->options.key_count = 0;
 }
 
-/* What at_rest.py has put together: a byte of flags, then records of an id in four bytes and a key. */
+/* What at_rest.py has put together: a byte of flags, eight of plain_until, then records of an id in four bytes and a key. */
 static int take_keys(cfpy_store *self, cfpy_state *state, PyObject *packed, cf_open_options *options)
 {
-    enum { RECORD = 4 + sizeof self->keys->bytes };
+    enum { HEAD = 1 + 8, RECORD = 4 + sizeof self->keys->bytes };
     char      *start;
     Py_ssize_t length;
     if (PyBytes_AsStringAndSize(packed, &start, &length) < 0)
         return -1;
     const unsigned char *at = (const unsigned char *)start;
-    size_t               count = length > 0 ? (size_t)(length - 1) / RECORD : 0;
-    if (length < 1 || (size_t)(length - 1) != count * RECORD) {
+    size_t               count = length > HEAD ? (size_t)(length - HEAD) / RECORD : 0;
+    if (length < HEAD || (size_t)(length - HEAD) != count * RECORD) {
         cfpy_raise(state, CF_EINVAL, CF_NOT_APPLIED, "the store's keys are not as at_rest.py makes them");
         return -1;
     }
     options->seal_values = *at & 1;
     options->hash_keys = *at & 2;
+    uint64_t until = 0;
+    for (at++; at < (const unsigned char *)start + HEAD; at++)
+        until = until << 8 | *at;
+    options->plain_until_ms = (int64_t)until;
     drop_keys(self); /* of an opening that failed */
     if (count == 0)
         return 0;
@@ -543,7 +561,6 @@ static int take_keys(cfpy_store *self, cfpy_state *state, PyObject *packed, cf_o
         PyErr_NoMemory();
         return -1;
     }
-    at++;
     for (size_t i = 0; i < count; i++, at += RECORD) {
         self->keys[i].id = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
         memcpy(self->keys[i].bytes, at + 4, sizeof self->keys[i].bytes);
@@ -884,6 +901,7 @@ PyDoc_STRVAR(stats_doc, "stats($self)\n--\n\n"
 PyDoc_STRVAR(page_doc, "_page($self, prefix, cursor)\n--\n\nOne page of a scan: keys, and the cursor of the next page or None.");
 PyDoc_STRVAR(reseal_doc, "_reseal($self, prefix, cursor)\n--\n\n"
                          "One page of a sweep: how many were sealed anew, how many do not open, and the cursor of the next page or None.");
+PyDoc_STRVAR(reseal_tokens_doc, "_reseal_tokens($self, cursor)\n--\n\nThe same of a sweep through the tokens of social accounts.");
 PyDoc_STRVAR(open_doc, "_open($self, target, flags, prefix, ttl, timeout, stage, link,\n    connections, at_rest)\n--\n\nOpens. For store.py and aio.py.");
 PyDoc_STRVAR(close_doc, "_close($self, notify, /)\n--\n\n"
                         "Closes what is idle. False when calls of other threads still run: the last of them calls notify().\n"
@@ -918,6 +936,7 @@ PyDoc_STRVAR(settle_doc, "_settle($self, ticket, value, error)\n--\n\nThe task o
     {"stats", store_stats, METH_NOARGS, stats_doc},                                                                           \
     {"_page", CFPY_METHOD(store_page), FAST, page_doc},                                                                       \
     {"_reseal", CFPY_METHOD(store_reseal), FAST, reseal_doc},                                                                 \
+    {"_reseal_tokens", CFPY_METHOD(store_reseal_tokens), FAST, reseal_tokens_doc},                                            \
     {"_open", CFPY_METHOD(store_open), METH_METHOD | FAST, open_doc},                                                         \
     {"_close", store_close, METH_O, close_doc},                                                                               \
     {"_closing", store_closing, METH_NOARGS, closing_doc},                                                                    \

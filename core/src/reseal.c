@@ -8,14 +8,14 @@ enum { START, PAGE, LOOKED, STORED };
 
 static int no_memory(cf_op *op) { return cf_op_fail(op, CF_ENOMEM, op->number ? CF_UNKNOWN : CF_NOT_APPLIED, "no memory to seal anew"); }
 
-/* The child that asks for a page goes on from the caller's cursor. */
+/* The child that asks for a page goes on from the caller's cursor. One page after the other, others have their turn between, also where nothing pends. */
 static int ask_page(cf_op *op, cf_op *child)
 {
     if (!child) return no_memory(op);
     child->in.cursor = op->in.cursor;
     child->in.limit = op->in.limit;
     op->phase = PAGE;
-    return STEP_CHILD;
+    return op->in.cursor.len ? STEP_YIELD : STEP_CHILD;
 }
 
 static void take_page(cf_op *op, cf_op *child)

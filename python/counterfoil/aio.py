@@ -16,6 +16,8 @@ import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
@@ -36,6 +38,7 @@ from .store import (
     Resealed,
     backend_name,
     check_keys,
+    sweep_async,
     with_options,
 )
 
@@ -313,9 +316,11 @@ class AsyncStore(_native.AsyncStore):
         keys: Keys | None = None,
         seal_values: bool = False,
         hash_keys: bool = False,
+        plain_until: datetime | None = None,
         **options: Option,
     ) -> None:
-        self._begin(target, prefix, ttl, timeout, stage, at_rest(keys, seal_values, hash_keys), options)
+        rest = at_rest(keys, seal_values, hash_keys, plain_until)
+        self._begin(target, prefix, ttl, timeout, stage, rest, options)
 
     def _begin(
         self,
@@ -358,16 +363,9 @@ class AsyncStore(_native.AsyncStore):
             for key in keys:
                 yield key
 
-    async def reseal(self, prefix: str = "") -> AsyncIterator[Resealed]:
+    def reseal(self, prefix: str = "") -> AsyncIterator[Resealed]:
         """As `counterfoil.Store.reseal`, with `async for`."""
-        sealed = unreadable = 0
-        cursor = None
-        while True:
-            anew, broken, cursor = await self._reseal(prefix, cursor)
-            sealed, unreadable = sealed + anew, unreadable + broken
-            yield Resealed(sealed, unreadable)
-            if cursor is None:
-                return
+        return sweep_async(partial(self._reseal, prefix))
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """The texts under several keys: a dict from every key that was asked, in that order, to its text or None.
@@ -451,6 +449,7 @@ async def open(
     keys: Keys | None = None,
     seal_values: bool = False,
     hash_keys: bool = False,
+    plain_until: datetime | None = None,
     **options: Option,
 ) -> AsyncStore:
     """Opens a store in this event loop. The arguments are those of `counterfoil.open`, without max_connections:
@@ -458,7 +457,8 @@ async def open(
     backend may have coroutine functions."""
     store = AsyncStore.__new__(AsyncStore)
     try:
-        store._begin(url_or_backend, prefix, ttl, timeout, stage, at_rest(keys, seal_values, hash_keys), options)
+        rest = at_rest(keys, seal_values, hash_keys, plain_until)
+        store._begin(url_or_backend, prefix, ttl, timeout, stage, rest, options)
     except BaseException:
         # A backend that reached the core is closed also when opening failed, and its close may be a coroutine function.
         closing = store._closing()

@@ -3,7 +3,9 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar, overload
 from urllib.parse import quote
@@ -74,9 +76,36 @@ class Resealed(NamedTuple):
     """How far `reseal` has come, all pages so far together."""
 
     sealed: int
-    """Values that were sealed anew."""
+    """Values, or tokens, that were sealed anew."""
     unreadable: int
-    """Values that no key of the ring opens, or that were never sealed. They stay as they are."""
+    """Those that no key of the ring opens, or that were never sealed. They stay as they are."""
+
+
+Page = tuple[int, int, bytes | None]
+"""Of a sweep: how many were sealed anew, how many do not open, and the cursor of the next page."""
+
+
+def sweep(page: Callable[[bytes | None], Page]) -> Iterator[Resealed]:
+    """All pages of a sweep, one for each step."""
+    sealed = unreadable = 0
+    cursor = None
+    while True:
+        anew, broken, cursor = page(cursor)
+        sealed, unreadable = sealed + anew, unreadable + broken
+        yield Resealed(sealed, unreadable)
+        if cursor is None:
+            return
+
+
+async def sweep_async(page: Callable[[bytes | None], Awaitable[Page]]) -> AsyncIterator[Resealed]:
+    sealed = unreadable = 0
+    cursor = None
+    while True:
+        anew, broken, cursor = await page(cursor)
+        sealed, unreadable = sealed + anew, unreadable + broken
+        yield Resealed(sealed, unreadable)
+        if cursor is None:
+            return
 
 
 def _option_text(name: str, value: object) -> str:
@@ -211,13 +240,14 @@ class Store(_native.Store):
         keys: Keys | None = None,
         seal_values: bool = False,
         hash_keys: bool = False,
+        plain_until: datetime | None = None,
         **options: Option,
     ) -> None:
         target = from_here(with_options(target, options))
         self._name = backend_name(target)
         self._listeners = Listeners()
         flags = 0 if isinstance(target, str) else describe(target, blocking=True)
-        rest = at_rest(keys, seal_values, hash_keys)
+        rest = at_rest(keys, seal_values, hash_keys, plain_until)
         self._open(target, flags, prefix, ttl, timeout, stage, None, max_connections, rest)
         self._timeout = float(timeout)
 
@@ -245,17 +275,11 @@ class Store(_native.Store):
                 print(progress.sealed, progress.unreadable)
 
         Values keep their expiry; what somebody changes meanwhile stays as they left it. Once it has come to its end,
-        and every program seals with the new key, nothing under this prefix needs the old one any more. Stopped, or
-        ended by an error, it can begin again. For a store with `seal_values`; the tokens of records are not reached.
+        and every program seals with the new key, no value under this prefix needs the old one any more. Stopped, or
+        ended by an error, it can begin again. For a store with `seal_values`. The tokens of social accounts have a
+        sweep of their own: `AccountsStorage.reseal`. Until `plain_until` both also seal what is plain.
         """
-        sealed = unreadable = 0
-        cursor = None
-        while True:
-            anew, broken, cursor = self._reseal(prefix, cursor)
-            sealed, unreadable = sealed + anew, unreadable + broken
-            yield Resealed(sealed, unreadable)
-            if cursor is None:
-                return
+        return sweep(partial(self._reseal, prefix))
 
     def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """The texts under several keys: a dict from every key that was asked, in that order, to its text or None.
@@ -337,6 +361,7 @@ def open(
     keys: Keys | None = None,
     seal_values: bool = False,
     hash_keys: bool = False,
+    plain_until: datetime | None = None,
     **options: Option,
 ) -> Store:
     """Opens a store. It does not wait for a server: the first call does, within its timeout, and what is wrong with the
@@ -366,8 +391,8 @@ def open(
         connection is some descriptors and some memory), but for reads there is one more, which no write can take.
     seal_values: values are encrypted (XAES-256-GCM) with the first of `keys` and bound to their key; the others open
         what was sealed before, so a key is changed by putting a new one in front. What does not open is CorruptError,
-        plain values too: use a new prefix to begin. incr and if_equal are NotSupportedError, unless they are derived.
-        A backend of yours needs `binary = True`.
+        plain values too: use a new prefix to begin, or `plain_until`. incr and if_equal are NotSupportedError, unless
+        they are derived. A backend of yours needs `binary = True`.
     keys: the ring: {id: 32 random bytes}, or pairs, the first one first; ids from 1 to 2**32 - 1. The tokens of social
         accounts (AccountsStorage) are sealed wherever there is one, values with seal_values. Make a key once, with
         `openssl rand -base64 32`, and keep it with your other secrets: {1: base64.b64decode(os.environ["STORE_KEY"])}.
@@ -375,6 +400,11 @@ def open(
     hash_keys: keys are kept as their SHA-256, so that a copy of the data holds no session id that works. scan, and
         count and clear with a prefix, are NotSupportedError. What can be guessed (an e-mail, six digits) can be guessed
         from its hash. Every program that uses the data must open it with the same of these three.
+    plain_until: for a store that was used without `keys`, or without `seal_values`, before: an aware datetime, at most
+        a year (366 days) ahead, until which values and tokens that do not begin as sealed ones do ("sealed:"; the bytes
+        43 66 01) are read as they are. `reseal` of the store and of AccountsStorage seals them. From then on they are
+        CorruptError again, and a date that has passed may stay where it is. Until then, whoever can write to the
+        backend can put plain text of their own there, and it is believed: make it short, and sweep at once.
     options: appended to the URL. None is as if it were not given, True and False are "on" and "off".
         For memory: max_entries, max_bytes (beyond, the least recently used go).
         For SQLite:
@@ -408,5 +438,6 @@ def open(
         keys=keys,
         seal_values=seal_values,
         hash_keys=hash_keys,
+        plain_until=plain_until,
         **options,
     )

@@ -84,6 +84,9 @@ for key in store.scan():
     assert_type(key, str)
 for progress in store.reseal():
     assert_type(progress.sealed + progress.unreadable, int)
+for progress in accounts.reseal():
+    assert_type(progress, counterfoil.Resealed)
+counterfoil.open("memory:", keys={1: b""}, plain_until=datetime.now(UTC))
 
 async def main() -> None:
     async with await counterfoil.aio.open("memory:") as store:
@@ -93,6 +96,8 @@ async def main() -> None:
         async for key in store.scan():
             assert_type(key, str)
         async for progress in store.reseal("p"):
+            assert_type(progress, counterfoil.Resealed)
+        async for progress in counterfoil.aio.AccountsStorage(store).reseal():
             assert_type(progress, counterfoil.Resealed)
         task = asyncio.create_task(store.pop("a"))
         assert_type(await task, str | None)

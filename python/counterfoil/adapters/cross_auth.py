@@ -59,6 +59,7 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
         keys: Keys | None = None,
         seal_values: bool = False,
         hash_keys: bool = False,
+        plain_until: datetime | None = None,
         **options: Option,
     ) -> Self:
         """Opens a store of its own. The arguments are those of `counterfoil.open`, except that ttl is that of this
@@ -73,6 +74,7 @@ class SecondaryStorage(counterfoil.SecondaryStorage):
             keys=keys,
             seal_values=seal_values,
             hash_keys=hash_keys,
+            plain_until=plain_until,
             **options,
         )
         try:

@@ -1,14 +1,14 @@
 """AccountsStorage: users, and the social accounts that belong to them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .. import _native
-from ..at_rest import Keys
+from ..at_rest import Keys, at_rest
 from ..errors import ExistsError, InvalidError, InvalidTypeError, MissingError, NotSupportedError
-from ..store import Store
+from ..store import Resealed, Store, sweep, sweep_async
 from .hooks import HookedStore, hooked_async_store
 from .records import Fields, check_count, dump, id_text, instant, load, moment, sayable, some_id
 
@@ -304,6 +304,8 @@ class AccountsStorage:
     - What a method raises reaches the caller as it is. So uniqueness is a matter of your tables: turn the
       IntegrityError of a duplicate into `counterfoil.ExistsError("...", existing=row)`.
     - Methods are called by any thread that uses the storage. A deadline cannot end a method that blocks.
+    - With `plain_until` (see `counterfoil.open`) tokens that your tables have had before there were keys are read as
+      they are until then. `reseal` cannot list your tables: saving an account's tokens seals them.
     """
 
     def __init__(
@@ -312,6 +314,7 @@ class AccountsStorage:
         *,
         max_social_accounts: int = 64,
         keys: Keys | None = None,
+        plain_until: datetime | None = None,
         timeout: float | None = None,
         stage: _native.Stage | None = None,
     ) -> None:
@@ -319,10 +322,11 @@ class AccountsStorage:
         if isinstance(store_or_hooks, _native.AsyncStore):
             raise InvalidTypeError("AccountsStorage takes a Store or hooks, not AsyncStore")
         if isinstance(store_or_hooks, Store):
-            _no_options(keys, timeout, stage)
+            _no_options(keys, plain_until, timeout, stage)
             self._store = store_or_hooks
         else:
-            self._store = HookedStore(store_or_hooks, keys, 5.0 if timeout is None else timeout, stage)
+            rest = at_rest(keys, False, False, plain_until)
+            self._store = HookedStore(store_or_hooks, rest, 5.0 if timeout is None else timeout, stage)
 
     def _call(self, call: Call | None) -> Answer:
         if call is None:
@@ -465,6 +469,22 @@ class AccountsStorage:
         """Deletes it; one that is not there is fine."""
         self._call(_by_id("delete_social_account", "social_account", "id", social_account_id))
 
+    def reseal(self) -> Iterator[Resealed]:
+        """Seals the tokens of all social accounts that an older key of the ring has sealed with the first one, so that
+        the old one can be given up; until `plain_until` also those that are plain. It works while it is iterated, a
+        page of accounts at a time, and says after each how many tokens it has sealed and how many do not open, which
+        it leaves:
+
+            for progress in accounts.reseal():
+                print(progress.sealed, progress.unreadable)
+
+        A token that is changed meanwhile stays as it was left. Once this has come to its end, and every program seals
+        with the new key, no token needs the old one any more (a store with `seal_values` needs `Store.reseal` too).
+        Stopped, or ended by an error, it can begin again. InvalidError for a store without keys; NotSupportedError over
+        hooks, and where a backend of yours has no `scan`.
+        """
+        return sweep(self._store._reseal_tokens)
+
     def find_or_create_by_social_account(
         self,
         *,
@@ -502,7 +522,7 @@ class AccountsStorage:
 
 def _no_options(*options: object) -> None:
     if any(option is not None for option in options):
-        raise InvalidError("keys, timeout and stage belong to hooks: a store was opened with its own")
+        raise InvalidError("keys, plain_until, timeout and stage belong to hooks: a store was opened with its own")
 
 
 class AsyncAccountsStorage:
@@ -516,6 +536,7 @@ class AsyncAccountsStorage:
         *,
         max_social_accounts: int = 64,
         keys: Keys | None = None,
+        plain_until: datetime | None = None,
         timeout: float | None = None,
         stage: _native.Stage | None = None,
     ) -> None:
@@ -524,10 +545,11 @@ class AsyncAccountsStorage:
             raise InvalidTypeError("aio.AccountsStorage takes an AsyncStore or hooks, not Store")
         self._store: _native.AsyncStore | AsyncStore
         if isinstance(store_or_hooks, _native.AsyncStore):
-            _no_options(keys, timeout, stage)
+            _no_options(keys, plain_until, timeout, stage)
             self._store = store_or_hooks
         else:
-            self._store = hooked_async_store(store_or_hooks, keys, 5.0 if timeout is None else timeout, stage)
+            rest = at_rest(keys, False, False, plain_until)
+            self._store = hooked_async_store(store_or_hooks, rest, 5.0 if timeout is None else timeout, stage)
 
     async def _call(self, call: Call | None) -> Answer:
         if call is None:
@@ -677,6 +699,10 @@ class AsyncAccountsStorage:
     async def delete_social_account(self, social_account_id: Any) -> None:
         """Deletes it; one that is not there is fine."""
         await self._call(_by_id("delete_social_account", "social_account", "id", social_account_id))
+
+    def reseal(self) -> AsyncIterator[Resealed]:
+        """As `counterfoil.AccountsStorage.reseal`, with `async for`."""
+        return sweep_async(self._store._reseal_tokens)
 
     async def find_or_create_by_social_account(
         self,

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import _native
-from ..at_rest import Keys, at_rest
 from ..errors import CorruptError, InvalidTypeError, NotSupportedError
 from ..store import Listeners, Store
 from .records import Fields, dump, id_text, instant, load, moment, sayable
@@ -231,18 +230,18 @@ def _said(record: Fields) -> dict[str, Any]:
 class HookedStore(Store):
     """A store that keeps no keys, over hooks."""
 
-    def __init__(self, hooks: object, keys: Keys | None, timeout: float, stage: _native.Stage | None) -> None:
+    def __init__(self, hooks: object, rest: bytes, timeout: float, stage: _native.Stage | None) -> None:
         self._name = type(hooks).__name__
         self._listeners = Listeners()
         target = Hooks(hooks, blocking=True)
-        self._open(target, _IS_HOOKS, "", None, timeout, stage, None, 64, at_rest(keys, False, False))
+        self._open(target, _IS_HOOKS, "", None, timeout, stage, None, 64, rest)
         self._timeout = float(timeout)
 
 
-def hooked_async_store(hooks: object, keys: Keys | None, timeout: float, stage: _native.Stage | None) -> "AsyncStore":
+def hooked_async_store(hooks: object, rest: bytes, timeout: float, stage: _native.Stage | None) -> "AsyncStore":
     from ..aio import AsyncStore
 
     store = AsyncStore.__new__(AsyncStore)
     target = Hooks(hooks, blocking=False)
-    store._begin(target, "", None, timeout, stage, at_rest(keys, False, False), {}, _IS_HOOKS)
+    store._begin(target, "", None, timeout, stage, rest, {}, _IS_HOOKS)
     return store
