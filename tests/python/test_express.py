@@ -1,10 +1,14 @@
 """Sessions of Express in Python, with real Express applications (express-session over our store and over connect-redis,
 Passport) on the other side of the same store."""
 
+import asyncio
+import base64
+import hmac
 import json
 import math
 import os
 import re
+import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,10 +17,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random, randrange
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, unquote
 
-import counterfoil
+import counterfoil.express
 import httpx
 import pytest
 from counterfoil.express import AsyncExpressSessions, Cookie, EndedError, ExpressSession, ExpressSessions, life
@@ -385,10 +390,11 @@ def headers(draw: st.DrawFn, secret: list[str]) -> str:
     signer = ExpressSessions("memory:", secret=draw(st.sampled_from([*secret, "another"])))
     pairs = []
     for _ in range(draw(st.integers(1, 3))):
-        value = signer.sign(draw(ids))
+        value = signer.sign(draw(st.one_of(ids, st.sampled_from(["a%zz", "100%"]))))
         spoilt = [value[2:], value[:-1], value + "=", value.replace(".", ""), "s:", "s:.", ""]
         value = draw(st.sampled_from([value, value, value, *spoilt]))
         forms = [quote(value, safe=""), quote(value), value, f'"{quote(value)}"', value + "%", "%c3%28"]
+        forms.append(quote(value).replace("%25", "%"))
         value = draw(st.sampled_from([quote(value), *forms]))
         value = value.encode("latin-1", "replace").decode("latin-1")
         name = draw(st.sampled_from(["connect.sid", " connect.sid\t", "other", "connect", "", "__proto__"]))
@@ -405,12 +411,18 @@ def test_cookies_are_read_as_express_reads_them(node: Node, data: st.DataObject,
     assert [one or None for one in mine] == node.ask("asked", headers=sent, secret=secret, name="connect.sid")
 
 
+def test_the_empty_id_is_nobodys(node: Node) -> None:
+    signature = base64.b64encode(hmac.digest(b"s", b"", "sha256")).decode().rstrip("=")
+    assert ExpressSessions("memory:", secret="s").unsign(f"s:.{signature}") is None
+    assert not node.ask("asked", headers=[f"connect.sid=s:.{signature}"], secret="s", name="connect.sid")[0]
+
+
 instants = st.integers(0, 253402300799999)
 cookies = st.fixed_dictionaries(
     {},
     optional={
         "path": st.sampled_from(["/", "/a b", "", "/;", "/é"]),
-        "domain": st.sampled_from(["example.org", ".example.org", "a-.org", "é.org", "localhost", "K.org", "a" * 64]),
+        "domain": st.sampled_from([".example.org", "a-.org", "é.org", "localhost", "\u212a.org", "a" * 64]),
         "httpOnly": st.booleans(),
         "secure": st.booleans(),
         "partitioned": st.booleans(),
@@ -540,6 +552,19 @@ def test_what_cannot_be_stored(value: Any) -> None:
     assert sessions.load(cookies) == {"kept": 1}
 
 
+def test_too_deep() -> None:
+    sessions = ExpressSessions("memory:", secret="s")
+    for depth in (300, 100_000):
+        deep: Any = {}
+        for _ in range(depth):
+            deep = [deep]
+        if depth < 1000:
+            assert sessions.load({"connect.sid": sessions.sign(sessions.create({"deep": deep}).id)}) is not None
+        else:
+            with pytest.raises(counterfoil.InvalidError, match="too many things"):
+                sessions.create({"deep": deep})
+
+
 def test_what_can_be_stored() -> None:
     sessions = ExpressSessions("memory:", secret="s")
     data = {"a": 2**53 - 1, "b": -(2**53) + 1, "c": (1, [2.0]), "d": Odd(e=None), "\ud800": "\ud83d\ude00", "": True}
@@ -580,6 +605,7 @@ def test_a_session_is_a_mapping() -> None:
         ({"secret": ""}, ValueError, "empty"),
         ({"secret": []}, ValueError, "at least one"),
         ({"secret": ["a", ""]}, ValueError, "empty"),
+        ({"secret": "CANARY-\ud800"}, ValueError, "surrogates"),
         ({"secret": None}, TypeError, "secret"),
         ({"secret": ["a", 5]}, TypeError, "secret"),
         ({"name": "a b"}, ValueError, "name"),
@@ -622,6 +648,16 @@ def test_options_that_cannot_be_meant(kind: Any, options: dict[str, Any], error:
     with pytest.raises(error, match=says) as caught:
         kind("memory:", **{"secret": "CANARY-secret", **options})
     assert "CANARY" not in str(caught.value)
+
+
+def test_closed_before_it_was_opened() -> None:
+    async def story() -> None:
+        async with AsyncExpressSessions("memory:", secret="s") as sessions:
+            pass
+        with pytest.raises(counterfoil.ClosedError):
+            await sessions.create()
+
+    asyncio.run(story())
 
 
 def test_the_store_that_is_given() -> None:
@@ -741,6 +777,7 @@ def test_blocking_and_awaited(mode: Mode, url: str) -> None:
         await finish(sessions.destroy(loaded))
         assert await finish(sessions.load(sessions.set_cookie(loaded))) is None
         await finish(sessions.close())
+        await finish(sessions.close())
         with pytest.raises(counterfoil.ClosedError):
             await finish(sessions.load(cookies))
 
@@ -807,6 +844,31 @@ def test_fastapi(place: Place) -> None:
         assert browser.get(f"{express}/me").json()["passport"] == {"user": "bob"}
         post(f"{express}/logout")
         assert browser.get(f"{there}/who").status_code == 401
+
+
+def test_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the module's docstring, over memory."""
+    from fastapi import Response
+
+    monkeypatch.setenv("SESSION_SECRET", "s")
+    blocks = re.findall(r"(?:\n    .*|\n(?=\n +))+", counterfoil.express.__doc__ or "")
+    example, begin = (textwrap.dedent(block).replace("redis://cache", "memory:example") for block in blocks)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example, names)
+    answer = Response()
+    exec(begin, names | {"user": SimpleNamespace(id=7), "response": answer})
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(names["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as browser:
+            assert (await browser.get("/cart")).status_code == 401
+            browser.headers["cookie"] = cookie
+            assert (await browser.get("/cart")).json() == []
+            assert (await browser.post("/cart/tea")).status_code == 200
+            assert (await browser.get("/cart")).json() == ["tea"]
+
+    asyncio.run(story())
 
 
 @contextmanager

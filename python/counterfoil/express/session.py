@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ExpressSession"]
 
 _SAFE = 2**53 - 1
+_TOO_DEEP = "itself, or too many things within another"
 # Express passes over data with these names: they are methods and marks of its session objects.
 _TAKEN = frozenset(
     {"id", "req", "cookie", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate", FIELD}
@@ -27,7 +28,9 @@ _TAKEN = frozenset(
 class ExpressSession(MutableMapping[str, Any]):
     """The data of `request.session`, as a mapping, with its `id` and its `cookie`. `ExpressSessions` makes them.
 
-    Values are what JSON can say. Nothing is stored before `save`. Not for several threads at once.
+    Values are what JSON and JavaScript can say: no integer beyond 2**53 - 1, and no key `__proto__`, at any depth. Keys
+    that Express keeps for itself (`cookie`, `id`, `save` ...) are refused; where they are stored, they are passed over,
+    as by Express. Nothing is stored before `save`. Not for several threads at once.
     """
 
     __slots__ = ("_cookie", "_data", "_id", "_known", "_life", "_note", "_owner", "_text")
@@ -121,7 +124,7 @@ def _check_values(data: dict[str, Any]) -> None:
     try:
         problem = next(filter(None, map(_problem, data.values())), None)
     except RecursionError:
-        problem = "itself, or too many things within another"
+        problem = _TOO_DEEP
     if problem is not None:
         raise InvalidError(f"the session holds {problem}")
 
@@ -130,14 +133,23 @@ def _escaped(match: "re.Match[str]") -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def dump(session: ExpressSession, note: Mapping[str, int] | None) -> str:
+def _text(fields: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        text = ""
+    if not text:
+        raise InvalidError(f"the session holds {_TOO_DEEP}")
+    return re.sub("[\ud800-\udfff]", _escaped, text)  # half a character, which is no UTF-8 but as an escape
+
+
+def dump(session: ExpressSession, note: dict[str, int] | None) -> str:
     """The text as JSON.stringify would write it."""
     _check_values(session._data)
     whole = {"cookie": session._cookie.fields(), **session._data}
     if note is not None or session._note is not None:
         whole[FIELD] = session._note if note is None else note
-    text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
-    return re.sub("[\ud800-\udfff]", _escaped, text)  # half a character, which is no UTF-8 but as an escape
+    return _text(whole)
 
 
 def _float(digits: str) -> float | None:
@@ -173,19 +185,15 @@ def parse(text: str) -> dict[str, Any]:
     raise CorruptError("the stored session is not JSON")
 
 
-def with_note(text: str, note: Mapping[str, int]) -> str:
+def with_note(text: str, note: dict[str, int]) -> str:
     """The stored text with another note of its life, and nothing else changed."""
-    return _text_of(parse(text) | {FIELD: dict(note)})
+    return _text(parse(text) | {FIELD: note})
 
 
 def without_note(text: str) -> dict[str, Any]:
     fields = parse(text)
     fields.pop(FIELD, None)
     return fields
-
-
-def _text_of(fields: dict[str, Any]) -> str:
-    return re.sub("[\ud800-\udfff]", _escaped, json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
 
 
 def loaded(session_id: str, text: str) -> ExpressSession:

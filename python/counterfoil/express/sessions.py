@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, cast
 
 from .. import _native
 from ..at_rest import Keys
-from ..errors import ChangedError, Error, InvalidError, InvalidTypeError, NotSupportedError
+from ..errors import ChangedError, ClosedError, Error, InvalidError, InvalidTypeError, NotSupportedError
 from ..interfaces.records import check_count
 from ..interfaces.sessions import AsyncSessionStorage, SessionStorage
 from ..store import Store
@@ -404,17 +404,17 @@ class _Sessions:
             read = given._text
             try:
                 if read is None:
-                    stored = await self._store.set(key, text, ttl=ttl, if_present=True)
+                    done = await self._store.set(key, text, ttl=ttl, if_present=True)
                 else:
-                    stored = await self._store.set(key, text, ttl=ttl, if_equal=read)
-                    if not stored and self._notes:
-                        stored = await self._stored_over_touch(key, text, ttl, read)
+                    done = await self._store.set(key, text, ttl=ttl, if_equal=read)
+                    if not done and self._notes:
+                        done = await self._stored_over_touch(key, text, ttl, read)
             except NotSupportedError:
                 if self._save_ended is not None or self._compares:
                     raise
                 self._may_upsert = True
-                stored = await self._store.set(key, text, ttl=ttl)
-            if not stored and not await self._missed(given, text, ttl):
+                done = await self._store.set(key, text, ttl=ttl)
+            if not done and not await self._missed(given, text, ttl):
                 return False
         given._known = True
         if self._compares:
@@ -638,13 +638,14 @@ class ExpressSessions(_Sessions):
         """Stores what the session holds, and counts its life anew from now. False: it has ended since it was loaded
         (`save_ended`), or its cookie has expired; nothing was stored.
 
-        InvalidError, or InvalidTypeError, where it holds what JSON and JavaScript cannot say, and where its user would
-        change: `regenerate` it.
+        InvalidError where it holds what JSON and JavaScript cannot say, and where its user would change: `regenerate`
+        it.
         """
         return _done(self._save(session, login))
 
     def touch(self, session: ExpressSession) -> bool:
-        """Counts the life of the session anew from now, and stores nothing of its data. False: it has ended."""
+        """Counts the life of the session anew from now, and stores nothing of its data. False: it has ended. Where
+        touch_after leaves a touch out, nobody has looked."""
         return _done(self._touch(session))
 
     def destroy(self, session: ExpressSession | str) -> None:
@@ -707,7 +708,8 @@ class AsyncExpressSessions(_Sessions):
         if isinstance(store_or_url, _native.Store):
             raise InvalidTypeError("AsyncExpressSessions takes an AsyncStore or a URL: ExpressSessions takes a Store")
         self._own: AsyncStore | None = None
-        self._target: object = None
+        self._target: object = None  # what is to be opened
+        self._closed = False
         if isinstance(store_or_url, AsyncStore):
             self._attach(store_or_url, self._records(store_or_url))
         elif store_or_url is None:
@@ -722,6 +724,8 @@ class AsyncExpressSessions(_Sessions):
         if self._target is not None:
             from ..aio import AsyncStore
 
+            if self._closed:
+                raise ClosedError("these sessions were closed")
             self._own = AsyncStore(self._target, **self._given)
             self._target = None
             self._attach(self._own, self._records(self._own))
@@ -761,7 +765,8 @@ class AsyncExpressSessions(_Sessions):
         return await self._ready()._of_users("begin_login").begin_login(user)
 
     async def close(self) -> None:
-        """Closes the store, if this object opened it. What is called later opens none."""
+        """Closes the store, if this object opened it; what is called later is ClosedError."""
+        self._closed = True
         if self._own is not None:
             await self._own.close()
 
