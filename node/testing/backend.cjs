@@ -332,17 +332,20 @@ module.exports = {
   async 'touch.moves_expiry'(probe) {
     const store = await probe.make();
     probe.needs(store, 'touch');
-    const [longer, shorter, ending] = [probe.key(), probe.key(), probe.key()];
-    await write(probe, store, longer, 'kit-a', SHORT);
-    await write(probe, store, shorter, 'kit-a', 60);
-    await write(probe, store, ending, 'kit-a');
-    await probe.call(store, 'touch', longer, 60);
-    await probe.call(store, 'touch', shorter, SHORT);
-    await probe.call(store, 'touch', ending, SHORT);
-    await holds(probe, store, shorter, 'kit-a', 'after touch()');
-    const end = probe.now() + SHORT * 1000;
-    for (const [key, before] of [[shorter, '60 s'], [ending, 'no ttl']]) {
-      probe.expect(await probe.ends(end, LATE, isThere(probe, store, key)), `a value with ${before} that is touched with ${SHORT} s ends`, 'it was there a second later');
+    const { longer, ending, end } = await probe.within(async (life) => {
+      const [first, shorter, without] = [probe.key(), probe.key(), probe.key()];
+      await write(probe, store, first, 'kit-a', life);
+      await probe.call(store, 'touch', first, 60);
+      await write(probe, store, shorter, 'kit-a', 60);
+      await write(probe, store, without, 'kit-a');
+      await probe.call(store, 'touch', shorter, life);
+      await probe.call(store, 'touch', without, life);
+      await holds(probe, store, shorter, 'kit-a', 'after touch()');
+      return { longer: first, ending: [[shorter, '60 s'], [without, 'no ttl']], end: probe.now() + life * 1000 };
+    });
+    for (const [key, before] of ending) {
+      const gone = await probe.ends(end, LATE, isThere(probe, store, key));
+      probe.expect(gone, `a value with ${before} that is touched with a short ttl ends`, 'it was there a second later');
     }
     await holds(probe, store, longer, 'kit-a', 'after touch() with 60 s, once the first ttl is over');
   },
@@ -397,14 +400,19 @@ module.exports = {
   async 'incr.keeps_ttl'(probe) {
     const store = await probe.make();
     probe.needs(store, 'incr');
-    const [short, lasting] = [probe.key(), probe.key()];
+    const lasting = probe.key();
     await write(probe, store, lasting, '1');
     await probe.call(store, 'incr', lasting, 1, SHORT);
-    await probe.call(store, 'incr', short, 1, SHORT);
-    const end = probe.now() + SHORT * 1000;
-    await probe.call(store, 'incr', short, 1, 60);
-    probe.expect(await probe.ends(end, LATE, isThere(probe, store, short)), `a number made with ${SHORT} s ends then, although it was raised`, 'it was there a second later');
-    probe.expect((await read(probe, store, lasting)) !== undefined, 'a number without an end has none after incr() with a ttl', 'it was gone');
+    const { short, end } = await probe.within(async (life) => {
+      const key = probe.key();
+      await probe.call(store, 'incr', key, 1, life);
+      await probe.call(store, 'incr', key, 1, 60);
+      return { short: key, end: probe.now() + life * 1000 };
+    });
+    const gone = await probe.ends(end, LATE, isThere(probe, store, short));
+    probe.expect(gone, 'a number made with a short ttl ends then, although it was raised with a longer one', 'it was there a second later');
+    const there = (await read(probe, store, lasting)) !== undefined;
+    probe.expect(there, 'a number without an end has none after incr() with a ttl', 'it was gone');
   },
 
   async 'incr.refuses_text'(probe) {
@@ -502,22 +510,29 @@ module.exports = {
     if (typeof store.setIf === 'function') {
       ways['setIf()'] = (key, newTtl) => probe.call(store, 'setIf', key, given(store, 'kit-b'), KEEP, 'present', undefined, newTtl);
     }
-    const made = probe.key();
-    await probe.call(store, 'set', made, given(store, 'kit-b'), KEEP, SHORT);
     const lasting = [];
-    const ending = [[made, `where nothing was, ${SHORT} s, the last argument, is the ttl`]];
     for (const [name, keep] of Object.entries(ways)) {
-      const [short, without] = [probe.key(), probe.key()];
-      await write(probe, store, short, 'kit-a', SHORT);
-      await keep(short, 60);
-      await holds(probe, store, short, 'kit-b', `after ${name} with Backend.KEEP`);
-      ending.push([short, `after ${name} with Backend.KEEP the expiry in ${SHORT} s stays`]);
+      const without = probe.key();
       await write(probe, store, without, 'kit-a');
       await keep(without, SHORT);
       lasting.push([without, name]);
     }
-    const end = probe.now() + SHORT * 1000;
-    for (const [key, expected] of ending) probe.expect(await probe.ends(end, LATE, isThere(probe, store, key)), expected, 'it was there a second later');
+    const { ending, end } = await probe.within(async (life) => {
+      const made = probe.key();
+      await probe.call(store, 'set', made, given(store, 'kit-b'), KEEP, life);
+      const keys = [[made, 'where nothing was, the last argument is the ttl']];
+      for (const [name, keep] of Object.entries(ways)) {
+        const key = probe.key();
+        await write(probe, store, key, 'kit-a', life);
+        await keep(key, 60);
+        await holds(probe, store, key, 'kit-b', `after ${name} with Backend.KEEP`);
+        keys.push([key, `after ${name} with Backend.KEEP the short ttl of the value before it stays`]);
+      }
+      return { ending: keys, end: probe.now() + life * 1000 };
+    });
+    for (const [key, expected] of ending) {
+      probe.expect(await probe.ends(end, LATE, isThere(probe, store, key)), expected, 'it was there a second later');
+    }
     for (const [key, name] of lasting) await holds(probe, store, key, 'kit-b', `after ${name} with Backend.KEEP over a value without an end`);
   },
 

@@ -39,7 +39,8 @@ function fresh(probe, store, sid, data, life = HOUR) {
 }
 
 /** What a callback was given: {error, value}, or {thrown} where the method has thrown instead. */
-function ask(probe, store, method, ...args) {
+async function ask(probe, store, method, ...args) {
+  probe.needs(store, method);
   const told = probe.settle(`${method}()`, (resolve) => {
     try {
       const result = store[method](...args, (error, value) => resolve({ error: isMiss(error) ? undefined : error, value }));
@@ -48,7 +49,7 @@ function ask(probe, store, method, ...args) {
       resolve({ error: thrown, thrown: true });
     }
   });
-  return told.then(({ value }) => value);
+  return (await told).value;
 }
 
 /** The value; an error is Broken. */
@@ -310,10 +311,13 @@ module.exports = {
       session.cookie.originalMaxAge = life;
       await good(probe, store, 'touch', sid, session);
     };
-    const longer = await stored(probe, store, { n: 1 }, SECOND);
-    const first = probe.now() + SECOND;
+    const { longer, first } = await probe.within(async (life) => {
+      const ms = Math.max(SECOND, life * 1000); // who counts seconds knows no shorter life
+      const sid = await stored(probe, store, { n: 1 }, ms);
+      await touch(sid, HOUR);
+      return { longer: sid, first: probe.now() + ms };
+    });
     const shorter = await stored(probe, store, { n: 2 });
-    await touch(longer, HOUR);
     await touch(shorter, SHORT);
     const gone = await probe.ends(probe.now() + SHORT, SECOND, isThere(probe, store, shorter));
     probe.expect(gone, 'a session with an hour to live ends soon after a touch() with a cookie that says so', 'it was there a second later');
@@ -388,25 +392,35 @@ module.exports = {
 
   async 'expiry.ends'(probe) {
     const store = await probe.make();
-    const sid = await stored(probe, store, { n: 1 }, 1500);
-    const end = probe.now() + 1500;
-    await probe.pass(700);
+    const sid = probe.key();
+    const session = fresh(probe, store, sid, { n: 1 }, 1500);
+    const end = session.cookie.expires.getTime();
+    const before = probe.now();
+    await good(probe, store, 'set', sid, session);
+    const slow = probe.now() - before; // a store that counts from when it was asked
+    await probe.until(end - 700);
     const early = await isThere(probe, store, sid)();
-    if (probe.now() < end - 200) probe.expect(early, 'a session with 1.5 s to live is there after 0.7 s', 'it was gone');
-    probe.expect(await probe.ends(end, SECOND, isThere(probe, store, sid)), 'no session a second after its expires', 'it was there');
+    if (probe.now() < end - 100) probe.expect(early, 'a session with 1.5 s to live is there after 0.8 s', 'it was gone');
+    probe.expect(await probe.ends(end + slow, SECOND, isThere(probe, store, sid)), 'no session a second after its expires', 'it was there');
   },
 
   async 'expiry.exact'(probe) {
     const store = await probe.make();
-    const sid = probe.key();
-    const session = fresh(probe, store, sid, { n: 1 }, 2 * SHORT);
-    const end = session.cookie.expires.getTime();
-    await good(probe, store, 'set', sid, session);
-    await probe.until(end + (probe.staged ? 0 : SLACK));
-    if (!(await isThere(probe, store, sid)())) return;
-    const late = probe.now();
-    if (!(await probe.ends(late, SECOND, isThere(probe, store, sid)))) probe.skip('it does not end: see expiry.ends');
-    probe.expect(false, 'no session from its expires on', `it was there for up to ${Math.ceil((probe.now() - end) / 100) / 10} s more`);
+    for (let tries = 0; tries < 4; tries++) {
+      const sid = probe.key();
+      const session = fresh(probe, store, sid, { n: 1 }, SECOND + 100); // who rounds up to seconds is late by most of one
+      const end = session.cookie.expires.getTime();
+      const before = probe.now();
+      await good(probe, store, 'set', sid, session);
+      const slow = probe.now() - before; // a store that counts from when it was asked
+      await probe.until(end + (probe.staged ? 0 : SLACK + slow));
+      const there = await isThere(probe, store, sid)();
+      if (probe.now() > end + SECOND / 2) continue;
+      if (!there) return;
+      if (!(await probe.ends(probe.now(), SECOND, isThere(probe, store, sid)))) probe.skip('it does not end: see expiry.ends');
+      probe.expect(false, 'no session from its expires on', `it was there for about ${Math.ceil((probe.now() - end) / 100) / 10} s more`);
+    }
+    probe.skip('this machine is too slow to tell');
   },
 
   async 'expiry.none'(probe) {

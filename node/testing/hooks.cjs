@@ -368,7 +368,8 @@ module.exports = {
   async 'storage.opens'(probe) {
     const hooks = await probe.make();
     probe.needs(hooks, 'createUser', 'createSocialAccount', 'findSocialAccountById', 'updateSocialAccount');
-    const { AccountsStorage } = require('../index.cjs');
+    if (METHODS.some((name) => !isMiss(hooks[name]) && typeof hooks[name] !== 'function')) probe.skip('AccountsStorage does not take them: see shape.methods');
+    const { AccountsStorage } = require('../index.cjs'); // only who checks hooks needs the native half
     const storage = new AccountsStorage(hooks, { keys: [[1, randomBytes(32)]] });
     try {
       const user = await probe.call(storage, 'createUser', { email: address(probe).email });

@@ -126,7 +126,7 @@ module.exports = {
 
   async 'refresh.one'(probe) {
     const storage = await probe.make();
-    probe.needs(storage, 'refreshOnce');
+    probe.needs(storage, 'get', 'set', 'refreshOnce');
     const id = probe.key();
     await probe.call(storage, 'set', id, stateOf(probe, 'kit-old', -HOUR));
     let count = 0;

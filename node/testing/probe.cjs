@@ -11,11 +11,11 @@ const { setTimeout: sleep } = require('node:timers/promises');
 /** How far a real clock and a timer may be apart, in milliseconds. */
 const SLACK = 25;
 
-/** A rule that does not hold. */
+/** A rule that does not hold. `hung`: what was waited for has no end. */
 class Broken extends Error {
-  constructor(expected, seen, error) {
+  constructor(expected, seen, error, hung = false) {
     super(seen);
-    Object.assign(this, { expected, seen, error });
+    Object.assign(this, { expected, seen, error, hung });
   }
 }
 
@@ -149,7 +149,7 @@ class Probe {
     const { timeout } = this.#definition;
     let timer;
     const hung = new Promise((resolve, reject) => {
-      timer = setTimeout(() => reject(new Broken(`${what} settles`, `it had not after ${timeout} seconds`)), timeout * 1000);
+      timer = setTimeout(() => reject(new Broken(`${what} settles`, `it had not after ${timeout} seconds`, undefined, true)), timeout * 1000);
     });
     // A promise of our own around it: a thenable may do what it likes.
     const done = new Promise((resolve) => resolve(work())).then((value) => ({ value, failed: false }), (error) => ({ error, failed: true }));
@@ -167,8 +167,9 @@ class Probe {
   }
 
   /** {value} or {error} of a method that gives a value or a promise. */
-  attempt(store, method, ...args) {
+  async attempt(store, method, ...args) {
     if (this.over) return new Promise(() => {});
+    if (typeof store[method] !== 'function') this.skip(`there is no ${method}()`); // whether there must be one, shape.methods says
     return this.#settled(`${method}()`, () => store[method](...args));
   }
 
@@ -197,6 +198,28 @@ class Probe {
     for (let left; (left = instant - this.now()) > 0;) await this.pass(Math.ceil(left));
   }
   turn() { return new Promise((resolve) => setImmediate(resolve)); }
+
+  /**
+   * Does what must have been done before a life (in seconds) is over; where the machine was too slow for that, and whatever was seen then, once more with a
+   * longer one.
+   */
+  async within(work) {
+    for (let life = 0.2; life < 10; life *= 3) {
+      const before = this.now();
+      let value;
+      let broken;
+      try {
+        value = await work(life);
+      } catch (error) {
+        if (!(error instanceof Broken) || error.hung) throw error;
+        broken = error;
+      }
+      if (this.now() >= before + life * 1000) continue;
+      if (broken) throw broken;
+      return value;
+    }
+    return this.skip('this machine is too slow to tell');
+  }
 
   /**
    * That something which is put with a life (in milliseconds) is there until its end, and not from that on. On a real clock it is looked at before and after;

@@ -5,7 +5,7 @@
 const session = require('express-session');
 const { turn, unreachable } = require('./clock.cjs');
 
-const over = (ms) => ms > 1000 && ms <= 1500; // the life that the rule about an end gives
+const over = (ms) => ms > 1100 && ms <= 1500; // the life that the rule about an end gives
 const tell = (callback, error, value) => { if (callback) setImmediate(callback, error, value); };
 
 /** What a right store does: text and expiry by id; a session that was loaded is saved only where it still is, and as it was. */

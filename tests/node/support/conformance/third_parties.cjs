@@ -1,0 +1,98 @@
+'use strict';
+
+// The stores of others, and what the conformance kit finds in them. As a program it prints the table of docs/conformance/node.md.
+
+const path = require('node:path');
+const fs = require('node:fs');
+const session = require('express-session');
+const { check } = require('counterfoil/testing');
+const { redisVariable, ownPrefix, root } = require('../redis.cjs');
+
+const versionOf = (folder) => JSON.parse(fs.readFileSync(path.join(root, 'node_modules', folder, 'package.json'), 'utf8')).version;
+/** The module of a package whose exports hide it, or that is one for import alone. */
+const within = (file) => import(path.join(root, 'node_modules', file));
+
+/** A store over a client of its own, which the fault ends. Clients are told to be quiet: what they cannot do, the calls say. */
+function overRedis(connect, makeStore, end) {
+  const clients = new WeakMap();
+  return {
+    async make() {
+      const client = await connect(redisVariable(''));
+      const store = makeStore(client, ownPrefix());
+      clients.set(store, client);
+      return store;
+    },
+    fault: (store) => { end(clients.get(store)); },
+    cleanup: (store) => {
+      try {
+        end(clients.get(store));
+      } catch {
+        // the fault has ended it already
+      }
+    },
+  };
+}
+
+const nodeRedis = (name, options) => (url) => require(name).createClient({ url, ...options }).on('error', () => {}).connect();
+const destroy = (client) => client.destroy();
+const disconnect = (client) => { client.disconnect().catch(() => {}); };
+
+const connectRedis = (folder, exported, connect, end) => ({
+  kind: 'express-session', name: 'connect-redis', folder,
+  definition: () => overRedis(connect, (client, prefix) => new (exported())({ client, prefix }), end),
+});
+
+/** {kind, name, folder of the package, definition} */
+const THIRD_PARTIES = [
+  { kind: 'express-session', name: 'express-session, MemoryStore', folder: 'express-session', definition: () => ({ make: () => new session.MemoryStore() }) },
+  { kind: 'express-session', name: 'memorystore', folder: 'memorystore', definition: () => ({ make: () => new (require('memorystore')(session))({}) }) },
+  connectRedis('connect-redis-6', () => require('connect-redis-6')(session), async (url) => require('redis-3').createClient({ url }).on('error', () => {}), (client) => client.end(true)),
+  connectRedis('connect-redis-7', () => require('connect-redis-7').default, nodeRedis('redis-4'), disconnect),
+  connectRedis('connect-redis', () => require('connect-redis').RedisStore, nodeRedis('redis'), destroy),
+  connectRedis('connect-redis-10', () => require('connect-redis-10').RedisStore, nodeRedis('redis'), destroy),
+  {
+    kind: 'curveball', name: '@curveball/session, MemoryStore', folder: '@curveball/session',
+    definition: async () => {
+      const { MemoryStore } = await within('@curveball/session/dist/index.js');
+      return { make: () => new MemoryStore(), cleanup: (store) => store.close() };
+    },
+  },
+  {
+    kind: 'curveball', name: '@curveball/session-redis', folder: '@curveball/session-redis',
+    definition: async () => {
+      const { RedisStore } = await within('@curveball/session-redis/dist/index.js');
+      return overRedis(nodeRedis('redis'), (client, prefix) => new RedisStore({ client, prefix }), destroy);
+    },
+  },
+  {
+    kind: 'miro', name: '@mirohq/miro-api, InMemoryStorage', folder: '@mirohq/miro-api',
+    definition: async () => {
+      const { InMemoryStorage } = await within('@mirohq/miro-api/dist/storage.js');
+      return { make: () => new InMemoryStorage() };
+    },
+  },
+];
+
+/** A row of the table. */
+function row({ name, folder }, report) {
+  const failed = report.filter(({ outcome }) => outcome === 'failed').map(({ rule }) => `\`${rule}\``);
+  const passed = report.filter(({ outcome }) => outcome === 'passed').length;
+  return `| ${name} ${versionOf(folder)} | ${passed} | ${failed.length} | ${failed.join(', ')} |`;
+}
+
+/** All of them at once: most of the time is waiting. */
+async function table() {
+  return Promise.all(THIRD_PARTIES.map(async (one) => {
+    const report = await check(one.kind, await one.definition());
+    return { one, report, row: row(one, report) };
+  }));
+}
+
+module.exports = { THIRD_PARTIES, table };
+
+if (require.main === module) {
+  table().then((rows) => {
+    console.log(['| store | passed | failed | which |', '| --- | --- | --- | --- |', ...rows.map(({ row: text }) => text)].join('\n'));
+    process.exit();
+  });
+}
