@@ -1,6 +1,8 @@
 """What `./run demo --check` does: a story in Chromium, what strangers try, and a new start of it all."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import Browser
@@ -23,6 +25,17 @@ def check(demo: "Demo", browser: Browser, report: Report, screenshot: str | None
             drive()
         except Exception as error:  # one part's fault must not hide what the others see
             report.saw(f"{name} went to its end", False, f"{type(error).__name__}: {error}")
+
+
+def quoted(report: Report) -> None:
+    """The lines of docs/demo.md are those of the demo."""
+    here = Path(__file__).parent
+    files = [*here.glob("express/*.cjs"), here / "fastapi" / "app.py"]
+    lines = {line for file in files for line in file.read_text().splitlines()}
+    blocks = re.findall(r"```(?:js|python)\n(.*?)```", (here.parent / "docs" / "demo.md").read_text(), re.DOTALL)
+    said = [line for block in blocks for line in block.splitlines()]
+    gone = [line.strip() for line in said if line not in lines]
+    report.saw("docs/demo.md quotes the demo as it is", bool(said) and not gone, gone or f"{len(said)} lines")
 
 
 def new_start(demo: "Demo", report: Report) -> None:

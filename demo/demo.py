@@ -182,7 +182,7 @@ def redis_server() -> Iterator[str]:
 
 def run_check(url: str | None, screenshot: str | None) -> int:
     """The whole story on SQLite, and then on Redis, or on the store of COUNTERFOIL_URL."""
-    from check import check
+    from check import check, quoted
     from report import Report
     from story import chromium
 
@@ -197,6 +197,8 @@ def run_check(url: str | None, screenshot: str | None) -> int:
                 demo.start()
                 report.store = kind
                 check(demo, browser, report, screenshot if kind == "SQLite" else None)
+    report.store = "Documents"
+    quoted(report)
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0
 

@@ -41,7 +41,7 @@ app.use(
     secret: DEMO_SESSION_SECRET,
     resave: false,
     saveUninitialized: false,
-    cookie: { httpOnly: true, sameSite: 'lax', maxAge: 30 * 60 * 1000 }
+    cookie: { httpOnly: true, sameSite: 'lax', maxAge: 30 * 60 * 1000 } // and secure: true, once you have https
   })
 )
 app.use(passport.session())
@@ -49,10 +49,13 @@ app.use(passport.session())
 // Who has logged in at the FastAPI application has a cookie of Cross Auth; its session is in the same store.
 app.use(async (req, res, next) => {
   const token = req.cookies.demo_fastapi
-  if (token) req.authSession = await authSessions.get({ tokenHash: createHash('sha256').update(String(token)).digest('hex') })
+  const tokenHash = createHash('sha256').update(String(token)).digest('hex')
+  if (token) req.authSession = await authSessions.get({ tokenHash })
   if (req.authSession) req.user ??= await accounts.findUserById(req.authSession.userId)
   next()
 })
+
+const home = (req, res) => res.redirect(303, '/')
 
 app.get('/', async (req, res) => {
   if (!req.user) return loginPage(res)
@@ -79,7 +82,7 @@ app.post('/signup', async (req, res, next) => {
   const bytes = Buffer.byteLength(password) // bcrypt would pass over what is beyond 72
   if (!email || bytes < 8 || bytes > 72) return loginPage(res, 'An e-mail, please, and a password of 8 to 72 characters.', 400)
   try {
-    req.logIn(await signUp(req.body), (error) => (error ? next(error) : res.redirect(303, '/')))
+    req.logIn(await signUp(req.body), (error) => (error ? next(error) : home(req, res)))
   } catch (error) {
     if (error.code !== 'EXISTS') throw error
     loginPage(res, 'This e-mail has an account already. Log in with it.', 409)
@@ -91,11 +94,10 @@ app.post('/login', (req, res, next) => {
     if (error) return next(error)
     if (!user) return loginPage(res, 'That e-mail and that password do not belong together.', 401)
     // Gives the session a new id: one that somebody planted before the login is worth nothing after it.
-    req.logIn(user, (error) => (error ? next(error) : res.redirect(303, '/')))
+    req.logIn(user, (error) => (error ? next(error) : home(req, res)))
   })(req, res, next)
 })
 
-const home = (req, res) => res.redirect(303, '/')
 const login = passport.authenticate('boxoffice', { failWithError: true })
 app.get('/login/boxoffice', login)
 app.get('/login/boxoffice/callback', login, home)
@@ -106,9 +108,11 @@ app.get('/link/boxoffice', userOnly, link)
 app.get('/link/boxoffice/callback', userOnly, link, home)
 
 app.post('/sessions/end', userOnly, async (req, res) => {
-  const own = (await sessionsOf(req)).some((one) => one.handle === req.body?.handle)
-  if (own) await authSessions.revoke(req.body?.handle, { revokedAt: new Date() })
-  res.redirect(303, '/')
+  const { handle = '' } = req.body ?? {}
+  const ofAuth = await authSessions.getAny(handle)
+  if (ofAuth?.userId === req.user.id) await authSessions.revoke(handle, { revokedAt: new Date() })
+  else await expressSessions.end(handle, { userId: req.user.id })
+  home(req, res)
 })
 
 app.post('/logout', async (req, res) => {
@@ -142,12 +146,13 @@ const refuse = (res, text, status) => res.status(status).render('message.html', 
 const leave = (res) => res.clearCookie('demo_express').clearCookie('demo_fastapi').redirect(303, '/')
 
 const ofPassport = ['AuthenticationError', 'AuthorizationError', 'TokenError']
+
 // Four parameters: that is how Express knows an error handler.
 app.use((error, req, res, next) => {
   if (res.headersSent) return next(error)
   if (error.code === 'EXISTS') return refuse(res, 'Somebody has this e-mail or account. Log in as that user to link it.', 409)
   if (ofPassport.includes(error.name)) return refuse(res, 'This login was not begun here, was refused, or was used before.', 400)
-  if (!(error.status < 500)) console.error(error)
+  if (!(error.status < 500)) console.error(error.stack)
   refuse(res, 'Something went wrong.', error.status ?? 500)
 })
 

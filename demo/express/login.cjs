@@ -8,7 +8,8 @@ const OAuth2Strategy = require('passport-oauth2')
 const { accounts, expressSessions } = require('./store.cjs')
 
 const { DEMO_CLIENT_SECRET, DEMO_EXPRESS_URL, DEMO_PROVIDER_URL } = process.env
-const nobody = bcrypt.hash('nobody', 10)
+const COST = 12 // also Cross Auth's: or the time that it takes would say there who has an account
+const nobody = bcrypt.hash('nobody', COST)
 
 async function checkPassword (req, email, password) {
   const user = await accounts.findUserByEmail(email)
@@ -83,7 +84,7 @@ passport.serializeUser((user, done) => done(null, user.id))
 passport.deserializeUser((id, done) => answer(accounts.findUserById(id).then((user) => user ?? false), done))
 
 async function signUp ({ name = '', email = '', password = '' }) {
-  return accounts.createUser({ email, hashedPassword: await bcrypt.hash(password, 10), userInfo: { name } })
+  return accounts.createUser({ email, hashedPassword: await bcrypt.hash(password, COST), userInfo: { name } })
 }
 
 module.exports = { passport, signUp }

@@ -41,11 +41,18 @@ store = counterfoil.open(
 )
 accounts = AccountsStorage(store)
 auth_sessions = SessionStorage(store)
+
+
+def passport_user(session: ExpressSession) -> str | None:
+    user: str | None = session.get("passport", {}).get("user")
+    return user
+
+
 express_sessions = ExpressSessions(
     store,
     secret=os.environ["DEMO_SESSION_SECRET"],
     name="demo_express",
-    user_of=lambda session: session.get("passport", {}).get("user"),
+    user_of=passport_user,
 )
 
 
@@ -57,21 +64,14 @@ class Visitor:
     express: ExpressSession | None
     auth: counterfoil.Session | None
 
-    @property
-    def logged_in_at_express(self) -> bool:
-        return self.express is not None and "passport" in self.express
-
 
 def visitor(cookies: Mapping[str, str]) -> Visitor:
     express = express_sessions.load(cookies)
     token = cookies.get("demo_fastapi")
-    auth = token and auth_sessions.get(token_hash=hashlib.sha256(token.encode()).hexdigest(), now=datetime.now(UTC))
-    found = Visitor(None, express, auth or None)
-    if express is not None and found.logged_in_at_express:
-        found.user = accounts.find_user_by_id(express["passport"]["user"])
-    elif auth:
-        found.user = accounts.find_user_by_id(auth.user_id)
-    return found
+    token_hash = hashlib.sha256(token.encode()).hexdigest() if token else ""
+    auth = auth_sessions.get(token_hash=token_hash, now=datetime.now(UTC)) if token else None
+    user_id = (express and passport_user(express)) or (auth and auth.user_id)
+    return Visitor(accounts.find_user_by_id(user_id) if user_id else None, express, auth)
 
 
 # ------------------------------------------------------------------------------------------ Cross Auth
@@ -141,9 +141,10 @@ async def same_browser(request: Request, call_next: Callable[[Request], Awaitabl
 @app.middleware("http")
 async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     # SameSite does not tell ports apart, but Origin does: no form of another site, nor of the other application.
-    if request.method not in ("GET", "HEAD") and request.headers.get("origin") != FASTAPI_URL:
-        return message(request, "This form was not sent by a page of this application.", 403)
-    response = await call_next(request)
+    if request.method in ("GET", "HEAD") or request.headers.get("origin") == FASTAPI_URL:
+        response = await call_next(request)
+    else:
+        response = message(request, "This form was not sent by a page of this application.", 403)
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'"
     )
@@ -170,6 +171,7 @@ def home(request: Request, who: Who, error: str = "") -> Response:
     if who.user is None:
         return login_page(request, problem)
     listed = sessions_of(who.user, who)
+    express = who.express if who.express and passport_user(who.express) else None
     context: dict[str, Any] = {
         "problem": problem,
         "user": {
@@ -178,17 +180,16 @@ def home(request: Request, who: Who, error: str = "") -> Response:
             "email": who.user.email,
             "password": who.user.has_usable_password,
         },
-        "cookie": "demo_express" if who.logged_in_at_express else "demo_fastapi",
+        "cookie": "demo_express" if express else "demo_fastapi",
         "session": next((one for one in listed if one["current"]), {}),
+        "pages": count_page(express) if express else None,
         "sessions": listed,
         "accounts": [{"provider": one.provider, "email": one.provider_email} for one in who.user.social_accounts],
         "oauth_link": "/auth/boxoffice/connect",
     }
-    if who.express is None or not who.logged_in_at_express:
-        return templates.TemplateResponse(request, "home.html", context)
-    context["pages"] = count_page(who.express)
     response = templates.TemplateResponse(request, "home.html", context)
-    response.headers.append("Set-Cookie", express_sessions.set_cookie(who.express))  # it lives for longer now
+    if express:
+        response.headers.append("Set-Cookie", express_sessions.set_cookie(express))  # it lives for longer now
     return response
 
 
@@ -202,7 +203,7 @@ def count_page(session: ExpressSession) -> dict[str, int]:
 
 def sessions_of(user: counterfoil.User, who: Visitor) -> list[dict[str, Any]]:
     """The user's sessions of both kinds, in one list."""
-    of_express = express_sessions.sessions_of(user.id, current=who.express and who.express.id)
+    of_express = express_sessions.sessions_of(user.id, current=who.express)
     of_auth = auth.list_sessions(user.id, status="active").records
     return [
         *({"kind": "Express", "handle": one.handle, "since": clock(one.created), "seen": clock(one.last_seen),
