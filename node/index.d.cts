@@ -60,7 +60,7 @@ export class CounterfoilError extends Error {
   readonly code: ErrorCode;
   readonly outcome: Outcome;
   /**
-   * With the outcome `unknown`, of `pop`, `incr` and `set` with `ifAbsent` or `ifEqual`, where the backend keeps receipts (Redis): names this
+   * With the outcome `unknown` (or `applied`: not durable yet), of `pop`, `incr` and `set` with `ifAbsent` or `ifEqual`, where the backend keeps receipts (Redis): names this
    * one call. The same call with this text as the option `receipt` gives the answer that was lost, if the call took effect, and otherwise acts now;
    * for twice the timeout. Not enumerable, so that logs do not show it.
    */
@@ -138,6 +138,9 @@ export interface UrlOptions {
   maxPending?: number;
   /** The same for their bytes. Default: 33554432 (32 MiB). */
   maxPendingBytes?: number;
+  /** So many replicas must have it before `pop`, `incr`, `delete`, conditional sets and changes of accounts and sessions succeed; otherwise they reject with
+   * `UNAVAILABLE` and the outcome `applied`, since a failover could undo it. Default: 0. */
+  durable?: number;
   /** `false`: `pop`, `incr`, `ifAbsent` and `ifEqual` leave no receipt on the server, which is quicker, but a lost answer stays unknown. */
   receipts?: boolean;
   /** rediss: trust the certificates in this file (PEM) instead of the system's. */

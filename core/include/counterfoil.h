@@ -220,6 +220,8 @@ typedef struct cf_open_options {
  *     ?silence=S            seconds without any answer, while one is owed, after which a connection is given up; 10
  *     ?max_pending=N        operations that may wait for an answer at once; beyond it CF_EBUSY at once; 10000
  *     ?max_pending_bytes=N  the same for the bytes of their commands; 33554432 (32 MiB)
+ *     ?durable=N            pop, incr, delete, conditional sets and what changes records succeed only when N replicas have it too (WAIT, for half the time-out and
+ *                           at most a second); otherwise CF_EUNAVAILABLE with the outcome CF_APPLIED, and the receipt tells more later. 0
  *     ?receipts=off         pop, incr, if_absent and if_equal leave no receipt on the server: quicker, but a lost answer stays unknown
  *     ?tls_ca=FILE          (rediss) trust these certificates (PEM) instead of the system's
  *     ?tls_cert=FILE&tls_key=FILE   (rediss) our own certificate chain and key (PEM)
@@ -366,7 +368,7 @@ CF_API const cf_error *cf_op_error(const cf_op *op);  /* never NULL */
 CF_API void           *cf_op_user(const cf_op *op);
 
 /* POP, INCR and SET with CF_IF_ABSENT or CF_IF_EQUAL on a backend that keeps receipts (Redis): a text that names this one call, after a
- * failure whose outcome is unknown; otherwise empty. The same request with this `receipt` gives, for twice the time-out, the answer of the call that was lost if it took effect, and
+ * failure whose outcome is unknown or applied (its answer was lost; ?durable); otherwise empty. The same request with this `receipt` gives, for twice the time-out, the answer of the call that was lost if it took effect, and
  * otherwise acts now. The value of a pop whose answer was lost is therefore not lost, and nobody else gets it. With other arguments than the key it is
  * CF_EINVAL; under another key there is no such receipt. (Within its deadline a call does this itself.) */
 CF_API cf_slice cf_op_receipt(const cf_op *op);

@@ -344,7 +344,7 @@ const cf_error *cf_op_error(const cf_op *op) { return &op->error; }
 void *cf_op_user(const cf_op *op) { return op->in.user; }
 cf_slice cf_op_receipt(const cf_op *op)
 {
-    bool lost = op->has_receipt && op->state == OP_FINISHED && op->error.status < 0 && op->error.outcome == CF_UNKNOWN;
+    bool lost = op->has_receipt && op->state == OP_FINISHED && op->error.status < 0 && op->error.outcome != CF_NOT_APPLIED;
     return cf_bytes(op->receipt, lost ? sizeof op->receipt : 0);
 }
 cf_store *cf_op_store(const cf_op *op) { return op->store; }

@@ -55,10 +55,10 @@ class Error(Exception):
     """Whether the store was changed: "applied", "not_applied" (repeating is safe) or "unknown" (read before repeating a
     write)."""
     receipt: str | None = None
-    """Of a pop, an incr, an if_absent or an if_equal whose answer was lost, over a backend that keeps receipts (Redis):
-    the same call with `receipt=error.receipt` gives the answer of the call that was lost if it took effect, and
-    otherwise acts now. It works for twice the store's timeout. Whoever has it can get the value: keep it out of
-    logs."""
+    """Of a pop, an incr, an if_absent or an if_equal whose answer was lost, or that is not durable yet, over a backend
+    that keeps receipts (Redis): the same call with `receipt=error.receipt` gives the answer of that call if it took
+    effect, and otherwise acts now. It works for twice the store's timeout. Whoever has it can get the value: keep it
+    out of logs."""
 
     def __init__(
         self, message: str = "", *, outcome: Literal["applied", "not_applied", "unknown"] = "not_applied"

@@ -422,6 +422,9 @@ def open(
         silence           seconds without any answer, while one is owed, after which a connection is given up; 10
         max_pending       operations that may wait for an answer at once on one connection; then it is BusyError; 10000
         max_pending_bytes the same for the bytes of their commands; 32 MiB
+        durable           so many replicas must have it before pop, incr, delete, conditional sets and changes of
+                          accounts and sessions succeed; otherwise UnavailableError with the outcome "applied", since a
+                          failover could undo it; 0
         receipts          False: pop, incr, if_absent and if_equal leave no receipt on the server. Quicker, but the
                           outcome stays unknown when an answer is lost
         tls_ca            (rediss) a file of certificates (PEM) to trust instead of the system's

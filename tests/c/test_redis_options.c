@@ -134,7 +134,7 @@ static void check_fields(const char *url, const redis_options *o, json_t *says)
         int64_t     number;
     } numbers[] = {{"db", o->db},   {"connect_ms", o->connect_ms}, {"silence_ms", o->silence_ms}, {"max_pending", (int64_t)o->max_pending},
                    {"tls", o->tls}, {"unix_socket", o->unix_socket}, {"receipts", o->receipts}, {"max_pending_bytes", (int64_t)o->max_pending_bytes},
-                   {"sentinels", (int64_t)o->sentinel_count}};
+                   {"sentinels", (int64_t)o->sentinel_count}, {"durable", (int64_t)o->durable}};
     const char *key;
     json_t     *want;
     json_object_foreach(says, key, want)

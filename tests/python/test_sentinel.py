@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import counterfoil
 import counterfoil.aio
@@ -17,7 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.proxy import Proxy
-from faults.sentinels import NAME, Sentinel, SentinelGroup
+from faults.sentinels import NAME, Sentinel, SentinelGroup, until
 
 LONG = bool(os.environ.get("CF_LONG"))
 
@@ -317,3 +319,117 @@ def test_all_of_it_by_tls() -> None:
             pytest.raises(counterfoil.AuthError, match=r"elsewhere\.example"),
         ):
             store.get("a")
+
+
+class Cut:
+    """The replicas cannot reach the primary any more, and what it does from now on dies with it."""
+
+    def __init__(self, group: SentinelGroup) -> None:
+        self.group = group
+        self.replicas = [one for one in group.data if one.port != group.primary().port]
+
+    def __enter__(self) -> "Cut":
+        for replica in self.replicas:
+            replica.cli("CONFIG", "SET", "masterauth", "another")
+        primary = self.group.primary()
+        primary.cli("CLIENT", "KILL", "TYPE", "replica")
+        until(lambda: primary.cli("ROLE")[2] == [])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.group.password
+        for replica in self.replicas:
+            until(partial(replica.cli, "CONFIG", "SET", "masterauth", self.group.password))
+
+
+def kill_the_primary(group: SentinelGroup) -> None:
+    old = group.primary()
+    old.kill()
+    group.wait_for_primary(other_than=old.port)
+
+
+def winners_over_a_failover(durable: str) -> tuple[list[str | None], list[counterfoil.Error]]:
+    """One code, popped before and after a failover to a replica that had not heard of the first pop."""
+    won: list[str | None] = []
+    refused: list[counterfoil.Error] = []
+    with SentinelGroup(down_after_ms=300, replicas=1, sentinels=1, password="p") as pair:
+        with counterfoil.open(pair.url(durable=durable), timeout=10) as store:
+            store.set("code", "the code", ttl=600)
+            pair.primary().cli("WAIT", 1, 5000)
+            with Cut(pair):
+                try:
+                    won.append(store.pop("code"))
+                except counterfoil.Error as error:
+                    refused.append(error)
+                kill_the_primary(pair)
+        with counterfoil.open(pair.url(), timeout=10) as store:  # the new primary has no replica
+            if refused:
+                won.append(store.pop("code", receipt=refused[0].receipt))
+            won.append(store.pop("code"))
+    return won, refused
+
+
+@pytest.mark.parametrize("again", range(100 if LONG else 1))
+def test_a_pop_that_a_failover_could_undo_is_no_win_when_durable(again: int) -> None:
+    del again
+    # The control: without it two callers win, which is why there is such an option.
+    assert winners_over_a_failover("0") == (["the code", "the code"], [])
+    won, (error,) = winners_over_a_failover("1")
+    assert (type(error), error.outcome) == (counterfoil.UnavailableError, "applied")
+    assert "not replicated: 0 of the replicas have it, durable asks for 1" in str(error)
+    assert won == ["the code", None]  # by the receipt its own caller has it from the new primary, and nobody else
+
+
+def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: SentinelGroup) -> None:
+    with counterfoil.open(group.url(durable="2"), timeout=10) as store:
+        accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
+        user = accounts.create_user(user_info=None, email="durable@example.org")
+        now = datetime.now(UTC)
+        for number in range(2):
+            sessions.create(
+                token_hash=f"hash {number}",
+                user_id=user.id,
+                created_at=now,
+                updated_at=now,
+                expires_at=now + timedelta(hours=1),
+            )
+        store.set("a", "1")
+        calls: list[Callable[[], object]] = [
+            lambda: store.incr("n"),
+            lambda: store.set("b", "1", if_absent=True),
+            lambda: store.set("a", "2", if_equal="1"),
+            lambda: store.pop("a"),
+            lambda: store.delete("b"),
+            lambda: accounts.create_user(user_info=None, email="second@example.org"),
+            lambda: accounts.update_user(user.id, email_verified=True),
+            lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
+            lambda: accounts.delete_user(user.id),
+        ]
+        with Cut(group):
+            for call in calls:
+                with pytest.raises(counterfoil.UnavailableError, match="not replicated") as caught:
+                    call()
+                assert caught.value.outcome == "applied"
+            # What promises none of it, and what has changed nothing, waits for nobody.
+            store.set("plain", "1")
+            assert store.touch("plain", 60)
+            assert (store.pop("a"), store.delete("b"), store.set("plain", "2", if_absent=True)) == (None, False, False)
+        until(lambda: len(group.primary().cli("ROLE")[2]) == 2)
+        assert store.incr("n") == 2
+
+
+def test_the_replicas_answer_is_cut_off_at_every_byte(group: SentinelGroup) -> None:
+    assert group.password
+    with Proxy(group.primary()) as proxy:
+        url = f"redis://:{quote(group.password, safe='')}@127.0.0.1:{proxy.port}/0"
+        with counterfoil.open(url, durable=1, timeout=5) as store:
+            store.pop("code")  # the server knows the script from now on
+            for place in range(len(":2\r\n")):
+                store.set("code", f"code {place}", ttl=60)
+                proxy.cut("reply", f"#1+{place}" if place else "#1", "rst" if place % 2 else "fin", scope="now")
+                with pytest.raises(counterfoil.UnavailableError) as caught:
+                    store.pop("code")
+                # Done, but nobody knows how durably: never taken for a success on the next connection.
+                assert caught.value.outcome == "unknown"
+                assert store.pop("code", receipt=caught.value.receipt) == f"code {place}"
+                assert store.pop("code") is None

@@ -221,6 +221,47 @@ static void finish(cf_backend *self, cf_op *op, int status)
     cf_op_finish(op, status);
 }
 
+/* What promises one winner, or that something has ended, and has changed something. */
+static bool must_last(const cf_op *op)
+{
+    const cf_request *in = cf_op_in(op);
+    switch (in->kind) {
+    case CF_OP_POP:
+    case CF_OP_INCR:
+    case CF_OP_DELETE:
+    case CF_OP_INSERT:
+    case CF_OP_UPDATE:
+    case CF_OP_REMOVE: return cf_op_hit(op);
+    case CF_OP_SET: return cf_op_hit(op) && in->flags & (CF_IF_ABSENT | CF_IF_EQUAL);
+    default: return false;
+    }
+}
+
+/* It has worked here; where the URL asks for replicas it is done when they have it too. The server lets nothing else of this connection through meanwhile, so replicas
+ * that were behind the last time are waited for shortly. */
+static void settle(cf_backend *self, cf_op *op)
+{
+    enum { LONGEST_MS = 1000, BEHIND_MS = 50 };
+    if (!self->options.durable || !must_last(op)) {
+        finish(self, op, CF_OK);
+        return;
+    }
+    char     replicas[CF_INT_TEXT], limit[CF_INT_TEXT];
+    int64_t  half = cf_op_in(op)->timeout_ms / 2, longest = self->behind ? BEHIND_MS : LONGEST_MS;
+    cf_slice args[] = {LITERAL("WAIT"), number((int64_t)self->options.durable, replicas), number(half < 1 ? 1 : half < longest ? half : longest, limit)};
+    /* On another connection it would mean nothing: CALL_MAYBE, and not repeatable, it ends with its own. */
+    if (redis_queue_push(self, op, (redis_call){.expect = EXPECT_REPLICAS, .flags = CALL_MAYBE}, args, 3) != CF_OK)
+        finish(self, op, cf_op_fail(op, CF_ENOMEM, CF_APPLIED, "no memory to ask for the replicas"));
+}
+
+static int count_replicas(cf_backend *self, cf_op *op, int64_t have)
+{
+    self->behind = have < (int64_t)self->options.durable;
+    if (!self->behind) return CF_OK;
+    return cf_op_fail(op, CF_EUNAVAILABLE, CF_APPLIED, "applied on Redis at %s, but not replicated: %lld of the replicas have it, durable asks for %zu. A failover could undo it",
+                      self->options.endpoint, (long long)have, self->options.durable);
+}
+
 /* The command at head goes to the end of the queue, as it is or with another head. */
 static void again(cf_backend *self, redis_call call, cf_op *op, cf_slice head, size_t skip)
 {
@@ -335,6 +376,7 @@ static bool fits(redis_expect expect, const redis_reply *reply)
     case EXPECT_OK: return (reply->type == REPLY_STATUS && cf_slice_equal(cf_bytes(reply->text.ptr, reply->text.len), LITERAL("OK"))) || reply->type == REPLY_NIL;
     case EXPECT_HIT:
     case EXPECT_NUMBER:
+    case EXPECT_REPLICAS:
     case EXPECT_CLEAR_DELETED: return reply->type == REPLY_INTEGER;
     default: return reply->type == REPLY_ARRAY;
     }
@@ -379,7 +421,9 @@ void redis_answer(cf_backend *self)
     if (call.expect == EXPECT_RECORDS) {
         redis_queue_shift(queue);
         if (!self->leaving) redis_works(self);
-        cf_op_finish(op, redis_records_answer(self, op, &call));
+        int status = redis_records_answer(self, op, &call);
+        if (status == CF_OK) settle(self, op);
+        else cf_op_finish(op, status);
         return;
     }
     if (reply->failed) {
@@ -402,7 +446,9 @@ void redis_answer(cf_backend *self)
         cf_op_set_hit(op, true);
         break;
     case EXPECT_PAGE: cf_op_set_hit(op, true); break;
+    case EXPECT_REPLICAS: finish(self, op, count_replicas(self, op, reply->integer)); return;
     default: rc = answer_clear(self, op, call); break;
     }
-    if (rc != CF_PENDING) finish(self, op, rc);
+    if (rc == CF_OK) settle(self, op);
+    else if (rc != CF_PENDING) finish(self, op, rc);
 }

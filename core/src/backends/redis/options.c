@@ -278,6 +278,7 @@ static const option_rule rules[] = {
     {"silence", SECONDS, offsetof(redis_options, silence_ms), 0, 0},
     {"max_pending", COUNT, offsetof(redis_options, max_pending), 1, 1000000},
     {"max_pending_bytes", COUNT, offsetof(redis_options, max_pending_bytes), 65536, INT64_C(1) << 40},
+    {"durable", COUNT, offsetof(redis_options, durable), 0, 100},
     {"receipts", SWITCH, offsetof(redis_options, receipts), 0, 0},
     {"tls_ca", TLS_FILE, offsetof(redis_options, tls_ca), 0, 0},
     {"tls_cert", TLS_FILE, offsetof(redis_options, tls_cert), 0, 0},
@@ -343,9 +344,9 @@ static int read_options(reading *r, const cf_url *url)
         while (rule != end && !cf_slice_equal(url->options[i].name, cf_text(rule->name))) rule++;
         if (rule == end)
             return refuse(r, r->sentinel ? "knows the options db, user, password, sentinel_user, sentinel_password, name, connect_timeout, silence, max_pending, "
-                                           "max_pending_bytes, receipts; rediss+sentinel: also tls_ca, tls_cert, tls_key, tls_server_name"
+                                           "max_pending_bytes, receipts, durable; rediss+sentinel: also tls_ca, tls_cert, tls_key, tls_server_name"
                                          : "knows the options db, user, password, name, connect_timeout, silence, max_pending, max_pending_bytes, "
-                                           "receipts; rediss: also tls_ca, tls_cert, tls_key, tls_server_name; open itself prefix, ttl, timeout and stage");
+                                           "receipts, durable; rediss: also tls_ca, tls_cert, tls_key, tls_server_name; open itself prefix, ttl, timeout");
         int rc = read_option(r, rule, url->options[i].value);
         if (rc != CF_OK) return rc;
     }

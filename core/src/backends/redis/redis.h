@@ -29,6 +29,7 @@ typedef enum {
     EXPECT_PAGE,  /* [cursor, [key ...]]                       */
     EXPECT_CLEAR_PAGE,
     EXPECT_CLEAR_DELETED,
+    EXPECT_REPLICAS, /* a number: so many have what came before */
     EXPECT_RECORDS, /* [how it went, a number (, kind, [field, value ...] ...)] */
     EXPECT_INFO_PERSISTENCE, /* the connection's own, from here on */
     EXPECT_INFO_MEMORY,
@@ -206,6 +207,7 @@ struct cf_backend {
     uint64_t    receipts;
     bool        seeded;
     bool        no_getdel; /* the server is older than 6.2 */
+    bool        behind;    /* the replicas, when they were last asked for */
     int         credit;    /* of retries, in tenths: one for every ten calls */
     bool        persists_aof, persists_snapshots;
     unsigned    warned;
