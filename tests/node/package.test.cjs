@@ -2,7 +2,7 @@
 
 // The package as npm would publish it: one version everywhere, the right files, installable with scripts disabled, and built by one command.
 
-const { test } = require('node:test');
+const { test, describe, before, after } = require('node:test');
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -12,8 +12,8 @@ const { spawnSync } = require('node:child_process');
 const root = path.join(__dirname, '..', '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
 
-/** The environment of a shell: npm tells its children a lot about the package that it was started for. */
-const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_|^COUNTERFOIL_|^LD_PRELOAD$|^NODE_TEST/i.test(name)));
+/** The environment of a shell: npm tells its children a lot about the package that it was started for. Where it finds packages stays. */
+const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => /^npm_config_(registry|cafile|cache)$/i.test(name) || !/^npm_|^COUNTERFOIL_|^LD_PRELOAD$|^NODE_TEST/i.test(name)));
 
 function run(cwd, command, ...args) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, encoding: 'utf8', env: environment });
@@ -63,37 +63,91 @@ test('the addon that is being tested has its libraries inside', { skip: process.
   checkSymbols(path.resolve(process.env.COUNTERFOIL_NATIVE ?? path.join(root, 'build-node', 'counterfoil.node')));
 });
 
-test('the tarball: installed without scripts it says what to do, and npx counterfoil-build does it', () => {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'counterfoil-package-'));
-  try {
+describe('the tarball', () => {
+  let folder, tarball, names;
+  before(() => {
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), 'counterfoil-package-'));
     const [{ filename, files }] = JSON.parse(must(root, 'npm', 'pack', '--json', '--pack-destination', folder));
-    const names = files.map((file) => file.path);
+    tarball = path.join(folder, filename);
+    names = files.map((file) => file.path);
+  });
+  after(() => fs.rmSync(folder, { recursive: true, force: true }));
+
+  /** A project of somebody's, with the programs that tests/frameworks/node/consumer has. */
+  function newProject(name) {
+    const project = path.join(folder, name);
+    fs.cpSync(path.join(root, 'tests', 'frameworks', 'node', 'consumer'), project, { recursive: true });
+    fs.writeFileSync(path.join(project, 'package.json'), '{"name": "consumer", "private": true}');
+    return project;
+  }
+
+  const versionOf = (name) => `${name}@${require(path.join(root, 'node_modules', name, 'package.json')).version}`;
+  const others = ['express-session', '@types/express-session', '@types/node'].map(versionOf);
+
+  /** Before the addon is there: what to do. */
+  function saysWhatToDo(project) {
+    if (names.some((name) => name.startsWith('prebuilds/'))) return;
+    const { status, stderr } = run(project, process.execPath, '-e', `require('counterfoil')`);
+    assert.notEqual(status, 0);
+    assert.match(stderr, new RegExp(`counterfoil: no native binary for ${process.platform}-${process.arch} .*\\n?.*npx counterfoil-build`));
+  }
+
+  /** Compiles a tsconfig with the TypeScript that is installed there, and runs what comes out. */
+  function compiled(project, config, typescript) {
+    must(project, process.execPath, path.join(typescript, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', `tsconfig.${config}json`);
+    const { outDir } = JSON.parse(fs.readFileSync(path.join(project, `tsconfig.${config}json`), 'utf8')).compilerOptions;
+    const programs = fs.readdirSync(path.join(project, outDir)).sort();
+    return programs.map((program) => must(project, process.execPath, path.join(outDir, program)).trim());
+  }
+
+  test('has what it needs, and nothing else', () => {
     for (const file of ['package.json', 'README.md', 'VERSION', 'CMakeLists.txt', 'core/include/counterfoil.h', 'core/src/loop.c', 'bindings/node/addon.cc', 'bindings/node/CMakeLists.txt', 'node/index.cjs',
       'node/index.mjs', 'node/index.d.cts', 'node/index.d.mts', 'node/adapters/express-session.d.mts', 'node/interfaces/storage.cjs', 'node/build.cjs']) assert(names.includes(file), `${file} is missing`);
     for (const name of names) assert(!/^(tests|bench|examples|docs|bindings\/python|python|build)|node_modules|\.ci\//.test(name), `${name} does not belong in it`);
+  });
 
-    fs.writeFileSync(path.join(folder, 'package.json'), '{"name": "consumer", "private": true}');
-    must(folder, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', `./${filename}`);
-    const script = `const { open, version } = require('counterfoil'); const store = open('memory:'); store.set('a', 'b').then(() => store.get('a')).then((value) => console.log(version, value));`;
-    if (!names.some((name) => name.startsWith('prebuilds/'))) {
-      const before = run(folder, process.execPath, '-e', script);
-      assert.notEqual(before.status, 0);
-      assert.match(before.stderr, new RegExp(`counterfoil: no native binary for ${process.platform}-${process.arch} .*\\n?.*npx counterfoil-build`));
+  test('the programs of the projects below use every way in', () => {
+    const ways = Object.keys(JSON.parse(read('package.json')).exports).filter((name) => name !== './package.json');
+    for (const program of ['every.mts', 'every.cts', 'oldest.ts']) {
+      const text = read(path.join('tests', 'frameworks', 'node', 'consumer', program));
+      for (const way of ways) assert(text.includes(`'counterfoil${way.slice(1)}'`), `${program} does not use counterfoil${way.slice(1)}`);
     }
-    must(folder, 'npx', '--no-install', 'counterfoil-build');
-    assert.equal(must(folder, process.execPath, '-e', script), `${read('VERSION').trim()} b\n`);
-    const esm = `import { open } from 'counterfoil'; import { CounterfoilStore } from 'counterfoil/express-session'; import { Stage } from 'counterfoil/testing'; const store = open('memory:', { stage: new Stage() }); await new CounterfoilStore({ store }).length(); console.log('esm');`;
-    assert.equal(must(folder, process.execPath, '--input-type=module', '-e', esm), 'esm\n');
-    const addon = path.join(folder, 'node_modules', 'counterfoil', 'build-node', 'counterfoil.node');
+  });
+
+  test('npm without scripts: it says what to do, npx counterfoil-build does it, and every way in works by require and import, also as TypeScript sees it', () => {
+    const project = newProject('npm');
+    must(project, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', tarball);
+    saysWhatToDo(project);
+    must(project, 'npx', '--no-install', 'counterfoil-build');
+    const script = `const { open, version } = require('counterfoil'); const store = open('memory:'); store.set('a', 'b').then(() => store.get('a')).then((value) => console.log(version, value));`;
+    assert.equal(must(project, process.execPath, '-e', script), `${read('VERSION').trim()} b\n`);
+    // Without any framework, as the first thing that is loaded.
+    for (const way of Object.keys(JSON.parse(read('package.json')).exports).filter((name) => name !== './package.json')) {
+      const name = JSON.stringify(`counterfoil${way.slice(1)}`);
+      assert.equal(must(project, process.execPath, '-e', `const all = Object.keys(require(${name})); import(${name}).then((module) => console.log(all.length > 0 && all.every((one) => one in module)))`), 'true\n', name);
+    }
+    const addon = path.join(project, 'node_modules', 'counterfoil', 'build-node', 'counterfoil.node');
     if (process.platform === 'linux') {
       // Only what the binary may need of others: libc and its own, Node-API and libuv; and only what Node looks for is visible.
-      const needed = must(folder, 'readelf', '-d', addon).match(/NEEDED.*\[(.*)\]/g).map((line) => line.match(/\[(.*)\]/)[1]);
+      const needed = must(project, 'readelf', '-d', addon).match(/NEEDED.*\[(.*)\]/g).map((line) => line.match(/\[(.*)\]/)[1]);
       for (const library of needed) assert.match(library, /^(libc|libm|libpthread|ld-linux.*)\.so/, library);
       checkSymbols(addon);
     }
-  } finally {
-    fs.rmSync(folder, { recursive: true, force: true });
-  }
+    must(project, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', ...others, 'typescript@5.9.3');
+    assert(fs.existsSync(addon), 'another npm install leaves the addon where it is');
+    assert.deepEqual(compiled(project, 'node16.', project), ['every.cts', 'every.mts']);
+    assert.deepEqual(compiled(project, 'node10.', project), ['oldest.ts']);
+  });
+
+  test('pnpm, which runs no scripts of packages: it says what to do, pnpm exec counterfoil-build does it, and every way in works', () => {
+    const project = newProject('pnpm');
+    const pnpm = (...args) => must(project, process.execPath, path.join(root, 'node_modules', 'pnpm', 'bin', 'pnpm.cjs'), ...args);
+    const said = pnpm('add', '--prefer-offline', '--store-dir', path.join(root, 'build', 'frameworks', 'pnpm-store'), tarball, ...others);
+    assert.doesNotMatch(said, /Ignored build scripts/, 'nothing of ours wants to run');
+    saysWhatToDo(project);
+    pnpm('exec', 'counterfoil-build', '-DCMAKE_BUILD_TYPE=Debug'); // which takes a third of the time
+    assert.deepEqual(compiled(project, '', root), ['every.cts', 'every.mts']);
+  });
 });
 
 test('COUNTERFOIL_NATIVE names another binary; one that cannot be loaded says why', () => {
