@@ -1,7 +1,9 @@
 """The package as it is installed."""
 
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,15 +22,20 @@ def test_one_version() -> None:
     assert importlib.metadata.version("counterfoil") == version
 
 
+# What is there for users.
+PUBLIC = [
+    "counterfoil",
+    "counterfoil.aio",
+    "counterfoil.errors",
+    "counterfoil.express",
+    "counterfoil.testing",
+    "counterfoil.adapters.cross_auth",
+    "counterfoil.adapters.miro",
+]
+
+
 def test_all_names() -> None:
-    for module in (
-        "counterfoil",
-        "counterfoil.aio",
-        "counterfoil.errors",
-        "counterfoil.testing",
-        "counterfoil.adapters.cross_auth",
-        "counterfoil.adapters.miro",
-    ):
+    for module in PUBLIC:
         loaded = __import__(module, fromlist=["*"])
         for name in loaded.__all__:
             assert hasattr(loaded, name), f"{module}.{name}"
@@ -56,14 +63,27 @@ def test_the_module_keeps_to_the_limited_api() -> None:
     assert not re.findall(r" U \w*(?:SSL_|EVP_|OPENSSL_|CRYPTO_|redis)\w+", symbols), "a library is not in it"
 
 
-def test_a_wheel(tmp_path: Path) -> None:
-    """Built as a release is: one wheel for Python 3.11 and newer, with everything in it."""
-    pytest.importorskip("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(tmp_path),
-        str(ROOT)], check=True, capture_output=True, timeout=600,
-    )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
+def run(*command: str | Path) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, check=False, env=SHELL)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+# Of a shell: where the package is under a sanitizer is nothing that users know.
+SHELL = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "LD_PRELOAD")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as a release is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_a_wheel(wheel: Path) -> None:
+    """One for Python 3.11 and newer, with everything in it."""
     platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
     assert wheel.name == f"counterfoil-{counterfoil.__version__}-cp311-abi3-{platform}.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -72,10 +92,30 @@ def test_a_wheel(tmp_path: Path) -> None:
         for path in (ROOT / "python" / "counterfoil").rglob("*.py")
     } <= names
     assert {"counterfoil/_native.abi3.so", "counterfoil/_native.pyi", "counterfoil/py.typed"} <= names
+    assert "counterfoil_pytest.py" in names, "what the entry point of pytest names"
     done = run_python(
         "import counterfoil; print(counterfoil.__file__)", env={"PYTHONPATH": str(wheel), "PATH": "/usr/bin:/bin"}
     )
     assert done.returncode != 0 or str(wheel) in done.stdout  # a native module is not imported from a zip
+
+
+def test_a_project_with_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Where only the wheel is installed, a program that uses every module is right for mypy --strict, and runs."""
+    program = ROOT / "tests" / "frameworks" / "python" / "consumer.py"
+    words = program.read_text()
+    for module in PUBLIC:
+        parent, _, name = module.rpartition(".")
+        assert re.search(rf"^(import {module}|from {module} import|from {parent} import {name})\b", words, re.M), module
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    run(sys.executable, "-m", "pip", "-q", "--python", python, "install", "--no-index", "--no-deps", wheel)
+    shutil.copy(program, tmp_path / "program.py")  # away from the checkout, whose sources would be found first
+    cache = ROOT / "build" / "frameworks" / "mypy-cache"
+    options = ["--strict", "--config-file=", "--python-executable", python, "--cache-dir", cache]
+    run(sys.executable, "-m", "mypy", *options, tmp_path / "program.py")
+    assert run(python, tmp_path / "program.py") == f"{counterfoil.__version__}\n"
+    found = run(python, "-c", "import counterfoil; print(counterfoil.__file__)")
+    assert found.startswith(str(tmp_path)), found
 
 
 def test_the_example() -> None:
