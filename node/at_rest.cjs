@@ -1,7 +1,8 @@
 'use strict';
 
-// How a store keeps its data at rest, for the native half: a ring in one buffer, and two flags.
+// How a store keeps its data at rest, for the native half: a ring in one buffer, two flags, and until when what is plain may lie among it.
 
+const { types } = require('node:util');
 const { invalid } = require('./errors.cjs');
 
 const SEAL_VALUES = 1;
@@ -33,10 +34,23 @@ function ringOf(keys) {
   return ring;
 }
 
-/** What the native half gets: the ring, or undefined, and the flags. The ring is to be wiped after the call. */
-function atRest(keys, sealValues, hashKeys) {
+/** ISO 8601 that says which instant it is: a day is its beginning in UTC, a time has its zone. */
+const ISO = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$/;
+
+/** Milliseconds since 1970; 0 for none. */
+function millisecondsOf(plainUntil) {
+  if (plainUntil === undefined) return 0;
+  const date = typeof plainUntil === 'string' && ISO.test(plainUntil) ? new Date(plainUntil) : plainUntil;
+  const ms = types.isDate(date) ? Date.prototype.getTime.call(date) : NaN;
+  if (Number.isNaN(ms)) throw invalid("plainUntil must be a valid Date or ISO text with a time zone, for example '2030-01-31T00:00:00Z'");
+  return ms || -1; // the core refuses what is before 2020
+}
+
+/** What the native half gets: the ring, or undefined, the flags, and an instant. The ring is to be wiped after the call. */
+function atRest(keys, sealValues, hashKeys, plainUntil) {
   const flags = (flag(sealValues, 'sealValues') ? SEAL_VALUES : 0) | (flag(hashKeys, 'hashKeys') ? HASH_KEYS : 0);
-  return { ring: keys === undefined ? undefined : ringOf(keys), flags };
+  const until = millisecondsOf(plainUntil);
+  return { ring: keys === undefined ? undefined : ringOf(keys), flags, until };
 }
 
 module.exports = { atRest };

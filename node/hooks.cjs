@@ -78,7 +78,7 @@ function answer(method, result) {
 }
 
 /** Opens the native half over an object with methods of an AccountsStorage. */
-function openHooks(hooks, { keys, timeout, stage }) {
+function openHooks(hooks, { keys, plainUntil, timeout, stage }) {
   const there = METHODS.filter((name) => hooks[name] !== undefined && hooks[name] !== null);
   const odd = there.find((name) => typeof hooks[name] !== 'function');
   if (odd !== undefined) throw invalid(`${odd} of the hooks must be a method`);
@@ -106,9 +106,9 @@ function openHooks(hooks, { keys, timeout, stage }) {
     return answer(method, result);
   };
 
-  const { ring, flags } = atRest(keys);
+  const { ring, flags, until } = atRest(keys, undefined, undefined, plainUntil);
   try {
-    handle = new native.Handle(dispatch, HOOKS, native.identity(), undefined, undefined, timeout, staged, undefined, ring, flags);
+    handle = new native.Handle(dispatch, HOOKS, native.identity(), undefined, undefined, timeout, staged, undefined, ring, flags, until);
   } finally {
     ring?.fill(0);
   }

@@ -57,7 +57,7 @@ function closeBackend(backend, entry) {
  * Opens the native half over a backend object. Gives the handle, and `closed`: a promise of what became of the backend's close()
  * once this store's close has reached it.
  */
-function openBackend(backend, prefix, ttl, timeout, stage, ring, flags) {
+function openBackend(backend, prefix, ttl, timeout, stage, rest) {
   const shape = shapeOf(backend);
   let handle, reached = false, closing;
   const closed = new Promise((resolve) => { closing = resolve; });
@@ -100,7 +100,7 @@ function openBackend(backend, prefix, ttl, timeout, stage, ring, flags) {
   if (entry === undefined) known.set(backend, entry = { stores: 0, identity: native.identity() });
   entry.stores++;
   try {
-    handle = new native.Handle(dispatch, shape, entry.identity, prefix, ttl, timeout, stage, undefined, ring, flags);
+    handle = new native.Handle(dispatch, shape, entry.identity, prefix, ttl, timeout, stage, undefined, rest.ring, rest.flags, rest.until);
   } catch (error) {
     if (!reached) entry.stores--; // refused before the core had it: then it is not the core's to close
     throw error;

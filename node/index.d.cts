@@ -100,6 +100,13 @@ export interface OpenOptions {
    * with `NOT_SUPPORTED`. What can be guessed (an e-mail, six digits) can be guessed from its hash.
    */
   hashKeys?: boolean;
+  /**
+   * For a store that was used without `keys`, or without `sealValues`, before: a Date, or ISO text with its time zone, at most a year (366 days) ahead,
+   * until which values and tokens that do not begin as sealed ones do (`sealed:`; the bytes 43 66 01) are read as they are. `reseal` of the store and of
+   * AccountsStorage seals them. From then on they are `CORRUPT` again, and a date that has passed may stay where it is. Until then, whoever can write to
+   * the backend can put plain text of their own there, and it is believed: make it short, and sweep at once.
+   */
+  plainUntil?: Date | string;
 }
 
 /** Options of the URL, as `?max_entries=3` says them too. What there is depends on the scheme; an unknown one is refused. */
@@ -289,8 +296,8 @@ export class Store extends EventEmitter {
    * Seals with the first key of the ring what an older one has sealed, so that the old one can be given up. It works while it is iterated, page by
    * page, and says after each how far it has come: `for await (const { sealed, unreadable } of store.reseal()) console.log(sealed)`.
    * Values keep their expiry; what somebody changes meanwhile stays as they left it. Once it has come to its end, and every program seals with the
-   * new key, nothing under this prefix needs the old one any more. Stopped, or ended by an error, it can begin again. For a store with `sealValues`;
-   * the tokens of records are not reached.
+   * new key, no value under this prefix needs the old one any more. Stopped, or ended by an error, it can begin again. For a store with `sealValues`.
+   * The tokens of social accounts have a sweep of their own, `AccountsStorage.reseal`. Until `plainUntil` both also seal what is plain.
    */
   reseal(prefix?: string): AsyncGenerator<Resealed, void, undefined>;
   /** Several values at once: a Map with every key that was asked for, in that order; a miss is `undefined`. */
@@ -318,9 +325,9 @@ export class Store extends EventEmitter {
 
 /** How far `reseal` has come, all pages so far together. */
 export interface Resealed {
-  /** Values that were sealed anew. */
+  /** Values, or tokens, that were sealed anew. */
   sealed: number;
-  /** Values that no key of the ring opens, or that were never sealed. They stay as they are. */
+  /** Those that no key of the ring opens, or that were never sealed. They stay as they are. */
   unreadable: number;
 }
 
@@ -503,6 +510,8 @@ export interface AccountsOptions {
   timeout?: number | undefined;
   /** Over hooks: the ring that seals tokens before a hook gets them, and opens them after. As in `OpenOptions`. */
   keys?: Iterable<readonly [id: number, key: Uint8Array]> | undefined;
+  /** Over hooks: until when tokens that the tables have had before there were `keys` are read as they are; see `open`. */
+  plainUntil?: Date | string | undefined;
   /** Over hooks: a stage of `counterfoil/testing`. */
   stage?: testing.Stage | undefined;
 }
@@ -542,6 +551,15 @@ export class AccountsStorage {
    * that e-mail, and nothing was linked: who owns an address must be asked; then link with `createSocialAccount`.
    */
   findOrCreateBySocialAccount(fields: ProviderUser & SocialAccountChanges & { user: UserFields }): Promise<FoundOrCreated>;
+  /**
+   * Seals the tokens of all social accounts that an older key of the ring has sealed with the first one, so that the old one can be given up; until
+   * `plainUntil` also those that are plain. It works while it is iterated, a page of accounts at a time, and says after each how many tokens it has sealed
+   * and how many do not open, which it leaves: `for await (const { sealed, unreadable } of accounts.reseal()) console.log(sealed)`. A token that is
+   * changed meanwhile stays as it was left. Once it has come to its end, and every program seals with the new key, no token needs the old one any more (a store
+   * with `sealValues` needs `Store.reseal` too). Stopped, or ended by an error, it can begin again. `INVALID` without keys; `NOT_SUPPORTED` over hooks,
+   * whose tables it cannot list (saving an account's tokens seals them), and where a backend of yours has no `scan`.
+   */
+  reseal(): AsyncGenerator<Resealed, void, undefined>;
   /** Over hooks: what waits rejects with `CLOSED`, and so does what comes later. Over a store nothing: the store is yours to close. */
   close(): Promise<void>;
 }

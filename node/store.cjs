@@ -107,15 +107,7 @@ class Store extends EventEmitter {
     } while (cursor !== undefined);
   }
 
-  async *reseal(prefix = '') {
-    let sealed = 0, unreadable = 0, anew, broken, cursor;
-    do {
-      [anew, broken, cursor] = await promised(this.#handle.reseal(prefix, cursor));
-      sealed += anew;
-      unreadable += broken;
-      yield { sealed, unreadable };
-    } while (cursor !== undefined);
-  }
+  reseal(prefix = '') { return sweep((cursor) => this.#handle.reseal(prefix, cursor)); }
 
   async getMany(keys) {
     if (typeof keys === 'string' || typeof keys?.[Symbol.iterator] !== 'function') throw invalid('keys must be an iterable of strings');
@@ -205,6 +197,17 @@ function straight(store) {
   };
 }
 
+/** All pages of a sweep, one for each step: `page` begins the one at a cursor. */
+async function* sweep(page) {
+  let sealed = 0, unreadable = 0, anew, broken, cursor;
+  do {
+    [anew, broken, cursor] = await promised(page(cursor));
+    sealed += anew;
+    unreadable += broken;
+    yield { sealed, unreadable };
+  } while (cursor !== undefined);
+}
+
 /** The options, if they are an object with nothing but these names in it. */
 function known(options, names) {
   if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
@@ -286,31 +289,31 @@ function withUrlOptions(url, options) {
 
 function open(urlOrBackend, options = {}) {
   if (typeof options !== 'object' || options === null) throw invalid('options must be an object');
-  const { prefix, ttl, timeout, stage, keys, sealValues, hashKeys, ...rest } = options;
+  const { prefix, ttl, timeout, stage, keys, sealValues, hashKeys, plainUntil, ...more } = options;
   const staged = stage === undefined ? undefined : nativeOf(stage);
   if (stage !== undefined && staged === undefined) throw invalid('stage must be a Stage of counterfoil/testing');
-  const { ring, flags } = atRest(keys, sealValues, hashKeys);
+  const rest = atRest(keys, sealValues, hashKeys, plainUntil);
   try {
-    return openAs(urlOrBackend, prefix, ttl, timeout, staged, rest, ring, flags);
+    return openAs(urlOrBackend, prefix, ttl, timeout, staged, more, rest);
   } finally {
-    ring?.fill(0);
+    rest.ring?.fill(0);
   }
 }
 
-function openAs(urlOrBackend, prefix, ttl, timeout, staged, rest, ring, flags) {
+function openAs(urlOrBackend, prefix, ttl, timeout, staged, more, rest) {
   if (typeof urlOrBackend === 'string') {
     // At the end of the tick: what a listener throws is then nobody's but the process's, and the others are told nevertheless.
     const listener = (event, what) => nextTick(tell, store, event, what);
-    const handle = new native.Handle(withUrlOptions(urlOrBackend, rest), undefined, undefined, prefix, ttl, timeout, staged, listener, ring, flags);
+    const handle = new native.Handle(withUrlOptions(urlOrBackend, more), undefined, undefined, prefix, ttl, timeout, staged, listener, rest.ring, rest.flags, rest.until);
     const store = new Store(ours, handle, undefined, timeout);
     return store;
   }
   if (typeof urlOrBackend === 'function') throw invalid('open() takes a backend object: an instance of this class, not the class');
   if (typeof urlOrBackend !== 'object' || urlOrBackend === null) throw invalid('open() takes a URL or a backend object');
   if (urlOrBackend instanceof URL) throw invalid('open() takes the URL as a string: its href');
-  for (const name of Object.keys(rest)) throw invalid(`unknown option: ${name} (with a backend object: prefix, ttl, timeout, stage, keys, sealValues, hashKeys)`);
-  const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged, ring, flags);
+  for (const name of Object.keys(more)) throw invalid(`unknown option: ${name} (with a backend object: prefix, ttl, timeout, stage, keys, sealValues, hashKeys, plainUntil)`);
+  const { handle, closed } = openBackend(urlOrBackend, prefix, ttl, timeout, staged, rest);
   return new Store(ours, handle, closed, timeout ?? DEFAULT_TIMEOUT);
 }
 
-module.exports = { Store, open, handleOf, known, straight };
+module.exports = { Store, open, handleOf, known, sweep, straight };

@@ -289,20 +289,35 @@ static napi_value method_incr(napi_env napi, napi_callback_info info)
 }
 
 // scan(prefix, cursor), reseal(prefix, cursor): one page
+static napi_value submit_page(Env *env, Store *store, cf_request *request, napi_value at, int form)
+{
+    char   cursor[CF_CURSOR_MAX + 2];
+    size_t len = 0;
+    if (!is_undefined(env->napi, at)) {
+        if (napi_get_value_string_latin1(env->napi, at, cursor, sizeof cursor, &len) != napi_ok) return nullptr;
+        request->cursor = cf_bytes(cursor, len);
+    }
+    return submit(env, store, request, form);
+}
+
 template <int KIND, int FORM> static napi_value method_page(napi_env napi, napi_callback_info info)
 {
     Call<2>   call;
     KeyHolder prefix;
-    char      cursor[CF_CURSOR_MAX + 2];
     if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix)) return nullptr;
     cf_request request = request_of(KIND);
     request.key = prefix.slice;
-    if (!is_undefined(napi, call.at[1])) {
-        size_t len = 0;
-        if (napi_get_value_string_latin1(napi, call.at[1], cursor, sizeof cursor, &len) != napi_ok) return nullptr;
-        request.cursor = cf_bytes(cursor, len);
-    }
-    return submit(call.env, call.store, &request, FORM);
+    return submit_page(call.env, call.store, &request, call.at[1], FORM);
+}
+
+// resealTokens(cursor): one page
+static napi_value method_reseal_tokens(napi_env napi, napi_callback_info info)
+{
+    Call<1> call;
+    if (!call.open(napi, info)) return nullptr;
+    cf_request request = request_of(CF_OP_RESEAL);
+    request.flags = CF_TOKENS;
+    return submit_page(call.env, call.store, &request, call.at[0], FORM_SWEEP);
 }
 
 // count(prefix)
@@ -601,11 +616,12 @@ struct Keys {
 };
 
 
-// new Handle(url, undefined, undefined, prefix, ttl, timeout, stage, listener) or new Handle(dispatch, shape, identity, prefix, ttl, timeout, stage)
+// new Handle(url, undefined, undefined, prefix, ttl, timeout, stage, listener, ring, flags, plainUntil) or
+// new Handle(dispatch, shape, identity, prefix, ttl, timeout, stage, undefined, ring, flags, plainUntil)
 static napi_value construct(napi_env napi, napi_callback_info info)
 {
-    size_t          count = 10;
-    napi_value      at[10], self = nullptr;
+    size_t          count = 11;
+    napi_value      at[11], self = nullptr;
     void           *data = nullptr, *identity = nullptr;
     napi_valuetype  type;
     KeyHolder       prefix;
@@ -639,6 +655,7 @@ static napi_value construct(napi_env napi, napi_callback_info info)
     }
     // Checked in at_rest.cjs: records of an id in four bytes and a key.
     if (!is_undefined(napi, at[9]) && napi_get_value_uint32(napi, at[9], &at_rest) != napi_ok) return nullptr;
+    if (!is_undefined(napi, at[10]) && napi_get_value_int64(napi, at[10], &options.plain_until_ms) != napi_ok) return nullptr;
     if (!is_undefined(napi, at[8])) {
         if (!take_value(env, at[8], "keys", &ring)) return nullptr;
         if (!keys.take(ring.slice)) {
@@ -712,6 +729,7 @@ napi_status store_define(napi_env napi, napi_value exports)
         METHOD("incr", method_incr),
         METHOD("scan", (method_page<CF_OP_SCAN, FORM_PAGE>)),
         METHOD("reseal", (method_page<CF_OP_RESEAL, FORM_SWEEP>)),
+        METHOD("resealTokens", method_reseal_tokens),
         METHOD("count", method_count),
         METHOD("clear", method_clear),
         METHOD("storageGet", method_storage_get),

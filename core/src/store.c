@@ -45,9 +45,9 @@ static int check_options(const cf_open_options *options, int64_t wall, cf_error 
         return refuse(error, "the store's timeout must be more than 0 and at most a day");
     if (options->seal_values && options->key_count == 0) return refuse(error, "to seal values the store needs keys");
     int64_t plain = options->plain_until_ms;
-    if (plain && options->key_count == 0) return refuse(error, "plain_until is for a store with keys: without them everything is plain");
-    if (plain && plain < PLAIN_EARLIEST) return refuse(error, "plain_until is before 2020: it must be an instant, in C in milliseconds since 1970");
-    if (plain > wall + CF_PLAIN_MAX) return refuse(error, "plain_until is more than a year ahead: until then whoever can write to the backend could put plain text there");
+    if (plain && options->key_count == 0) return refuse(error, "plain_until (plainUntil) is for a store with keys: without them everything is plain");
+    if (plain && plain < PLAIN_EARLIEST) return refuse(error, "plain_until (plainUntil) is before 2020: it must be an instant, in C in milliseconds since 1970");
+    if (plain > wall + CF_PLAIN_MAX) return refuse(error, "plain_until (plainUntil) is more than a year ahead: until then whoever can write to the backend could put plain text there");
     if (options->hash_keys && !cf_seal_there()) return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "this build has no OpenSSL, so it cannot hash keys");
     return options->key_count ? cf_seal_check(options->keys, options->key_count, error) : CF_OK; /* before there is a database file */
 }

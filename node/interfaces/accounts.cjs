@@ -1,11 +1,11 @@
 'use strict';
 
-const { Store, handleOf, known } = require('../store.cjs');
+const { Store, handleOf, known, sweep } = require('../store.cjs');
 const { invalid } = require('../errors.cjs');
 const { METHODS, openHooks } = require('../hooks.cjs');
 const { USER, SOCIAL_ACCOUNT, encode, encodeOne, encodeSought, encodeNewAccount, brought } = require('../records.cjs');
 
-const OPTIONS = ['maxSocialAccounts', 'timeout', 'keys', 'stage'];
+const OPTIONS = ['maxSocialAccounts', 'timeout', 'keys', 'plainUntil', 'stage'];
 const NUMBERS = Object.fromEntries(METHODS.map((name, number) => [name, number]));
 
 class AccountsStorage {
@@ -15,18 +15,18 @@ class AccountsStorage {
   #hooks = false;
 
   constructor(storeOrHooks, options = {}) {
-    const { maxSocialAccounts, timeout, keys, stage } = known(options, OPTIONS);
+    const { maxSocialAccounts, timeout, keys, plainUntil, stage } = known(options, OPTIONS);
     if (maxSocialAccounts !== undefined) {
       if (!Number.isInteger(maxSocialAccounts) || maxSocialAccounts < 1 || maxSocialAccounts > 10000) throw invalid('maxSocialAccounts must be an integer from 1 to 10000');
       this.#most = maxSocialAccounts;
     }
     if (storeOrHooks instanceof Store) {
-      if (keys !== undefined || stage !== undefined) throw invalid('keys and stage are for hooks: a store has those that open() was given');
+      if (keys !== undefined || plainUntil !== undefined || stage !== undefined) throw invalid('keys, plainUntil and stage are for hooks: a store has those that open() was given');
       this.#handle = handleOf(storeOrHooks);
       this.#timeout = timeout;
     } else {
       if (typeof storeOrHooks !== 'object' || storeOrHooks === null) throw invalid('AccountsStorage takes a store or an object with its methods');
-      this.#handle = openHooks(storeOrHooks, { keys, timeout, stage });
+      this.#handle = openHooks(storeOrHooks, { keys, plainUntil, timeout, stage });
       this.#hooks = true;
     }
   }
@@ -63,6 +63,8 @@ class AccountsStorage {
     const { number, records: [socialAccount, user] } = await this.#call('findOrCreateBySocialAccount', encodeNewAccount(account), encode(USER, ofUser));
     return { user, socialAccount, created: number === 1 };
   }
+
+  reseal() { return sweep((cursor) => this.#handle.resealTokens(cursor)); }
 
   /** Over hooks: what waits rejects with CLOSED. A store is whose it is. */
   async close() {

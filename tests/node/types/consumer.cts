@@ -17,6 +17,11 @@ async function stores(): Promise<void> {
   const many: Map<string, string | undefined> = await store.getMany(new Set(['a']));
   for await (const key of store.scan('p')) key.toUpperCase();
   for await (const { sealed, unreadable } of store.reseal('p')) (sealed + unreadable).toFixed();
+  for await (const { sealed, unreadable } of new AccountsStorage(store).reseal()) (sealed + unreadable).toFixed();
+  open('memory:', { keys: [[1, new Uint8Array(32)]], plainUntil: new Date() });
+  open('memory:', { keys: [[1, new Uint8Array(32)]], plainUntil: '2030-01-31T00:00:00Z' });
+  // @ts-expect-error a number says no zone, and seconds or milliseconds
+  open('memory:', { plainUntil: 1893456000 });
   const removed: number = (await store.clear('p', { force: true })) + (await store.count());
   const { operations, entries, latencyUs }: counterfoil.Stats = await store.stats();
   const figures: number = operations + (entries ?? 0) + (latencyUs?.['64'] ?? 0);
