@@ -58,6 +58,7 @@ class RuleItem(pytest.Item):
     def __init__(self, *, runner: Runner, id: str, where: str, **more: Any) -> None:
         super().__init__(**more)
         self._runner, self._rule, self._where = runner, id, where
+        self.extra_keyword_matches.add(id.replace(".", "_"))  # as the test of a contract class is called
 
     def runtest(self) -> None:
         result = self._runner.run(self._rule)

@@ -9,6 +9,7 @@ from typing import Any
 import counterfoil
 import counterfoil.aio
 import pytest
+from counterfoil.testing import check
 from postgres_server import postgres, program
 from support import load_example
 
@@ -152,3 +153,10 @@ def test_threads_race_to_be_first(engine: Any, example: Any) -> None:
     assert len(answers) == 60
     assert len({(user, account) for user, account, _ in answers}) == 10
     assert sum(created for _, _, created in answers) == 10
+
+
+def test_the_conformance_kit(engine: Any, example: Any) -> None:
+    tables = example.Tables(engine)
+    report = check(lambda: counterfoil.AccountsStorage(tables, keys=RING), rounds=2, contenders=4)
+    assert report.ok, str(report)
+    assert [each.rule.id for each in report.not_applicable] == ["fault.rejects"], str(report)

@@ -353,7 +353,7 @@ def account_needs_user(t: Trial) -> None:
 
 @rule(
     "account.list",
-    "list_social_accounts gives those of the user and no other's, and none where there are none. (Ours: oldest first.)",
+    "list_social_accounts gives those of the user and no other's, or none; ours the oldest first.",
     "The list of who may log in as this user; the last way to log in could be unlinked.",
     accounts=CROSS + ".list_social_accounts; " + FLOW,
 )

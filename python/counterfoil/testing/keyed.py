@@ -1,5 +1,6 @@
 """The rules of what keeps values under keys: backends (`counterfoil.Backend`) and Cross Auth's SecondaryStorage."""
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,18 @@ def put(t: Trial, key: str, text: str = "one", ttl: Any = None) -> None:
 
 def setting(t: Trial, key: str, text: str = "one", ttl: Any = None) -> Ask:
     if is_secondary(t):
+        if ttl is not None and not takes_ttl(t.thing):
+            raise NotApplicable("its set takes no ttl, as it was before Cross Auth 0.8")
         return Ask("set", (key, text), {} if ttl is None else {"ttl": ttl})
     return Ask("set", (key, value(t, text), ttl))
+
+
+def takes_ttl(thing: Any) -> bool:
+    try:
+        parameters = inspect.signature(thing.set).parameters
+    except (TypeError, ValueError):
+        return True
+    return "ttl" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def is_secondary(t: Trial) -> bool:
@@ -160,7 +171,8 @@ def set_replaces_ttl(t: Trial) -> None:
     secondary=CROSS,
 )
 def delete_removes(t: Trial) -> None:
-    for ttl, which in ((None, "without a ttl"), (t.long, "with a ttl")):
+    lives = [(None, "without a ttl"), (t.long, "with a ttl")]
+    for ttl, which in lives if takes_ttl(t.thing) else lives[:1]:
         key = t.key()
         put(t, key, ttl=ttl)
         t.call("delete", key)
@@ -312,16 +324,13 @@ def ttl_exact(t: Trial) -> None:
     "Without a ttl a value lives until it is deleted.",
     "What was meant to stay would be gone.",
     backend=TABLE,
-    secondary=CROSS + ".set: ttl=None",
 )
 def ttl_none(t: Trial) -> None:
-    if t.is_ours:
-        raise NotApplicable("counterfoil.SecondaryStorage has a ttl of its own for values without one")
     key = t.key()
-    put(t, key)
+    put(t, key, "stays")
     life = 86400 if t.settings.advance else t.short
     t.pass_time(life)
-    t.expect(is_value(get(t, key)), f"a value without a ttl was gone after {life:g} seconds")
+    t.expect(is_value(get(t, key), "stays"), f"a value without a ttl was gone after {life:g} seconds")
 
 
 @rule(
@@ -363,12 +372,14 @@ def ttl_zero(t: Trial) -> None:
 def pop_takes(t: Trial) -> None:
     t.needs("pop")
     key = t.key()
-    put(t, key, ttl=t.long)
+    put(t, key, ttl=t.long if takes_ttl(t.thing) else None)
     given = t.call("pop", key)
     t.expect(is_value(given), f"pop of a value gave {seen(given)}")
     t.expect(get(t, key) is None, "the value was still there after a pop")
     given = t.call("pop", t.key())
     t.expect(given is None, f"pop of a key under which nothing is gave {seen(given)}")
+    if not takes_ttl(t.thing):
+        return
     soon = t.soon()
     put(t, key, ttl=soon.ttl)
     soon.over()

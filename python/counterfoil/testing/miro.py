@@ -35,11 +35,6 @@ def tokens(given: Any) -> tuple[Any, Any]:
     return given.access_token, given.refresh_token
 
 
-@rule("shape.methods", "get and set are methods.", "The client calls them.", miro=MIRO + ", Storage")
-def shape(t: Trial) -> None:
-    t.expect(t.has("get") and t.has("set"), "one of them is not")
-
-
 @rule(
     "get.miss",
     "get gives None where the user has no state, and so it does after set(None).",

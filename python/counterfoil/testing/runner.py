@@ -107,7 +107,8 @@ class Runner:
         rule, check = self.rules[id]
         if self._hangs >= _HANGS:
             return Result(rule, "failed", f"it was not asked: {_HANGS} rules in a row had no answer")
-        result = self._worker.run(lambda: self._checked(rule, check), self.settings.patience + 5)
+        later = min(5, 0.2 + self.settings.patience / 2)  # what waits inside says so itself
+        result = self._worker.run(lambda: self._checked(rule, check), self.settings.patience + later)
         hung = result is None or result.seen.startswith("no answer")
         self._hangs = self._hangs + 1 if hung else 0
         if result is None:

@@ -18,6 +18,11 @@ ORDERS = [f"{name}_{way}" for name in ("updated_at", "created_at", "expires_at")
 TICK = timedelta(microseconds=1)
 
 
+def ours(t: Trial) -> None:
+    if not t.is_ours:
+        raise NotApplicable("this is a rule of counterfoil.SessionStorage, and it is another's")
+
+
 def start(t: Trial) -> datetime:
     """Some instant from which the lives of a check are counted: now, since a store may drop what is long over."""
     now: datetime = t.known.setdefault("now", datetime.now(UTC).replace(microsecond=123456))
@@ -107,9 +112,10 @@ def miss(t: Trial) -> None:
     "session.token_unique",
     "A second session with the same token hash is refused.",
     "One cookie would be two sessions: to revoke one leaves the other.",
-    sessions=OURS + "; a hash of 256 random bits names one session",
+    sessions=OURS,
 )
 def token_unique(t: Trial) -> None:
+    ours(t)
     token, user = t.key("hash"), t.key("user")
     create(t, token, user)
     now = start(t)
@@ -205,8 +211,7 @@ def revoke_ends(t: Trial) -> None:
     sessions=OURS + ", refresh",
 )
 def revoke_refresh(t: Trial) -> None:
-    if not t.is_ours:
-        raise NotApplicable("this is a rule of counterfoil.SessionStorage, and it is another's")
+    ours(t)
     made = create(t, t.key("hash"), t.key("user"))
     revoke(t, made.id)
     t.expect(t.ask(refreshing(t, made.id)) is None, "refresh gave a session")

@@ -163,7 +163,7 @@ class Soon:
     def over(self) -> None:
         """All of it has passed, for whatever began until now."""
         tick = self._trial.settings.tick
-        self._trial.pass_time(self.ttl + (tick if self._trial.settings.advance else max(tick, 0.005)))
+        self._trial.pass_time(self.ttl + (2 * tick if self._trial.settings.advance else max(tick, 0.005)))
 
 
 class Trial:
@@ -175,7 +175,6 @@ class Trial:
         self.kind = kind
         self.known = known  # what was found under other rules
         self.settings = settings
-        self.short = short
         self.dice = random.Random(settings.seed)
         self._loop = loop
         self._until = until
@@ -183,7 +182,8 @@ class Trial:
         self.thing = self._make(settings.make)
         self.is_async = is_async(self.thing)
         self.is_ours = _is_ours(self.thing)
-        self.long = short * 500
+        self.short = short if kind == "secondary" else float(short)  # a backend's ttl is a float, Cross Auth's an int
+        self.long = self.short * 500
 
     # ---- the thing
 
