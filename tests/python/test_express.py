@@ -222,6 +222,12 @@ def test_users_across_languages(place: Place) -> None:
     assert "user" not in laptop.do("/me")
     assert sessions.load(laptop.cookies) is None
     assert not sessions.save(made)
+    # Another application on the same store has other users.
+    beside = place.sessions(prefix=own_prefix(), user_of=lambda session: session.get("user"))
+    assert beside.sessions_of(7) == []
+    assert beside.end_all_of(7) == 0
+    assert not beside.end(sessions.sessions_of(7)[0].handle)
+    assert len(sessions.sessions_of(7)) == 1
     # All, from either side.
     for everywhere in (lambda: sessions.end_all_of(7), lambda: phone.do("/everywhere")):
         phone.do("/user", user=7)

@@ -134,7 +134,7 @@ class Users:
         is_new = not session._known and session._owner is None
         owner = Owner() if is_new else await self.owner_of(session.id, session)
         if user is None:
-            if owner.record is not None and not await self._leave(session.id, owner.record):
+            if owner.record is not None and not await self._leave(owner.record):
                 return False
             session._owner = Owner()
             return True
@@ -195,11 +195,9 @@ class Users:
     async def revoke(self, record: str) -> None:
         await self._records.revoke(record, revoked_at=_now())
 
-    async def _leave(self, session_id: str, record: str) -> bool:
-        """Ends the record of a session that its user leaves. False: that had been done, and what else the session says
-        must not come back, either."""
-        if await self.find(session_id, _EVER) is None:
-            return False
+    async def _leave(self, record: str) -> bool:
+        """Ends the record of a session that its user leaves. False: somebody else had done so, and what else the
+        session says must not come back, either."""
         now = datetime.now(UTC)  # to the microsecond: the first instant stays, and tells who was first
         await self._records.revoke(record, revoked_at=now)
         left = await self._records.get_any(record)
