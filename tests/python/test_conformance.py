@@ -16,7 +16,18 @@ import counterfoil
 import counterfoil.aio
 import counterfoil_pytest
 import pytest
-from conformance_mutants import MUTANTS, STAGE, Bare, Coroutines, Full, Mutant, Secondary, down, secondary_down
+from conformance_mutants import (
+    MUTANTS,
+    STAGE,
+    Bare,
+    BareCoroutines,
+    Coroutines,
+    Full,
+    Mutant,
+    Secondary,
+    down,
+    secondary_down,
+)  # fmt: skip
 from conformance_stores import PAGE, StagedRedis, parties, rule_tables, staged_redis, table
 from counterfoil.adapters import cross_auth
 from counterfoil.adapters.miro import MiroStorage
@@ -70,6 +81,10 @@ def test_right_backends() -> None:
     passes(
         check(Coroutines, advance=advance, rounds=8),
         FAULTS, SINGLE, "touch.", "incr.", "set_if.", "scan.", "close.",
+    )  # fmt: skip
+    passes(
+        check(BareCoroutines, advance=advance, rounds=8),
+        FAULTS, "binary.", "pop.", "touch.", "incr.", "set_if.", "keep_ttl.", "scan.", "close.",
     )  # fmt: skip
     passes(check(lambda: Secondary(Full()), advance=advance, broken=secondary_down, rounds=8))
 
@@ -160,26 +175,24 @@ def test_the_page_runs(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- pytest
 
 
-def run_pytest(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """pytest as somebody has it who has installed the package: with the entry point that setup.py declares."""
-    site = folder / "site"
-    if not site.exists():
-        site.mkdir()
-        subprocess.run(
-            [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(site)],
-            cwd=ROOT, check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-    package = str(Path(counterfoil.__file__).parents[1])
-    path = [str(site), package, *filter(None, [os.environ.get("PYTHONPATH")])]
+def run_pytest(folder: Path, *words: str, site: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """site: where the metadata is of what is installed; without it no plugin is loaded but ours."""
+    path = [str(Path(counterfoil.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = dict(os.environ)
+    if site is None:
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        words = ("-p", "counterfoil_pytest", *words)
+    else:
+        path.insert(0, str(site))
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(folder), *words],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
+        env={**environment, "PYTHONPATH": os.pathsep.join(path)},
     )  # fmt: skip
 
 
 def test_pytest_loads_nothing_unless_it_is_used(tmp_path: Path) -> None:
-    """And the fixture, and that a report does not quote exceptions."""
+    """With the entry point that setup.py declares. And the fixture, and that a report does not quote exceptions."""
     (tmp_path / "test_mine.py").write_text(
         textwrap.dedent("""
         import sys
@@ -198,7 +211,13 @@ def test_pytest_loads_nothing_unless_it_is_used(tmp_path: Path) -> None:
             counterfoil_check(Mine, only=["get.miss"])
         """)
     )
-    ran = run_pytest(tmp_path)
+    site = tmp_path / "site"
+    site.mkdir()
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(site)],
+        cwd=ROOT, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    ran = run_pytest(tmp_path, site=site)
     assert "1 failed, 1 passed" in ran.stdout, ran.stdout + ran.stderr
     assert "it raised OSError (raised in test_mine.py, line 6)" in ran.stdout
     assert "secret" not in ran.stdout
@@ -368,6 +387,15 @@ def test_bad_arguments() -> None:
         check(Full, rounds="many")  # type: ignore[arg-type]
     with pytest.raises(counterfoil.InvalidError, match="contenders must be a number from 2"):
         check(Full, contenders=1)
+
+
+def test_what_make_skips_is_skipped() -> None:
+    class Away(BackendContract):
+        def make(self) -> Any:
+            pytest.skip("there is no server")
+
+    with pytest.raises(pytest.skip.Exception, match="there is no server"):
+        Away().test_get_miss()  # type: ignore[attr-defined]
 
 
 def test_kinds_are_told_apart() -> None:

@@ -1,7 +1,6 @@
 """The rules of backends (`counterfoil.Backend`) beyond those that all have that keep values under keys."""
 
 import asyncio
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -561,9 +560,7 @@ def stores(t: Trial, *lent: Any) -> Iterator[list[Any]]:
         yield opened
     finally:
         for store in opened:
-            closing = store.close()
-            if inspect.isawaitable(closing):
-                t.awaited(closing)
+            t.ask(Ask("close", of=store))
 
 
 @rule(

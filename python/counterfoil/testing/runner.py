@@ -48,23 +48,29 @@ class Worker:
     """A thread on which rules are checked one after another, so that what belongs to one thread stays on it."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], Result | None], queue.SimpleQueue[Any]] | None]
+        self._work: queue.SimpleQueue[tuple[Callable[[], Result], queue.SimpleQueue[Any]] | None]
         self._work = queue.SimpleQueue()
         threading.Thread(target=self._go, name="cfkit-worker", daemon=True).start()
 
     def _go(self) -> None:
         while (item := self._work.get()) is not None:
             work, answer = item
-            answer.put(work())
+            try:
+                answer.put(work())
+            except BaseException as error:  # pytest.skip of a `make`, for one: it is for who asked
+                answer.put(error)
 
-    def run(self, work: Callable[[], Result | None], patience: float) -> Result | None:
+    def run(self, work: Callable[[], Result], patience: float) -> Result | None:
         """None: there was no answer; the thread is lost with it."""
-        answer: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
         self._work.put((work, answer))
         try:
-            return answer.get(timeout=patience)
+            result = answer.get(timeout=patience)
         except queue.Empty:
             return None
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def close(self) -> None:
         self._work.put(None)
