@@ -5,6 +5,7 @@
 
 const fs = require('node:fs');
 const path = require('node:path');
+const { setImmediate } = require('node:timers');
 const { CounterfoilError } = require('./errors.cjs');
 
 const root = path.join(__dirname, '..');
@@ -51,7 +52,7 @@ function load() {
 const native = load();
 
 const flush = () => native.flush();
-/** The real one: fake timers (jest, sinon) put another in its place, and nothing would be sent. */
+/** The real one, as is setImmediate: fake timers (jest, sinon) put others in their place, and nothing would be sent. */
 const { nextTick } = process;
 /** What a backend's dispatch function gives in place of a promise: the result comes later. */
 const later = Object.freeze(Object.create(null));
@@ -62,12 +63,20 @@ const resolves = [], rejects = [];
 const slot = new Int32Array(1); // the native half writes it
 let resolve, reject;
 const keep = (good, bad) => { resolve = good; reject = bad; };
+let waiting = 0; // how many of them there are
+
+/**
+ * Called at the first submit that is to be sent. What comes while nothing is under way goes at the end of the tick. While answers are awaited,
+ * it goes when all that the event loop has found to do was done: of many requests that have come together each is a tick, and a write.
+ */
+const schedule = () => (waiting === 0 ? nextTick(flush) : setImmediate(flush));
 
 /** The promise of what the native half gave for an operation: its result, or null while it is pending. */
 function promised(result) {
   if (result !== null) return Promise.resolve(result);
   const at = slot[0]; // first: a hook that sees promises being made (async_hooks) may call a store
   const promise = new Promise(keep);
+  waiting++;
   resolves[at] = resolve;
   rejects[at] = reject;
   return promise;
@@ -79,10 +88,11 @@ function deliver(...pairs) {
     const good = pairs[i] >= 0, at = good ? pairs[i] : ~pairs[i];
     const settle = good ? resolves[at] : rejects[at];
     settle?.(pairs[i + 1]); // there is none where the stack ended before the promise was made
+    if (settle !== undefined) waiting--;
     resolves[at] = rejects[at] = undefined; // not before: where the stack ends, this is called once more
   }
 }
 
-native.init(CounterfoilError, () => nextTick(flush), later, deliver, slot);
+native.init(CounterfoilError, schedule, later, deliver, slot);
 
 module.exports = { native, later, promised, nextTick };

@@ -234,13 +234,15 @@ test('closing gives everything back', async () => {
 });
 
 test('an answer is its caller\'s also where a hook calls the store while a promise or a tick is made', async () => {
-  for (const type of ['PROMISE', 'TickObject']) {
+  for (const [type, under] of [['PROMISE', 'undefined'], ['TickObject', 'undefined'], ['Immediate', "store.get('b')"]]) {
     const script = `const { createHook } = require('node:async_hooks');
       (async () => {
         const store = open(process.argv[1], { prefix: process.argv[2], timeout: 2 });
         await store.set('a', 'of a');
         await store.set('b', 'of b');
         let armed = false, inner;
+        const before = ${under}; // while it is under way, what follows waits for an immediate
+        await new Promise((done) => process.nextTick(done)); // it was sent
         const hook = createHook({ init(id, type) { if (armed && type === '${type}') { armed = false; inner = store.get('b'); } } }).enable();
         armed = true;
         const outer = store.get('a');
@@ -256,11 +258,34 @@ test('an answer is its caller\'s also where a hook calls the store while a promi
   }
 });
 
+test('what is asked while answers are awaited goes together, though each was asked in a tick of its own; the first goes at once', async (t) => {
+  const store = open(url);
+  await store.get('a');
+  const { native } = require('../../node/native.cjs');
+  const flush = t.mock.method(native, 'flush');
+  const asked = [];
+  let first;
+  await new Promise((resolve) => {
+    const ask = (n) => {
+      asked.push(store.get('a'));
+      if (n === 1) process.nextTick(() => { first = flush.mock.callCount(); });
+      if (n === 20) resolve();
+    };
+    for (let n = 1; n <= 20; n++) setImmediate(ask, n); // node runs them in one turn of its loop, each with its ticks
+  });
+  await Promise.all(asked);
+  assert.equal(first, 1);
+  assert(flush.mock.callCount() <= 2); // the answer of the first may have come before the second, and sends the rest
+  await store.close();
+});
+
 test('fake timers do not stop what is sent', async () => {
-  const script = `process.nextTick = () => {};
+  const script = `const { nextTick } = process;
+    process.nextTick = globalThis.setImmediate = require('node:timers').setImmediate = () => {};
     const store = open(process.argv[1]);
     store.on('connect', () => console.log('connect'));
-    store.get('a').then((value) => { console.log(value); store.on('close', () => console.log('close')); return store.close(); }, (error) => console.log(error.code));`;
+    const second = () => new Promise((resolve) => nextTick(() => resolve(store.get('b')))); // while the other is under way
+    store.get('a').then(() => Promise.all([store.get('a'), second()])).then(([value]) => { console.log(value); store.on('close', () => console.log('close')); return store.close(); }, (error) => console.log(error.code));`;
   const { out } = await run(script, url);
   assert.deepEqual(out.split('\n').sort(), ['', 'close', 'connect', 'undefined']);
 });
