@@ -102,7 +102,10 @@ class Guide:
             (tools / tool).chmod(0o755)
         path = os.pathsep.join((str(tools), str(Path(sys.executable).parent), os.environ["PATH"]))
         self.environment = {**os.environ, "PATH": path, "NO_PROXY": "*", **environment}
-        self.ports = {port: free_port() for port in PORTS}
+        others: set[int] = set()
+        while len(others) < len(PORTS):
+            others.add(free_port())
+        self.ports = dict(zip(PORTS, others, strict=True))
         self.redis = redis
         self.files: dict[str, Block] = {}
         self.used: set[str] = set()
