@@ -730,6 +730,35 @@ def test_backends_without_conditions() -> None:
             strict.touch(loaded)
 
 
+def test_a_user_who_leaves_too_late() -> None:
+    """All sessions were ended while a request was under way that logs its user out: what else it says is lost."""
+    sessions = ExpressSessions("memory:", secret="s", user_of=lambda session: session.get("user"))
+    session = sessions.create({"user": 7})
+    cookies = {"connect.sid": sessions.sign(session.id)}
+    sessions.end_all_of(7)
+    del session["user"]
+    session["other"] = 1
+    assert not sessions.save(session)
+    assert sessions.load(cookies) is None
+
+
+def test_a_record_that_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program without user_of has given the session a longer life, of which its record knows nothing."""
+    stage = Stage()
+    monkeypatch.setattr(life, "now", stage.wall_ms)
+    with counterfoil.open("memory:", stage=stage) as store:
+        sessions = ExpressSessions(store, secret="s", cookie={"max_age": 60}, user_of=lambda one: one.get("user"))
+        session = sessions.create({"user": 7})
+        cookies = {"connect.sid": sessions.sign(session.id)}
+        session.cookie.max_age = 600
+        assert ExpressSessions(store, secret="s").touch(session)
+        stage.advance(110)
+        assert sessions.load(cookies) is not None
+        stage.advance(20)
+        assert sessions.load(cookies) is None
+        assert store.get("sess:" + session.id) is not None, "another machine's clock may say otherwise"
+
+
 def test_a_ttl_function() -> None:
     stage = Stage()
     lives = {"short": 5.0, "none": 0.0, "wrong": "5", "nan": math.nan}
