@@ -1,7 +1,8 @@
 import counterfoil = require('./index.cjs');
 
 /**
- * A stage for tests of an application's own expiry and error paths: a clock that the test moves, and memory that runs out when the
+ * A stage for tests of an application's own expiry and error paths: a clock that the test moves, and memory that runs out when
+ * the
  * test says so. Give it to `open`; several stores may share one, and `memory:NAME` is shared among the stores of one stage only.
  *
  * ```js
@@ -15,11 +16,17 @@ import counterfoil = require('./index.cjs');
 export class Stage {
   /** The clock starts at the real time and stands still until it is moved. */
   constructor();
-  /** Moves time on by so many seconds (0 and more; rounded to milliseconds). Deadlines that pass are noticed on the next turn of the event loop. */
+  /**
+   * Moves time on by so many seconds (0 and more; rounded to milliseconds). Deadlines that pass are noticed on the next turn of
+   * the event loop.
+   */
   advance(seconds: number): void;
   /** Steps the wall clock alone, forwards or back, as somebody who sets the machine's clock does. */
   stepWall(seconds: number): void;
-  /** Lets the nth allocation of the core from now fail (1 is the next): once, or it and all after it with `forGood`. 0: none fails. */
+  /**
+   * Lets the nth allocation of the core from now fail (1 is the next): once, or it and all after it with `forGood`. 0: none
+   * fails.
+   */
   failAllocation(n: number, options?: { forGood?: boolean }): void;
   /** Whether the allocation that was last asked to fail has failed. */
   readonly failed: boolean;
@@ -65,7 +72,9 @@ export const rules: { readonly [K in Kind]: readonly Rule[] };
 export interface Result {
   /** The id of the rule. */
   readonly rule: string;
-  /** `not applicable`: the store does not have what the rule is about, or it was not given what the rule needs; `seen` says which. */
+  /**
+   * `not applicable`: the store does not have what the rule is about, or it was not given what the rule needs; `seen` says which.
+   */
   readonly outcome: 'passed' | 'failed' | 'not applicable';
   readonly sentence: string;
   readonly expected: string;
@@ -87,8 +96,10 @@ export interface Clock {
 /** What to check, and how it is made. A function alone is `make`. */
 export interface Definition<Thing> {
   /**
-   * Gives a store, or a promise of one. It is called several times for some rules, and for many at once; whether they share their data is up to you: the keys of the kit are
-   * its own. Rules about everything in a store (`clear`, `length`) come last, one at a time: nobody else may use it then. Where two stores that were made see each
+   * Gives a store, or a promise of one. It is called several times for some rules, and for many at once; whether they share their
+   * data is up to you: the keys of the kit are
+   * its own. Rules about everything in a store (`clear`, `length`) come last, one at a time: nobody else may use it then. Where
+   * two stores that were made see each
    * other's data, those about one winner are tried between the two.
    */
   make: () => Thing | PromiseLike<Thing>;
@@ -96,11 +107,15 @@ export interface Definition<Thing> {
   cleanup?: ((thing: Thing) => unknown) | undefined;
   clock?: Clock | undefined;
   /**
-   * Makes a store unreachable (ends its connection, locks its file), and may give a function that makes it reachable again. Without it the rules about faults are
+   * Makes a store unreachable (ends its connection, locks its file), and may give a function that makes it reachable again.
+   * Without it the rules about faults are
    * not applicable.
    */
   fault?: ((thing: Thing) => unknown) | undefined;
-  /** Seconds after which a call that has not settled has failed. Default: 5; above 0, at most 600. A rule has four times that, and ten seconds. */
+  /**
+   * Seconds after which a call that has not settled has failed. Default: 5; above 0, at most 600. A rule has four times that, and
+   * ten seconds.
+   */
   timeout?: number | undefined;
   /** Rules to try that are tried only where they are asked for. */
   also?: readonly string[] | undefined;
@@ -159,16 +174,22 @@ export interface Things {
  * for (const result of report.filter(({ outcome }) => outcome === 'failed')) console.log(explain(result));
  * ```
  *
- * Everything that is awaited has a bound, so a store that hangs fails; a loop that never gives the event loop its turn cannot be ended. Rejects with `INVALID` (a
- * `CounterfoilError`) where the kind, an option or a rule is unknown. While rules about unhandled rejections are tried, this process has no other listeners for them.
+ * Everything that is awaited has a bound, so a store that hangs fails; a loop that never gives the event loop its turn cannot be
+ * ended. Rejects with `INVALID` (a
+ * `CounterfoilError`) where the kind, an option or a rule is unknown. While rules about unhandled rejections are tried, this
+ * process has no other listeners for them.
  */
 export function check<K extends Kind, Thing extends Things[K]>(kind: K, thing: Made<Thing>): Promise<Result[]>;
 
-/** A result as text for a person: the sentence, and of a failure what was expected, what was seen, why it matters and where the rule is from. */
+/**
+ * A result as text for a person: the sentence, and of a failure what was expected, what was seen, why it matters and where the
+ * rule is from.
+ */
 export function explain(result: Result): string;
 
 /**
- * Registers a suite of node:test, with a test for each rule: a failure explains itself, and what does not apply is skipped with the reason.
+ * Registers a suite of node:test, with a test for each rule: a failure explains itself, and what does not apply is skipped with
+ * the reason.
  *
  * ```js
  * testBackend('mine', () => new MyBackend());
@@ -177,7 +198,10 @@ export function explain(result: Result): string;
  * Throws `INVALID` at once where the definition cannot be meant.
  */
 export function testBackend<Backend extends counterfoil.BackendMethods>(name: string, thing: Made<Backend>): void;
-/** The same for a store of express-session: `testExpressStore('mine', { make: () => new MyStore(), cleanup: (store) => store.close() })`. */
+/**
+ * The same for a store of express-session: `testExpressStore('mine', { make: () => new MyStore(), cleanup: (store) =>
+ * store.close() })`.
+ */
 export function testExpressStore<Store extends ExpressStoreLike>(name: string, thing: Made<Store>): void;
 /** The same for a session store of @curveball/session. */
 export function testCurveballStore<Store extends CurveballStoreLike>(name: string, thing: Made<Store>): void;

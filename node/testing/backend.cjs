@@ -2,7 +2,9 @@
 
 // How the rules for a backend are tried: by its own methods, as the core calls them.
 
-const { Backend: { KEEP } } = require('../backend.cjs');
+const {
+  Backend: { KEEP },
+} = require('../backend.cjs');
 const { Broken, sayError, show, sleep } = require('./probe.cjs');
 
 const LATE = 1000; // what is not about the instant itself waits this long for an end, in milliseconds
@@ -28,7 +30,15 @@ const read = async (probe, store, key) => textOf(await probe.call(store, 'get', 
 const isThere = (probe, store, key) => async () => (await read(probe, store, key)) !== undefined;
 const write = (probe, store, key, text, ttl) => probe.call(store, 'set', key, given(store, text), ttl);
 const setIf = (probe, store, key, text, ttl, condition, expected) =>
-  probe.call(store, 'setIf', key, given(store, text), ttl, condition, expected === undefined ? undefined : given(store, expected));
+  probe.call(
+    store,
+    'setIf',
+    key,
+    given(store, text),
+    ttl,
+    condition,
+    expected === undefined ? undefined : given(store, expected),
+  );
 
 async function holds(probe, store, key, text, when) {
   const seen = await read(probe, store, key);
@@ -43,7 +53,10 @@ async function expired(probe, store) {
   return key;
 }
 
-/** Stores over the same data: two, where make() gives two objects that see each other. Only such a pair shows a lock that holds in one object alone. */
+/**
+ * Stores over the same data: two, where make() gives two objects that see each other. Only such a pair shows a lock that holds in
+ * one object alone.
+ */
 async function rivals(probe) {
   const [first, second] = [await probe.make(), await probe.make()];
   const key = probe.key();
@@ -71,7 +84,8 @@ async function scanned(probe, store, prefix, limit, between = () => {}) {
 
 /** What open() looks at, too. */
 function checkShape(probe, store) {
-  for (const name of ['get', 'set', 'delete']) probe.expect(typeof store[name] === 'function', `${name} is a method`, show(store[name]));
+  for (const name of ['get', 'set', 'delete'])
+    probe.expect(typeof store[name] === 'function', `${name} is a method`, show(store[name]));
   for (const name of OPTIONAL) {
     probe.expect(isMiss(store[name]) || typeof store[name] === 'function', `${name} is a method or absent`, show(store[name]));
   }
@@ -144,9 +158,26 @@ module.exports = {
   async 'keys.distinct'(probe) {
     const store = await probe.make();
     const base = probe.key(':');
-    const ends = ['Key', 'key', 'KEY', 'key ', ' key', 'k ey', 'k:ey', 'k/ey', 'k_ey', 'k.ey', 'k%3Aey', 'k\u00e9y', 'ke\u0301y', 'k\u00dfy', 'kssy'];
+    const ends = [
+      'Key',
+      'key',
+      'KEY',
+      'key ',
+      ' key',
+      'k ey',
+      'k:ey',
+      'k/ey',
+      'k_ey',
+      'k.ey',
+      'k%3Aey',
+      'k\u00e9y',
+      'ke\u0301y',
+      'k\u00dfy',
+      'kssy',
+    ];
     for (const [index, end] of ends.entries()) await write(probe, store, base + end, `kit-${index}`, 60);
-    for (const [index, end] of ends.entries()) await holds(probe, store, base + end, `kit-${index}`, `of a key that ends in ${JSON.stringify(end)}`);
+    for (const [index, end] of ends.entries())
+      await holds(probe, store, base + end, `kit-${index}`, `of a key that ends in ${JSON.stringify(end)}`);
   },
 
   async 'keys.long'(probe) {
@@ -166,8 +197,11 @@ module.exports = {
     const [store] = [await probe.make()];
     const keys = Array.from({ length: 16 }, () => probe.key());
     await probe.crowd(16, (index) => write(probe, store, keys[index], `kit-${index}`, 60));
-    for (const [index, key] of keys.entries()) await holds(probe, store, key, `kit-${index}`, 'after 16 sets of different keys at once');
-    await probe.crowd(16, (index) => (index % 2 ? probe.call(store, 'delete', keys[index]) : write(probe, store, keys[index], 'kit-new', 60)));
+    for (const [index, key] of keys.entries())
+      await holds(probe, store, key, `kit-${index}`, 'after 16 sets of different keys at once');
+    await probe.crowd(16, (index) =>
+      index % 2 ? probe.call(store, 'delete', keys[index]) : write(probe, store, keys[index], 'kit-new', 60),
+    );
     for (const [index, key] of keys.entries()) {
       await holds(probe, store, key, index % 2 ? undefined : 'kit-new', 'after 8 sets and 8 deletes of different keys at once');
     }
@@ -176,21 +210,38 @@ module.exports = {
   async 'text.round_trip'(probe) {
     const store = await probe.make();
     const texts = {
-      'a sentence': 'kit plain', Unicode: '\u00dcn\u00efc\u00f6d\u00e9 \u6f22\u5b57 \u{1f98a} \u{10ffff}', NUL: 'a\0b', 'line breaks': 'a\r\nb\nc\r', spaces: ' a ',
-      'a byte order mark': '\ufeffa', 'the text 0': '0', 'the text false': 'false', 'the text null': 'null', quotes: '"\'`\\', JSON: '{"a":[1]}',
+      'a sentence': 'kit plain',
+      Unicode: '\u00dcn\u00efc\u00f6d\u00e9 \u6f22\u5b57 \u{1f98a} \u{10ffff}',
+      NUL: 'a\0b',
+      'line breaks': 'a\r\nb\nc\r',
+      spaces: ' a ',
+      'a byte order mark': '\ufeffa',
+      'the text 0': '0',
+      'the text false': 'false',
+      'the text null': 'null',
+      quotes: '"\'`\\',
+      JSON: '{"a":[1]}',
     };
     for (const [name, text] of Object.entries(texts)) {
       const key = probe.key();
       await write(probe, store, key, text, 60);
       const seen = await read(probe, store, key);
-      probe.expect(seen === text, `${name} comes back`, seen === undefined ? 'a miss' : `other text (${seen.length} characters for ${text.length})`);
+      probe.expect(
+        seen === text,
+        `${name} comes back`,
+        seen === undefined ? 'a miss' : `other text (${seen.length} characters for ${text.length})`,
+      );
     }
   },
 
   async 'binary.round_trip'(probe) {
     const store = await probe.make();
     if (store.binary !== true) probe.skip('binary is not true: values are text');
-    for (const bytes of [Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)), Buffer.from([0xff, 0xfe, 0, 0xc3]), Buffer.alloc(1)]) {
+    for (const bytes of [
+      Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)),
+      Buffer.from([0xff, 0xfe, 0, 0xc3]),
+      Buffer.alloc(1),
+    ]) {
       const key = probe.key();
       await probe.call(store, 'set', key, Buffer.from(bytes), 60);
       const seen = await probe.call(store, 'get', key);
@@ -237,7 +288,11 @@ module.exports = {
       await write(probe, store, shorter, 'kit-a', before);
       await write(probe, store, shorter, 'kit-b', SHORT);
       const ended = await probe.ends(probe.now() + SHORT * 1000, LATE, isThere(probe, store, shorter));
-      probe.expect(ended, `a value with a ttl of ${SHORT} s ends, over one ${before ? 'with 60 s' : 'without'}`, 'it was there a second later');
+      probe.expect(
+        ended,
+        `a value with a ttl of ${SHORT} s ends, over one ${before ? 'with 60 s' : 'without'}`,
+        'it was there a second later',
+      );
     }
     await holds(probe, store, lasting, 'kit-b', 'once the ttl of the value before it is over: this one has none');
     await holds(probe, store, longer, 'kit-b', 'once the ttl of the value before it is over: this one has 60 s');
@@ -248,8 +303,10 @@ module.exports = {
     const key = probe.key();
     const wholes = Array.from({ length: CROWD }, (_, index) => String.fromCharCode(97 + index).repeat(5000 + index));
     for (let round = 0; round < 3; round++) {
-      const reads = await probe.crowd(CROWD, async (index) =>
-        (await Promise.all([write(probe, store, key, wholes[index], 60), read(probe, store, key)]))[1]);
+      const reads = await probe.crowd(
+        CROWD,
+        async (index) => (await Promise.all([write(probe, store, key, wholes[index], 60), read(probe, store, key)]))[1],
+      );
       for (const seen of [...reads, await read(probe, store, key)]) {
         probe.expect(seen === undefined || wholes.includes(seen), 'one of the values that were set', 'one that nobody has set');
       }
@@ -310,7 +367,10 @@ module.exports = {
     const seen = textOf(await probe.call(store, 'pop', key), 'pop');
     probe.expect(seen === 'kit-a', 'pop() gives "kit-a"', show(seen));
     await holds(probe, store, key, undefined, 'after pop()');
-    for (const [name, missing] of [['was never set', probe.key()], ['has expired', await expired(probe, store)]]) {
+    for (const [name, missing] of [
+      ['was never set', probe.key()],
+      ['has expired', await expired(probe, store)],
+    ]) {
       const value = await probe.call(store, 'pop', missing);
       probe.expect(isMiss(value), `pop() gives undefined or null for what ${name}`, show(value));
     }
@@ -341,7 +401,14 @@ module.exports = {
       await probe.call(store, 'touch', shorter, life);
       await probe.call(store, 'touch', without, life);
       await holds(probe, store, shorter, 'kit-a', 'after touch()');
-      return { longer: first, ending: [[shorter, '60 s'], [without, 'no ttl']], end: probe.now() + life * 1000 };
+      return {
+        longer: first,
+        ending: [
+          [shorter, '60 s'],
+          [without, 'no ttl'],
+        ],
+        end: probe.now() + life * 1000,
+      };
     });
     for (const [key, before] of ending) {
       const gone = await probe.ends(end, LATE, isThere(probe, store, key));
@@ -356,7 +423,10 @@ module.exports = {
     const key = probe.key();
     await write(probe, store, key, 'kit-a', 60);
     probe.same(await probe.call(store, 'touch', key, 60), true, 'true for a key that is there');
-    for (const [name, missing] of [['was never set', probe.key()], ['has expired', await expired(probe, store)]]) {
+    for (const [name, missing] of [
+      ['was never set', probe.key()],
+      ['has expired', await expired(probe, store)],
+    ]) {
       probe.same(await probe.call(store, 'touch', missing, 60), false, `false for a key that ${name}`);
       await holds(probe, store, missing, undefined, `after touch() of a key that ${name}`);
     }
@@ -378,7 +448,12 @@ module.exports = {
     const store = await probe.make();
     probe.needs(store, 'incr');
     const key = probe.key();
-    for (const [by, wanted] of [[1, 1], [4, 5], [-2, 3]]) probe.same(await probe.call(store, 'incr', key, by), wanted, `${wanted} after incr(${by})`);
+    for (const [by, wanted] of [
+      [1, 1],
+      [4, 5],
+      [-2, 3],
+    ])
+      probe.same(await probe.call(store, 'incr', key, by), wanted, `${wanted} after incr(${by})`);
     const seen = await read(probe, store, key);
     probe.expect(seen === '3', 'get() shows the number as decimal text', show(seen));
     await write(probe, store, key, '10');
@@ -410,7 +485,11 @@ module.exports = {
       return { short: key, end: probe.now() + life * 1000 };
     });
     const gone = await probe.ends(end, LATE, isThere(probe, store, short));
-    probe.expect(gone, 'a number made with a short ttl ends then, although it was raised with a longer one', 'it was there a second later');
+    probe.expect(
+      gone,
+      'a number made with a short ttl ends then, although it was raised with a longer one',
+      'it was there a second later',
+    );
     const there = (await read(probe, store, lasting)) !== undefined;
     probe.expect(there, 'a number without an end has none after incr() with a ttl', 'it was gone');
   },
@@ -464,7 +543,11 @@ module.exports = {
     await holds(probe, store, key, undefined, 'after it was refused');
     await write(probe, store, key, 'kit-a', 60);
     for (const other of ['kit-', 'kit-A', 'kit-a ', '']) {
-      probe.same(await setIf(probe, store, key, 'kit-b', 60, 'equal', other), false, `false where ${JSON.stringify(other)} is expected and "kit-a" there`);
+      probe.same(
+        await setIf(probe, store, key, 'kit-b', 60, 'equal', other),
+        false,
+        `false where ${JSON.stringify(other)} is expected and "kit-a" there`,
+      );
     }
     await holds(probe, store, key, 'kit-a', 'after it was refused');
     probe.same(await setIf(probe, store, key, 'kit-b', 60, 'equal', 'kit-a'), true, 'true where exactly that value is');
@@ -498,7 +581,8 @@ module.exports = {
   },
 
   async 'set_if.no_resurrection'(probe) {
-    const save = (store, key, round) => setIf(probe, store, key, 'kit-new', 60, ...(round % 2 ? ['present'] : ['equal', 'kit-old']));
+    const save = (store, key, round) =>
+      setIf(probe, store, key, 'kit-new', 60, ...(round % 2 ? ['present'] : ['equal', 'kit-old']));
     const remove = (store, key) => probe.call(store, 'delete', key);
     await meet(probe, 'setIf', save, remove, 'no value after a setIf() and a delete() at once', undefined);
   },
@@ -508,7 +592,8 @@ module.exports = {
     if (store.keepsTtl !== true) probe.skip('keepsTtl is not true');
     const ways = { 'set()': (key, newTtl) => probe.call(store, 'set', key, given(store, 'kit-b'), KEEP, newTtl) };
     if (typeof store.setIf === 'function') {
-      ways['setIf()'] = (key, newTtl) => probe.call(store, 'setIf', key, given(store, 'kit-b'), KEEP, 'present', undefined, newTtl);
+      ways['setIf()'] = (key, newTtl) =>
+        probe.call(store, 'setIf', key, given(store, 'kit-b'), KEEP, 'present', undefined, newTtl);
     }
     const lasting = [];
     for (const [name, keep] of Object.entries(ways)) {
@@ -533,7 +618,8 @@ module.exports = {
     for (const [key, expected] of ending) {
       probe.expect(await probe.ends(end, LATE, isThere(probe, store, key)), expected, 'it was there a second later');
     }
-    for (const [key, name] of lasting) await holds(probe, store, key, 'kit-b', `after ${name} with Backend.KEEP over a value without an end`);
+    for (const [key, name] of lasting)
+      await holds(probe, store, key, 'kit-b', `after ${name} with Backend.KEEP over a value without an end`);
   },
 
   async 'scan.finds_all'(probe) {
@@ -547,7 +633,11 @@ module.exports = {
       const twice = seen.length - new Set(seen).size;
       const missing = keys.filter((key) => !seen.includes(key)).length;
       const others = seen.filter((key) => !key.startsWith(prefix)).length;
-      probe.expect(twice + missing + others === 0, `the 25 keys with that prefix, once each (limit ${limit})`, `${missing} missing, ${twice} twice, ${others} of others`);
+      probe.expect(
+        twice + missing + others === 0,
+        `the 25 keys with that prefix, once each (limit ${limit})`,
+        `${missing} missing, ${twice} twice, ${others} of others`,
+      );
     }
   },
 
@@ -560,7 +650,11 @@ module.exports = {
       await write(probe, store, `${prefix}a`, 'kit-a', 60);
       await write(probe, store, `${base}xa`, 'kit-a', 60);
       const seen = await scanned(probe, store, prefix, 100);
-      probe.expect(seen.length === 1 && seen[0] === `${prefix}a`, `scan() of a prefix that ends in ${sign} finds the 1 key that begins so`, `${seen.length} keys`);
+      probe.expect(
+        seen.length === 1 && seen[0] === `${prefix}a`,
+        `scan() of a prefix that ends in ${sign} finds the 1 key that begins so`,
+        `${seen.length} keys`,
+      );
     }
   },
 
@@ -583,10 +677,12 @@ module.exports = {
     const stay = new Set(keys.filter((_, index) => index % 2));
     for (const key of keys) await write(probe, store, key, 'kit-a', 60);
     let added = 0;
-    const seen = new Set(await scanned(probe, store, prefix, 6, async (page) => {
-      for (const key of page) if (!stay.has(key)) await probe.call(store, 'delete', key);
-      if (added < 20) await write(probe, store, `${prefix}0${added++}`, 'kit-new', 60);
-    }));
+    const seen = new Set(
+      await scanned(probe, store, prefix, 6, async (page) => {
+        for (const key of page) if (!stay.has(key)) await probe.call(store, 'delete', key);
+        if (added < 20) await write(probe, store, `${prefix}0${added++}`, 'kit-new', 60);
+      }),
+    );
     const missing = [...stay].filter((key) => !seen.has(key)).length;
     probe.expect(missing === 0, 'the 20 keys that stayed, while others came and went', `${missing} of them were missing`);
   },
@@ -598,12 +694,17 @@ module.exports = {
     const key = probe.key();
     await write(probe, first, key, 'kit-shared', 60);
     const seen = await read(probe, second, key);
-    probe.expect(seen === undefined, 'what one object has stored, no other one sees', 'another object of make() sees it: singleProcess must be false');
+    probe.expect(
+      seen === undefined,
+      'what one object has stored, no other one sees',
+      'another object of make() sees it: singleProcess must be false',
+    );
   },
 
   async 'single_process.one_winner'(probe) {
     const backend = await probe.make();
-    if (backend.singleProcess !== true || typeof backend.pop === 'function') probe.skip('nothing is derived: singleProcess is not true, or there is a pop()');
+    if (backend.singleProcess !== true || typeof backend.pop === 'function')
+      probe.skip('nothing is derived: singleProcess is not true, or there is a pop()');
     const store = opened(probe, backend);
     for (let round = 0; round < ROUNDS; round++) {
       await probe.call(store, 'set', 'code', 'kit-code');
@@ -626,7 +727,11 @@ module.exports = {
     const key = probe.key();
     await write(probe, store, key, 'kit-a', 60);
     await probe.fault(store);
-    for (const [method, ...args] of [['get', key], ['set', key, given(store, 'kit-b'), 60], ['delete', key]]) {
+    for (const [method, ...args] of [
+      ['get', key],
+      ['set', key, given(store, 'kit-b'), 60],
+      ['delete', key],
+    ]) {
       const { value, failed } = await probe.attempt(store, method, ...args);
       probe.expect(failed, `${method}() fails`, isMiss(value) && method === 'get' ? 'a miss' : 'it succeeded');
     }

@@ -8,7 +8,11 @@ const HOUR = 3600000;
 const CROWD = 8;
 const ROUNDS = 6;
 
-const sessionOf = (probe, sessionId, userId = 'kit-ada', life = HOUR) => ({ sessionId, userId, expires: new Date(probe.now() + life).toISOString() });
+const sessionOf = (probe, sessionId, userId = 'kit-ada', life = HOUR) => ({
+  sessionId,
+  userId,
+  expires: new Date(probe.now() + life).toISOString(),
+});
 
 async function created(probe, store, userId, life) {
   const data = sessionOf(probe, probe.key(), userId, life);
@@ -33,7 +37,8 @@ async function ended(probe, store, id, when) {
 module.exports = {
   async 'shape.methods'(probe) {
     const store = await probe.make();
-    for (const name of ['create', 'update', 'delete', 'get', 'clean']) probe.expect(typeof store[name] === 'function', `${name} is a method`, show(store[name]));
+    for (const name of ['create', 'update', 'delete', 'get', 'clean'])
+      probe.expect(typeof store[name] === 'function', `${name} is a method`, show(store[name]));
   },
 
   async 'get.miss'(probe) {
@@ -46,7 +51,11 @@ module.exports = {
     const data = await created(probe, store);
     const value = await read(probe, store, data.sessionId);
     probe.expect(value !== null, 'the session, right after create()', 'null');
-    probe.expect(value.sessionId === data.sessionId && value.userId === data.userId, 'the sessionId and userId that were given', 'others');
+    probe.expect(
+      value.sessionId === data.sessionId && value.userId === data.userId,
+      'the sessionId and userId that were given',
+      'others',
+    );
     const same = new Date(value.expires).getTime() === new Date(data.expires).getTime();
     probe.expect(same, 'expires as text or Date of the same instant', show(value.expires));
   },
@@ -61,7 +70,11 @@ module.exports = {
     const first = await read(probe, store, sessionId);
     probe.expect(same(first), 'expires as it was at create()', 'what was changed in the object after it');
     first.expires = data.expires;
-    probe.expect(same(await read(probe, store, sessionId)), 'expires as it was at create()', 'what was changed in the object that get() gave');
+    probe.expect(
+      same(await read(probe, store, sessionId)),
+      'expires as it was at create()',
+      'what was changed in the object that get() gave',
+    );
   },
 
   async 'user_id.type'(probe) {
@@ -91,7 +104,11 @@ module.exports = {
       const winners = results.filter(({ failed }) => !failed).length;
       probe.expect(winners === 1, `1 of ${CROWD} create() of one id succeeds`, `${winners} of them did`);
       const value = await read(probe, store, id);
-      probe.expect(value?.userId === `kit-${results.findIndex(({ failed }) => !failed)}`, 'the session of the one that succeeded', show(value?.userId));
+      probe.expect(
+        value?.userId === `kit-${results.findIndex(({ failed }) => !failed)}`,
+        'the session of the one that succeeded',
+        show(value?.userId),
+      );
     }
   },
 
@@ -103,7 +120,11 @@ module.exports = {
     const expires = new Date(probe.now() + 2 * HOUR).toISOString();
     await probe.call(store, 'update', sessionId, { ...value, expires });
     const seen = await read(probe, store, sessionId);
-    probe.expect(seen !== null && new Date(seen.expires).getTime() === new Date(expires).getTime(), 'the new expires', seen === null ? 'null' : 'the old one');
+    probe.expect(
+      seen !== null && new Date(seen.expires).getTime() === new Date(expires).getTime(),
+      'the new expires',
+      seen === null ? 'null' : 'the old one',
+    );
   },
 
   async 'update.not_after_delete'(probe) {
@@ -113,7 +134,8 @@ module.exports = {
       const value = await read(probe, store, sessionId);
       probe.expect(value !== null, 'the session', 'null');
       const remove = () => probe.call(store, 'delete', sessionId);
-      const late = () => probe.attempt(store, 'update', sessionId, { ...value, expires: new Date(probe.now() + HOUR).toISOString() });
+      const late = () =>
+        probe.attempt(store, 'update', sessionId, { ...value, expires: new Date(probe.now() + HOUR).toISOString() });
       const calls = round % 2 ? [late, remove] : [remove, late];
       if (round === 0) for (const call of calls) await call();
       else await Promise.all(calls.map((call) => call()));
@@ -136,7 +158,11 @@ module.exports = {
     await probe.crowd(12, (index) => probe.call(store, 'create', { ...all[index] }));
     for (const { sessionId, userId } of all) {
       const value = await read(probe, store, sessionId);
-      probe.expect(value?.userId === userId, 'each of 12 sessions that were created at once', value === null ? 'one is missing' : 'one is another\'s');
+      probe.expect(
+        value?.userId === userId,
+        'each of 12 sessions that were created at once',
+        value === null ? 'one is missing' : "one is another's",
+      );
     }
   },
 
@@ -160,7 +186,11 @@ module.exports = {
     const store = await probe.make();
     const { sessionId } = await created(probe, store);
     await probe.fault(store);
-    const calls = [['get', sessionId], ['create', sessionOf(probe, probe.key())], ['update', sessionId, sessionOf(probe, sessionId)]];
+    const calls = [
+      ['get', sessionId],
+      ['create', sessionOf(probe, probe.key())],
+      ['update', sessionId, sessionOf(probe, sessionId)],
+    ];
     for (const [method, ...args] of calls) {
       const { value, failed } = await probe.attempt(store, method, ...args);
       probe.expect(failed, `${method}() rejects`, method === 'get' && value === null ? 'a miss' : 'it succeeded');

@@ -1,6 +1,7 @@
 'use strict';
 
-// How the rules for the hooks of an AccountsStorage are tried: by their own methods, as the core calls them, with e-mails normalised and tokens as text.
+// How the rules for the hooks of an AccountsStorage are tried: by their own methods, as the core calls them, with e-mails
+// normalised and tokens as text.
 
 const { randomBytes } = require('node:crypto');
 const { isDeepStrictEqual } = require('node:util');
@@ -9,10 +10,31 @@ const { Broken, sayError, show, sleep } = require('./probe.cjs');
 
 const CROWD = 8;
 const METHODS = [
-  'findUserByEmail', 'findUserById', 'createUser', 'updateUser', 'deleteUser', 'findSocialAccount', 'findSocialAccountById', 'listSocialAccounts',
-  'createSocialAccount', 'updateSocialAccount', 'deleteSocialAccount', 'findOrCreateBySocialAccount',
+  'findUserByEmail',
+  'findUserById',
+  'createUser',
+  'updateUser',
+  'deleteUser',
+  'findSocialAccount',
+  'findSocialAccountById',
+  'listSocialAccounts',
+  'createSocialAccount',
+  'updateSocialAccount',
+  'deleteSocialAccount',
+  'findOrCreateBySocialAccount',
 ];
-const ODD_IDS = ['', 'x', '0', '-1', '1e3', '99999999', '9'.repeat(40), "' OR 1=1 --", '00000000-0000-4000-8000-000000000000', '\u6f22'];
+const ODD_IDS = [
+  '',
+  'x',
+  '0',
+  '-1',
+  '1e3',
+  '99999999',
+  '9'.repeat(40),
+  "' OR 1=1 --",
+  '00000000-0000-4000-8000-000000000000',
+  '\u6f22',
+];
 const JSON_VALUE = { name: 'kit \u00e4\u{1f98a}', list: [1, null, { a: true }], empty: {} };
 
 const isMiss = (value) => value === undefined || value === null;
@@ -71,7 +93,12 @@ async function misses(probe, hooks, method, changes) {
 async function finds(probe, hooks, method, argument, wanted, what) {
   const record = await probe.call(hooks, method, argument);
   if (wanted === undefined) probe.expect(isMiss(record), `${what} gives undefined or null`, show(record));
-  else probe.expect(!isMiss(record) && idOf(record) === idOf(wanted), `${what} finds the one that was made`, isMiss(record) ? show(record) : 'another');
+  else
+    probe.expect(
+      !isMiss(record) && idOf(record) === idOf(wanted),
+      `${what} finds the one that was made`,
+      isMiss(record) ? show(record) : 'another',
+    );
   return record;
 }
 
@@ -95,9 +122,16 @@ async function oneWinner(probe, work, what) {
 }
 
 const ACCOUNT = () => ({
-  providerEmail: 'kit@example.org', providerEmailVerified: true, isLoginMethod: false, accessToken: 'kit-access', refreshToken: 'kit-refresh',
-  accessTokenExpiresAt: new Date('2031-02-03T04:05:06.789Z'), refreshTokenExpiresAt: new Date('2029-12-31T23:59:59.999Z'), scope: 'kit read',
-  userInfo: JSON_VALUE, extraFields: [1, 'two', null],
+  providerEmail: 'kit@example.org',
+  providerEmailVerified: true,
+  isLoginMethod: false,
+  accessToken: 'kit-access',
+  refreshToken: 'kit-refresh',
+  accessTokenExpiresAt: new Date('2031-02-03T04:05:06.789Z'),
+  refreshTokenExpiresAt: new Date('2029-12-31T23:59:59.999Z'),
+  scope: 'kit read',
+  userInfo: JSON_VALUE,
+  extraFields: [1, 'two', null],
 });
 
 module.exports = {
@@ -110,13 +144,29 @@ module.exports = {
 
   async 'user.round_trip'(probe) {
     const hooks = await probe.make();
-    const fields = { ...address(probe), emailVerified: true, hashedPassword: 'kit-hash', userInfo: JSON_VALUE, extraFields: ['a', null, 7] };
+    const fields = {
+      ...address(probe),
+      emailVerified: true,
+      hashedPassword: 'kit-hash',
+      userInfo: JSON_VALUE,
+      extraFields: ['a', null, 7],
+    };
     const user = await createUser(probe, hooks, fields);
     if (typeof hooks.findUserByEmail === 'function') {
-      has(probe, await finds(probe, hooks, 'findUserByEmail', fields.emailKey, user, 'findUserByEmail()'), fields, 'findUserByEmail() gives the user');
+      has(
+        probe,
+        await finds(probe, hooks, 'findUserByEmail', fields.emailKey, user, 'findUserByEmail()'),
+        fields,
+        'findUserByEmail() gives the user',
+      );
     }
     if (typeof hooks.findUserById === 'function') {
-      has(probe, await finds(probe, hooks, 'findUserById', idOf(user), user, 'findUserById()'), fields, 'findUserById() gives the user');
+      has(
+        probe,
+        await finds(probe, hooks, 'findUserById', idOf(user), user, 'findUserById()'),
+        fields,
+        'findUserById() gives the user',
+      );
     }
   },
 
@@ -124,7 +174,14 @@ module.exports = {
     const hooks = await probe.make();
     if (typeof hooks.findUserById !== 'function') probe.needs(hooks, 'findUserByEmail');
     if (typeof hooks.findUserByEmail === 'function') {
-      await finds(probe, hooks, 'findUserByEmail', address(probe).emailKey, undefined, 'findUserByEmail() of an address that nobody has');
+      await finds(
+        probe,
+        hooks,
+        'findUserByEmail',
+        address(probe).emailKey,
+        undefined,
+        'findUserByEmail() of an address that nobody has',
+      );
     }
     for (const id of typeof hooks.findUserById === 'function' ? ODD_IDS : []) {
       await finds(probe, hooks, 'findUserById', id, undefined, `findUserById(${JSON.stringify(id)})`);
@@ -148,21 +205,36 @@ module.exports = {
     const hooks = await probe.make();
     const taken = address(probe);
     const user = await createUser(probe, hooks, taken);
-    await refused(probe, hooks, 'createUser', [{ email: taken.email.toUpperCase(), emailKey: taken.emailKey }], 'createUser() with an e-mail that is taken');
+    await refused(
+      probe,
+      hooks,
+      'createUser',
+      [{ email: taken.email.toUpperCase(), emailKey: taken.emailKey }],
+      'createUser() with an e-mail that is taken',
+    );
     if (typeof hooks.updateUser === 'function') {
       const other = await createUser(probe, hooks, address(probe));
       await refused(probe, hooks, 'updateUser', [idOf(other), taken], 'updateUser() to an e-mail that is taken');
-      has(probe, await probe.call(hooks, 'updateUser', idOf(user), taken), taken, 'updateUser() to the e-mail that the user has gives the user');
+      has(
+        probe,
+        await probe.call(hooks, 'updateUser', idOf(user), taken),
+        taken,
+        'updateUser() to the e-mail that the user has gives the user',
+      );
     }
   },
 
   async 'user.email_one_winner'(probe) {
     const hooks = await probe.make();
     probe.needs(hooks, 'createUser');
-    await oneWinner(probe, () => {
-      const fields = address(probe);
-      return probe.crowd(CROWD, () => probe.attempt(hooks, 'createUser', { ...fields }));
-    }, 'createUser() with one e-mail');
+    await oneWinner(
+      probe,
+      () => {
+        const fields = address(probe);
+        return probe.crowd(CROWD, () => probe.attempt(hooks, 'createUser', { ...fields }));
+      },
+      'createUser() with one e-mail',
+    );
   },
 
   async 'user.update'(probe) {
@@ -187,9 +259,17 @@ module.exports = {
     const user = await createUser(probe, hooks, address(probe));
     const account = typeof hooks.createSocialAccount === 'function' ? await createAccount(probe, hooks, user) : undefined;
     await saysWhether(probe, hooks, 'deleteUser', idOf(user));
-    if (typeof hooks.findUserById === 'function') await finds(probe, hooks, 'findUserById', idOf(user), undefined, 'findUserById() after deleteUser()');
+    if (typeof hooks.findUserById === 'function')
+      await finds(probe, hooks, 'findUserById', idOf(user), undefined, 'findUserById() after deleteUser()');
     if (account !== undefined && typeof hooks.findSocialAccountById === 'function') {
-      await finds(probe, hooks, 'findSocialAccountById', idOf(account), undefined, 'findSocialAccountById() after deleteUser() of its user');
+      await finds(
+        probe,
+        hooks,
+        'findSocialAccountById',
+        idOf(account),
+        undefined,
+        'findSocialAccountById() after deleteUser() of its user',
+      );
     }
   },
 
@@ -202,7 +282,8 @@ module.exports = {
     const { provider, providerUserId } = fields;
     const ways = { findSocialAccount: { provider, providerUserId }, findSocialAccountById: idOf(account) };
     for (const [method, argument] of Object.entries(ways)) {
-      if (typeof hooks[method] === 'function') has(probe, await finds(probe, hooks, method, argument, account, `${method}()`), fields, `${method}() gives the account`);
+      if (typeof hooks[method] === 'function')
+        has(probe, await finds(probe, hooks, method, argument, account, `${method}()`), fields, `${method}() gives the account`);
     }
   },
 
@@ -222,9 +303,16 @@ module.exports = {
     const user = await createUser(probe, hooks, address(probe));
     const tokens = { accessToken: `kit:${randomBytes(4096).toString('hex').slice(0, 8188)}`, refreshToken: ' kit= +/\u00e4 ' };
     const account = await createAccount(probe, hooks, user, tokens);
-    const read = typeof hooks.findSocialAccountById === 'function' ? await probe.call(hooks, 'findSocialAccountById', idOf(account)) : account;
+    const read =
+      typeof hooks.findSocialAccountById === 'function'
+        ? await probe.call(hooks, 'findSocialAccountById', idOf(account))
+        : account;
     for (const [name, token] of Object.entries(tokens)) {
-      probe.expect(read?.[name] === token, `${name} of ${token.length} characters as it was`, isMiss(read?.[name]) ? 'none' : `${String(read[name]).length} other characters`);
+      probe.expect(
+        read?.[name] === token,
+        `${name} of ${token.length} characters as it was`,
+        isMiss(read?.[name]) ? 'none' : `${String(read[name]).length} other characters`,
+      );
     }
   },
 
@@ -233,9 +321,22 @@ module.exports = {
     probe.needs(hooks, 'findSocialAccount');
     const user = await createUser(probe, hooks, address(probe));
     const { providerUserId } = await createAccount(probe, hooks, user, { providerUserId: `${probe.key()}Abc` });
-    const others = [['kit', providerUserId.toLowerCase()], ['Kit', providerUserId], ['kit', `${providerUserId} `], ['kit', providerUserId.slice(0, -1)], ['kit', '%']];
+    const others = [
+      ['kit', providerUserId.toLowerCase()],
+      ['Kit', providerUserId],
+      ['kit', `${providerUserId} `],
+      ['kit', providerUserId.slice(0, -1)],
+      ['kit', '%'],
+    ];
     for (const [provider, other] of others) {
-      await finds(probe, hooks, 'findSocialAccount', { provider, providerUserId: other }, undefined, 'findSocialAccount() by a name that differs in a letter');
+      await finds(
+        probe,
+        hooks,
+        'findSocialAccount',
+        { provider, providerUserId: other },
+        undefined,
+        'findSocialAccount() by a name that differs in a letter',
+      );
     }
     await createAccount(probe, hooks, user, { providerUserId: providerUserId.toLowerCase() });
   },
@@ -245,7 +346,13 @@ module.exports = {
     const [first, second] = [await createUser(probe, hooks, address(probe)), await createUser(probe, hooks, address(probe))];
     const { provider, providerUserId } = await createAccount(probe, hooks, first);
     for (const user of [first, second]) {
-      await refused(probe, hooks, 'createSocialAccount', [{ userId: idOf(user), provider, providerUserId }], 'createSocialAccount() of one that is there');
+      await refused(
+        probe,
+        hooks,
+        'createSocialAccount',
+        [{ userId: idOf(user), provider, providerUserId }],
+        'createSocialAccount() of one that is there',
+      );
     }
   },
 
@@ -253,17 +360,27 @@ module.exports = {
     const hooks = await probe.make();
     const user = await createUser(probe, hooks, address(probe));
     probe.needs(hooks, 'createSocialAccount');
-    await oneWinner(probe, () => {
-      const who = providerUser(probe);
-      return probe.crowd(CROWD, () => probe.attempt(hooks, 'createSocialAccount', { userId: idOf(user), ...who }));
-    }, 'createSocialAccount() of one account');
+    await oneWinner(
+      probe,
+      () => {
+        const who = providerUser(probe);
+        return probe.crowd(CROWD, () => probe.attempt(hooks, 'createSocialAccount', { userId: idOf(user), ...who }));
+      },
+      'createSocialAccount() of one account',
+    );
   },
 
   async 'account.needs_user'(probe) {
     const hooks = await probe.make();
     probe.needs(hooks, 'createSocialAccount');
     for (const userId of ODD_IDS) {
-      await refused(probe, hooks, 'createSocialAccount', [{ userId, ...providerUser(probe) }], 'createSocialAccount() for a user who is not there');
+      await refused(
+        probe,
+        hooks,
+        'createSocialAccount',
+        [{ userId, ...providerUser(probe) }],
+        'createSocialAccount() for a user who is not there',
+      );
     }
   },
 
@@ -283,8 +400,13 @@ module.exports = {
       return accounts.map(idOf);
     };
     const seen = await list(idOf(user));
-    probe.expect(isDeepStrictEqual(seen, wanted), 'the 3 accounts of the user, the oldest first', `${seen.length} accounts, or another order`);
-    for (const id of ODD_IDS) probe.expect((await list(id)).length === 0, 'an empty array for a user who is not there', 'accounts');
+    probe.expect(
+      isDeepStrictEqual(seen, wanted),
+      'the 3 accounts of the user, the oldest first',
+      `${seen.length} accounts, or another order`,
+    );
+    for (const id of ODD_IDS)
+      probe.expect((await list(id)).length === 0, 'an empty array for a user who is not there', 'accounts');
   },
 
   async 'account.update'(probe) {
@@ -294,7 +416,12 @@ module.exports = {
     const fields = { ...providerUser(probe), ...ACCOUNT() };
     const account = await createAccount(probe, hooks, user, fields);
     const changes = { accessToken: 'kit-second', accessTokenExpiresAt: null, isLoginMethod: true };
-    has(probe, await probe.call(hooks, 'updateSocialAccount', idOf(account), changes), { ...fields, ...changes }, 'updateSocialAccount() gives the account');
+    has(
+      probe,
+      await probe.call(hooks, 'updateSocialAccount', idOf(account), changes),
+      { ...fields, ...changes },
+      'updateSocialAccount() gives the account',
+    );
     if (typeof hooks.findSocialAccountById === 'function') {
       const found = await probe.call(hooks, 'findSocialAccountById', idOf(account));
       has(probe, found, { ...fields, ...changes }, 'findSocialAccountById() gives the account after it');
@@ -310,8 +437,15 @@ module.exports = {
     for (let round = 0; round < 4; round++) {
       const account = await createAccount(probe, hooks, user, ACCOUNT());
       const each = Object.entries(changes);
-      await probe.crowd(each.length, (index) => probe.call(hooks, 'updateSocialAccount', idOf(account), Object.fromEntries([each[index]])));
-      has(probe, await probe.call(hooks, 'updateSocialAccount', idOf(account), {}), changes, 'the account after 4 updates of 4 fields at once');
+      await probe.crowd(each.length, (index) =>
+        probe.call(hooks, 'updateSocialAccount', idOf(account), Object.fromEntries([each[index]])),
+      );
+      has(
+        probe,
+        await probe.call(hooks, 'updateSocialAccount', idOf(account), {}),
+        changes,
+        'the account after 4 updates of 4 fields at once',
+      );
     }
   },
 
@@ -321,10 +455,20 @@ module.exports = {
     const user = await createUser(probe, hooks, address(probe));
     for (let round = 0; round < 6; round++) {
       const id = idOf(await createAccount(probe, hooks, user, ACCOUNT()));
-      const calls = [() => probe.attempt(hooks, 'updateSocialAccount', id, { scope: 'kit' }), () => probe.call(hooks, 'deleteSocialAccount', id)];
+      const calls = [
+        () => probe.attempt(hooks, 'updateSocialAccount', id, { scope: 'kit' }),
+        () => probe.call(hooks, 'deleteSocialAccount', id),
+      ];
       if (round % 2) calls.reverse();
       await Promise.all(calls.map((call) => call()));
-      await finds(probe, hooks, 'findSocialAccountById', id, undefined, 'findSocialAccountById() after an update and a delete at once');
+      await finds(
+        probe,
+        hooks,
+        'findSocialAccountById',
+        id,
+        undefined,
+        'findSocialAccountById() after an update and a delete at once',
+      );
     }
   },
 
@@ -335,7 +479,14 @@ module.exports = {
     const account = await createAccount(probe, hooks, user);
     await saysWhether(probe, hooks, 'deleteSocialAccount', idOf(account));
     if (typeof hooks.findSocialAccountById === 'function') {
-      await finds(probe, hooks, 'findSocialAccountById', idOf(account), undefined, 'findSocialAccountById() after deleteSocialAccount()');
+      await finds(
+        probe,
+        hooks,
+        'findSocialAccountById',
+        idOf(account),
+        undefined,
+        'findSocialAccountById() after deleteSocialAccount()',
+      );
     }
   },
 
@@ -344,10 +495,14 @@ module.exports = {
     probe.needs(hooks, 'findOrCreateBySocialAccount');
     for (const user of [address(probe), { email: null, emailKey: null }]) {
       const who = providerUser(probe);
-      const results = await probe.crowd(CROWD, () => probe.call(hooks, 'findOrCreateBySocialAccount', { ...who, user: { ...user } }));
+      const results = await probe.crowd(CROWD, () =>
+        probe.call(hooks, 'findOrCreateBySocialAccount', { ...who, user: { ...user } }),
+      );
       const makers = results.filter((result) => result?.created === true).length;
       probe.expect(makers === 1, `1 of ${CROWD} logins at once creates`, `${makers} of them did`);
-      const [users, accounts] = ['user', 'socialAccount'].map((name) => new Set(results.map((result) => String(result?.[name]?.id))).size);
+      const [users, accounts] = ['user', 'socialAccount'].map(
+        (name) => new Set(results.map((result) => String(result?.[name]?.id))).size,
+      );
       probe.expect(users === 1 && accounts === 1, '1 user and 1 account for all of them', `${users} users, ${accounts} accounts`);
     }
   },
@@ -358,9 +513,17 @@ module.exports = {
     const taken = address(probe);
     const owner = await createUser(probe, hooks, taken);
     const who = providerUser(probe);
-    await refused(probe, hooks, 'findOrCreateBySocialAccount', [{ ...who, user: { ...taken } }], 'a login with an e-mail that somebody has');
-    if (typeof hooks.findSocialAccount === 'function') await finds(probe, hooks, 'findSocialAccount', who, undefined, 'findSocialAccount() after that');
-    if (typeof hooks.findUserByEmail === 'function') await finds(probe, hooks, 'findUserByEmail', taken.emailKey, owner, 'findUserByEmail() after that');
+    await refused(
+      probe,
+      hooks,
+      'findOrCreateBySocialAccount',
+      [{ ...who, user: { ...taken } }],
+      'a login with an e-mail that somebody has',
+    );
+    if (typeof hooks.findSocialAccount === 'function')
+      await finds(probe, hooks, 'findSocialAccount', who, undefined, 'findSocialAccount() after that');
+    if (typeof hooks.findUserByEmail === 'function')
+      await finds(probe, hooks, 'findUserByEmail', taken.emailKey, owner, 'findUserByEmail() after that');
     const made = await probe.call(hooks, 'findOrCreateBySocialAccount', { ...who, user: address(probe) });
     probe.expect(made?.created === true, 'the same account with another e-mail is created', 'it was there already');
   },
@@ -368,12 +531,17 @@ module.exports = {
   async 'storage.opens'(probe) {
     const hooks = await probe.make();
     probe.needs(hooks, 'createUser', 'createSocialAccount', 'findSocialAccountById', 'updateSocialAccount');
-    if (METHODS.some((name) => !isMiss(hooks[name]) && typeof hooks[name] !== 'function')) probe.skip('AccountsStorage does not take them: see shape.methods');
+    if (METHODS.some((name) => !isMiss(hooks[name]) && typeof hooks[name] !== 'function'))
+      probe.skip('AccountsStorage does not take them: see shape.methods');
     const { AccountsStorage } = require('../index.cjs'); // only who checks hooks needs the native half
     const storage = new AccountsStorage(hooks, { keys: [[1, randomBytes(32)]] });
     try {
       const user = await probe.call(storage, 'createUser', { email: address(probe).email });
-      const account = await probe.call(storage, 'createSocialAccount', { ...providerUser(probe), userId: user.id, accessToken: 'kit-open' });
+      const account = await probe.call(storage, 'createSocialAccount', {
+        ...providerUser(probe),
+        userId: user.id,
+        accessToken: 'kit-open',
+      });
       probe.expect(account.accessToken === 'kit-open', 'the token as it was, by AccountsStorage', 'another');
       const raw = await probe.call(hooks, 'findSocialAccountById', account.id);
       probe.expect(/^sealed:/.test(raw?.accessToken), 'a sealed token in the hooks', show(raw?.accessToken));

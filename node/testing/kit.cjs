@@ -22,25 +22,37 @@ function checked(kind, given) {
     throw invalid('give a function that makes a store, or an object with such a function as `make`');
   }
   const definition = typeof given === 'function' ? { make: given } : given;
-  for (const name of Object.keys(definition)) if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')})`);
+  for (const name of Object.keys(definition))
+    if (!OPTIONS.includes(name)) throw invalid(`unknown option: ${name} (known: ${OPTIONS.join(', ')})`);
   const { make, cleanup, clock, fault, timeout = 5, also = [], except = {} } = definition;
   if (typeof make !== 'function') throw invalid('make must be a function that gives a store');
-  for (const [name, value] of Object.entries({ cleanup, fault })) if (value !== undefined && typeof value !== 'function') throw invalid(`${name} must be a function`);
-  if (clock !== undefined && (typeof clock?.now !== 'function' || typeof clock.advance !== 'function')) throw invalid('clock must have the methods now and advance');
-  if (!(typeof timeout === 'number' && timeout > 0 && timeout <= 600)) throw invalid('timeout must be a number of seconds above 0, at most 600');
+  for (const [name, value] of Object.entries({ cleanup, fault }))
+    if (value !== undefined && typeof value !== 'function') throw invalid(`${name} must be a function`);
+  if (clock !== undefined && (typeof clock?.now !== 'function' || typeof clock.advance !== 'function'))
+    throw invalid('clock must have the methods now and advance');
+  if (!(typeof timeout === 'number' && timeout > 0 && timeout <= 600))
+    throw invalid('timeout must be a number of seconds above 0, at most 600');
   if (!Array.isArray(also)) throw invalid('also must be an array of rules');
   if (typeof except !== 'object' || except === null) throw invalid('except must be an object: a reason for each rule');
   const ids = RULES[kind].map(({ id }) => id);
-  for (const id of [...also, ...Object.keys(except)]) if (!ids.includes(id)) throw invalid(`there is no such rule for ${kind}: ${id}`);
-  for (const [id, reason] of Object.entries(except)) if (typeof reason !== 'string' || reason === '') throw invalid(`say why ${id} is excepted, as text`);
+  for (const id of [...also, ...Object.keys(except)])
+    if (!ids.includes(id)) throw invalid(`there is no such rule for ${kind}: ${id}`);
+  for (const [id, reason] of Object.entries(except))
+    if (typeof reason !== 'string' || reason === '') throw invalid(`say why ${id} is excepted, as text`);
   return { make, cleanup, clock, fault, timeout, also, except };
 }
 
-/** The time that a rule has, whatever its store does: a synchronous loop that never ends is the one thing that it does not end. */
+/**
+ * The time that a rule has, whatever its store does: a synchronous loop that never ends is the one thing that it does not end.
+ */
 async function bounded(probe, work, seconds) {
   let timer;
   const late = new Promise((resolve, reject) => {
-    timer = setTimeout(() => reject(new Broken(`the rule has been tried within ${seconds} seconds`, 'it had not: the store is too slow, or hangs')), seconds * 1000);
+    timer = setTimeout(
+      () =>
+        reject(new Broken(`the rule has been tried within ${seconds} seconds`, 'it had not: the store is too slow, or hangs')),
+      seconds * 1000,
+    );
   });
   try {
     await Promise.race([work(), late]);
@@ -74,12 +86,15 @@ async function tryRule(kind, rule, definition) {
   } catch (error) {
     result = judge(error);
   }
-  await probe.close().catch((error) => { if (result.outcome === 'passed') result = judge(error); });
+  await probe.close().catch((error) => {
+    if (result.outcome === 'passed') result = judge(error);
+  });
   return result;
 }
 
 /**
- * Starts all rules: a promise for each. They share nothing but the user's `make`, so many run at once; not on a clock that somebody moves, and not those that are
+ * Starts all rules: a promise for each. They share nothing but the user's `make`, so many run at once; not on a clock that
+ * somebody moves, and not those that are
  * about everything in the store, which come last.
  */
 function start(kind, definition) {
@@ -92,10 +107,18 @@ function start(kind, definition) {
     const worker = async () => {
       for (let rule; (rule = waiting.shift()) !== undefined;) settle.get(rule)(await tryRule(kind, rule, definition));
     };
-    return async () => { await Promise.all(Array.from({ length: most }, worker)); };
+    return async () => {
+      await Promise.all(Array.from({ length: most }, worker));
+    };
   };
-  const together = queue(rules.filter((rule) => !rule.alone), definition.clock === undefined ? TOGETHER : 1);
-  const alone = queue(rules.filter((rule) => rule.alone), 1);
+  const together = queue(
+    rules.filter((rule) => !rule.alone),
+    definition.clock === undefined ? TOGETHER : 1,
+  );
+  const alone = queue(
+    rules.filter((rule) => rule.alone),
+    1,
+  );
   together().then(alone);
   return results;
 }

@@ -24,7 +24,9 @@ class NotApplicable extends Error {}
 
 /** The first line of the store's own code that an error came through. */
 function placeOf(error) {
-  const frames = String(error.stack).split('\n').filter((line) => /^\s+at /.test(line) && !line.includes(__dirname) && !/[( ]node:/.test(line));
+  const frames = String(error.stack)
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line) && !line.includes(__dirname) && !/[( ]node:/.test(line));
   const [, file, line] = frames[0]?.match(/\(?([^()\s]+):(\d+):\d+\)?$/) ?? [];
   return file === undefined ? '' : ` at ${path.basename(file)}:${line}`;
 }
@@ -39,7 +41,8 @@ function sayError(error) {
 
 /** A value, as far as it is no secret: what the kit has made itself, and what kind the rest is. */
 function show(value) {
-  if (typeof value === 'string') return /^kit[ -][ -~]{0,60}$/.test(value) ? JSON.stringify(value) : `a string of ${value.length} characters`;
+  if (typeof value === 'string')
+    return /^kit[ -][ -~]{0,60}$/.test(value) ? JSON.stringify(value) : `a string of ${value.length} characters`;
   if (typeof value === 'function') return 'a function';
   if (typeof value === 'symbol') return 'a symbol';
   if (ArrayBuffer.isView(value)) return `${value.byteLength} bytes`;
@@ -51,14 +54,18 @@ function show(value) {
 let watching = Promise.resolve();
 
 /**
- * Does `work`, and gives what was thrown or rejected where nobody looked, in the time of a few turns of the event loop. The listeners of others, those of a
+ * Does `work`, and gives what was thrown or rejected where nobody looked, in the time of a few turns of the event loop. The
+ * listeners of others, those of a
  * test runner above all, are away meanwhile.
  */
 function unseen(work) {
   const done = watching.then(async () => {
-    if (process.hasUncaughtExceptionCaptureCallback()) throw new NotApplicable('this process has an uncaughtExceptionCaptureCallback of its own');
+    if (process.hasUncaughtExceptionCaptureCallback())
+      throw new NotApplicable('this process has an uncaughtExceptionCaptureCallback of its own');
     const seen = [];
-    const take = (error) => { seen.push(error); };
+    const take = (error) => {
+      seen.push(error);
+    };
     const others = process.rawListeners('unhandledRejection');
     process.removeAllListeners('unhandledRejection');
     process.on('unhandledRejection', take);
@@ -85,14 +92,22 @@ class Probe {
   #keys = 0;
   over = false; // its time is up: what goes on in the background does nothing more
 
-  constructor(definition) { this.#definition = definition; }
+  constructor(definition) {
+    this.#definition = definition;
+  }
 
   // ------------------------------------------------------------------------------------------------------- judgements --
 
-  expect(holds, expected, seen) { if (!holds) throw new Broken(expected, seen); }
+  expect(holds, expected, seen) {
+    if (!holds) throw new Broken(expected, seen);
+  }
   /** Whatever was seen, it is not this. */
-  same(seen, wanted, expected) { this.expect(Object.is(seen, wanted), expected, show(seen)); }
-  skip(reason) { throw new NotApplicable(reason); }
+  same(seen, wanted, expected) {
+    this.expect(Object.is(seen, wanted), expected, show(seen));
+  }
+  skip(reason) {
+    throw new NotApplicable(reason);
+  }
   /** Ends the probe where the store has no such method. */
   needs(store, ...methods) {
     for (const method of methods) if (typeof store[method] !== 'function') this.skip(`there is no ${method}()`);
@@ -101,12 +116,15 @@ class Probe {
   // ----------------------------------------------------------------------------------------------------------- stores --
 
   /** A text that is no other's, as key, id or name. */
-  key(name = '') { return `kit-${this.#run}-${this.#keys++}${name}`; }
+  key(name = '') {
+    return `kit-${this.#run}-${this.#keys++}${name}`;
+  }
 
   async make() {
     const { value, error, failed } = await this.#settled('make()', () => this.#definition.make());
     if (failed) throw new Broken('make() gives a store', `it failed: ${sayError(error)}`, error);
-    if ((typeof value !== 'object' && typeof value !== 'function') || value === null) throw new Broken('make() gives a store', show(value));
+    if ((typeof value !== 'object' && typeof value !== 'function') || value === null)
+      throw new Broken('make() gives a store', show(value));
     this.#made.push(value);
     return value;
   }
@@ -124,7 +142,8 @@ class Probe {
   async restore() {
     const restore = this.#restore;
     this.#restore = undefined;
-    if (typeof restore !== 'function') this.skip('let `fault` give a function that makes the store reachable again, to have it tried');
+    if (typeof restore !== 'function')
+      this.skip('let `fault` give a function that makes the store reachable again, to have it tried');
     const { error, failed } = await this.#settled('what fault() gave', restore);
     if (failed) throw new Broken('what fault() gave makes the store reachable again', `it failed: ${sayError(error)}`, error);
   }
@@ -138,7 +157,8 @@ class Probe {
       if (failed) broken ??= new Broken(`${what} succeeds`, `it failed: ${sayError(error)}`, error);
     };
     if (typeof this.#restore === 'function') await end('what fault() gave', this.#restore);
-    if (this.#definition.cleanup) for (const store of new Set(this.#made)) await end('cleanup()', () => this.#definition.cleanup(store));
+    if (this.#definition.cleanup)
+      for (const store of new Set(this.#made)) await end('cleanup()', () => this.#definition.cleanup(store));
     if (broken) throw broken;
   }
 
@@ -149,10 +169,16 @@ class Probe {
     const { timeout } = this.#definition;
     let timer;
     const hung = new Promise((resolve, reject) => {
-      timer = setTimeout(() => reject(new Broken(`${what} settles`, `it had not after ${timeout} seconds`, undefined, true)), timeout * 1000);
+      timer = setTimeout(
+        () => reject(new Broken(`${what} settles`, `it had not after ${timeout} seconds`, undefined, true)),
+        timeout * 1000,
+      );
     });
     // A promise of our own around it: a thenable may do what it likes.
-    const done = new Promise((resolve) => resolve(work())).then((value) => ({ value, failed: false }), (error) => ({ error, failed: true }));
+    const done = new Promise((resolve) => resolve(work())).then(
+      (value) => ({ value, failed: false }),
+      (error) => ({ error, failed: true }),
+    );
     try {
       return await Promise.race([done, hung]);
     } finally {
@@ -169,7 +195,8 @@ class Probe {
   /** {value} or {error} of a method that gives a value or a promise. */
   async attempt(store, method, ...args) {
     if (this.over) return new Promise(() => {});
-    if (typeof store[method] !== 'function') this.skip(`there is no ${method}()`); // whether there must be one, shape.methods says
+    // Whether there must be one, shape.methods says.
+    if (typeof store[method] !== 'function') this.skip(`there is no ${method}()`);
     return this.#settled(`${method}()`, () => store[method](...args));
   }
 
@@ -184,12 +211,18 @@ class Probe {
   }
 
   /** So many calls in one tick. */
-  crowd(count, work) { return Promise.all(Array.from({ length: count }, (_, index) => work(index))); }
+  crowd(count, work) {
+    return Promise.all(Array.from({ length: count }, (_, index) => work(index)));
+  }
 
   // ------------------------------------------------------------------------------------------------------------- time --
 
-  get staged() { return this.#definition.clock !== undefined; }
-  now() { return Number(this.#definition.clock?.now() ?? Date.now()); }
+  get staged() {
+    return this.#definition.clock !== undefined;
+  }
+  now() {
+    return Number(this.#definition.clock?.now() ?? Date.now());
+  }
   async pass(ms) {
     if (this.staged) await this.#definition.clock.advance(ms / 1000);
     else await sleep(ms);
@@ -197,10 +230,13 @@ class Probe {
   async until(instant) {
     for (let left; (left = instant - this.now()) > 0;) await this.pass(Math.ceil(left));
   }
-  turn() { return new Promise((resolve) => setImmediate(resolve)); }
+  turn() {
+    return new Promise((resolve) => setImmediate(resolve));
+  }
 
   /**
-   * Does what must have been done before a life (in seconds) is over; where the machine was too slow for that, and whatever was seen then, once more with a
+   * Does what must have been done before a life (in seconds) is over; where the machine was too slow for that, and whatever was
+   * seen then, once more with a
    * longer one.
    */
   async within(work) {
@@ -222,7 +258,8 @@ class Probe {
   }
 
   /**
-   * That something which is put with a life (in milliseconds) is there until its end, and not from that on. On a real clock it is looked at before and after;
+   * That something which is put with a life (in milliseconds) is there until its end, and not from that on. On a real clock it is
+   * looked at before and after;
    * where the machine was too slow to tell, a longer life is tried.
    */
   async exactly(put, isThere, expected) {

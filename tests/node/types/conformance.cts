@@ -9,19 +9,38 @@ import miro = require('counterfoil/miro');
 
 class Mine extends counterfoil.Backend {
   data = new Map<string, string>();
-  get(key: string) { return this.data.get(key); }
-  set(key: string, value: string) { this.data.set(key, value); }
-  delete(key: string) { return this.data.delete(key); }
+  get(key: string) {
+    return this.data.get(key);
+  }
+  set(key: string, value: string) {
+    this.data.set(key, value);
+  }
+  delete(key: string) {
+    return this.data.delete(key);
+  }
   stop() {}
 }
 
 testing.testBackend('mine', () => new Mine());
-testing.testBackend('mine', { make: async () => new Mine(), cleanup: (mine) => mine.stop(), fault: (mine) => () => mine.stop(), timeout: 2, except: { 'ttl.exact': 'seconds' } });
-testing.testExpressStore('ours', { make: () => new express.CounterfoilStore(), cleanup: (store) => store.close(), also: ['save.no_lost_update'] });
+testing.testBackend('mine', {
+  make: async () => new Mine(),
+  cleanup: (mine) => mine.stop(),
+  fault: (mine) => () => mine.stop(),
+  timeout: 2,
+  except: { 'ttl.exact': 'seconds' },
+});
+testing.testExpressStore('ours', {
+  make: () => new express.CounterfoilStore(),
+  cleanup: (store) => store.close(),
+  also: ['save.no_lost_update'],
+});
 testing.testExpressStore('theirs', () => new session.MemoryStore());
 testing.testCurveballStore('ours', () => new curveball.SessionStore());
 testing.testFluidAuthStore('ours', () => new fluidauth.SessionStore());
-testing.testMiroStorage('ours', { make: () => new miro.MiroStorage({ url: 'memory:' }), clock: { now: () => new Date(), advance: async () => {} } });
+testing.testMiroStorage('ours', {
+  make: () => new miro.MiroStorage({ url: 'memory:' }),
+  clock: { now: () => new Date(), advance: async () => {} },
+});
 testing.testHooks('hooks', () => ({ findUserById: (id: string) => ({ id }) }));
 
 async function main(): Promise<void> {

@@ -1,6 +1,7 @@
 'use strict';
 
-// What docs/conformance/node.md has from the kit itself: the rules, and what it finds in the stores of others. As a program it writes them there.
+// What docs/conformance/node.md has from the kit itself: the rules, and what it finds in the stores of others. As a program it
+// writes them there.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -12,17 +13,24 @@ const HEAD = ['| what | passed | failed | not applicable |', '| --- | --- | --- 
 
 function row(name, report) {
   const count = (outcome) => report.filter((result) => result.outcome === outcome).length;
-  const failed = report.filter(({ outcome }) => outcome === 'failed').map(({ rule }) => `\`${rule}\``).join(', ');
+  const failed = report
+    .filter(({ outcome }) => outcome === 'failed')
+    .map(({ rule }) => `\`${rule}\``)
+    .join(', ');
   return `| ${name} | ${count('passed')} | ${failed || 'none'} | ${count('not applicable')} |`;
 }
 
 const table = (findings) => [...HEAD, ...findings.map(({ name, report }) => row(name, report))].join('\n');
 
 const sentence = ({ sentence: text, asked }) => `${text.replaceAll('|', '\\|')}${asked ? ' (`also`)' : ''}`;
-const rulesOf = (kind) => [
-  `### ${kind}`, '', '| rule | what must hold | from |', '| --- | --- | --- |',
-  ...rules[kind].map((rule) => `| \`${rule.id}\` | ${sentence(rule)} | ${rule.source} |`),
-].join('\n');
+const rulesOf = (kind) =>
+  [
+    `### ${kind}`,
+    '',
+    '| rule | what must hold | from |',
+    '| --- | --- | --- |',
+    ...rules[kind].map((rule) => `| \`${rule.id}\` | ${sentence(rule)} | ${rule.source} |`),
+  ].join('\n');
 const allRules = () => Object.keys(rules).map(rulesOf).join('\n\n');
 
 const between = (name) => new RegExp(`(<!-- ${name} -->\n)([^]*?)(<!-- /${name} -->)`);

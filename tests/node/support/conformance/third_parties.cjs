@@ -8,7 +8,8 @@ const session = require('express-session');
 const { check } = require('counterfoil/testing');
 const { redisVariable, ownPrefix, root } = require('../redis.cjs');
 
-const versionOf = (folder) => JSON.parse(fs.readFileSync(path.join(root, 'node_modules', folder, 'package.json'), 'utf8')).version;
+const versionOf = (folder) =>
+  JSON.parse(fs.readFileSync(path.join(root, 'node_modules', folder, 'package.json'), 'utf8')).version;
 /** The module of a package whose exports hide it, or that is one for import alone. */
 const within = (file) => import(path.join(root, 'node_modules', file));
 
@@ -22,7 +23,9 @@ function overRedis(connect, makeStore, end) {
       clients.set(store, client);
       return store;
     },
-    fault: (store) => { end(clients.get(store)); },
+    fault: (store) => {
+      end(clients.get(store));
+    },
     cleanup: (store) => {
       try {
         end(clients.get(store));
@@ -33,39 +36,71 @@ function overRedis(connect, makeStore, end) {
   };
 }
 
-const nodeRedis = (name, options) => (url) => require(name).createClient({ url, ...options }).on('error', () => {}).connect();
+const nodeRedis = (name, options) => (url) =>
+  require(name)
+    .createClient({ url, ...options })
+    .on('error', () => {})
+    .connect();
 const destroy = (client) => client.destroy();
-const disconnect = (client) => { client.disconnect().catch(() => {}); };
+const disconnect = (client) => {
+  client.disconnect().catch(() => {});
+};
 
 const connectRedis = (folder, exported, connect, end) => ({
-  kind: 'express-session', name: 'connect-redis', folder,
+  kind: 'express-session',
+  name: 'connect-redis',
+  folder,
   definition: () => overRedis(connect, (client, prefix) => new (exported())({ client, prefix }), end),
 });
 
 /** {kind, name, folder of the package, definition} */
 const THIRD_PARTIES = [
-  { kind: 'express-session', name: 'express-session, MemoryStore', folder: 'express-session', definition: () => ({ make: () => new session.MemoryStore() }) },
-  { kind: 'express-session', name: 'memorystore', folder: 'memorystore', definition: () => ({ make: () => new (require('memorystore')(session))({}) }) },
-  connectRedis('connect-redis-6', () => require('connect-redis-6')(session), async (url) => require('redis-3').createClient({ url }).on('error', () => {}), (client) => client.end(true)),
+  {
+    kind: 'express-session',
+    name: 'express-session, MemoryStore',
+    folder: 'express-session',
+    definition: () => ({ make: () => new session.MemoryStore() }),
+  },
+  {
+    kind: 'express-session',
+    name: 'memorystore',
+    folder: 'memorystore',
+    definition: () => ({ make: () => new (require('memorystore')(session))({}) }),
+  },
+  connectRedis(
+    'connect-redis-6',
+    () => require('connect-redis-6')(session),
+    async (url) =>
+      require('redis-3')
+        .createClient({ url })
+        .on('error', () => {}),
+    (client) => client.end(true),
+  ),
   connectRedis('connect-redis-7', () => require('connect-redis-7').default, nodeRedis('redis-4'), disconnect),
   connectRedis('connect-redis', () => require('connect-redis').RedisStore, nodeRedis('redis'), destroy),
   connectRedis('connect-redis-10', () => require('connect-redis-10').RedisStore, nodeRedis('redis'), destroy),
   {
-    kind: 'curveball', name: '@curveball/session, MemoryStore', folder: '@curveball/session',
+    kind: 'curveball',
+    name: '@curveball/session, MemoryStore',
+    folder: '@curveball/session',
     definition: async () => {
       const { MemoryStore } = await within('@curveball/session/dist/index.js');
       return { make: () => new MemoryStore(), cleanup: (store) => store.close() };
     },
   },
   {
-    kind: 'curveball', name: '@curveball/session-redis', folder: '@curveball/session-redis',
+    kind: 'curveball',
+    name: '@curveball/session-redis',
+    folder: '@curveball/session-redis',
     definition: async () => {
       const { RedisStore } = await within('@curveball/session-redis/dist/index.js');
       return overRedis(nodeRedis('redis'), (client, prefix) => new RedisStore({ client, prefix }), destroy);
     },
   },
   {
-    kind: 'miro', name: '@mirohq/miro-api, InMemoryStorage', folder: '@mirohq/miro-api',
+    kind: 'miro',
+    name: '@mirohq/miro-api, InMemoryStorage',
+    folder: '@mirohq/miro-api',
     definition: async () => {
       const { InMemoryStorage } = await within('@mirohq/miro-api/dist/storage.js');
       return { make: () => new InMemoryStorage() };
@@ -73,11 +108,21 @@ const THIRD_PARTIES = [
   },
 ];
 
+/** What the kit finds in one. A busy machine is no fault of theirs: where it was too slow to tell, once more. */
+async function found({ kind, definition }) {
+  const definitionOf = { timeout: 30, ...(await definition()) };
+  let report;
+  for (let tries = 0; tries < 4 && !report?.every(({ seen }) => !/too slow/.test(seen)); tries++) {
+    report = await check(kind, definitionOf);
+  }
+  return report;
+}
+
 /** What the kit finds in each. All of them at once: most of the time is waiting. */
 function findings() {
-  return Promise.all(THIRD_PARTIES.map(async ({ kind, name, folder, definition }) => ({
-    kind, name: `${name} ${versionOf(folder)}`, report: await check(kind, await definition()),
-  })));
+  return Promise.all(
+    THIRD_PARTIES.map(async (one) => ({ name: `${one.name} ${versionOf(one.folder)}`, report: await found(one) })),
+  );
 }
 
 module.exports = { findings };
