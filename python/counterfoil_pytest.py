@@ -65,7 +65,7 @@ class RuleItem(pytest.Item):
         if result.outcome == "not applicable":
             pytest.skip(result.seen)
         if result.outcome == "failed":
-            pytest.fail(str(result), pytrace=False)
+            pytest.fail(f"{result}\n  (seed={self._runner.settings.seed})", pytrace=False)
 
     def reportinfo(self) -> tuple[str, int | None, str]:
         return self._where, None, self.name

@@ -26,24 +26,10 @@ from .keyed import (
     value,
 )
 from .rules import rule
-from .trial import Ask, NotApplicable, Trial, Unexpected
+from .trial import Ask, NotApplicable, Trial
 
 DERIVED = "core/DESIGN.md, law 6; counterfoil.Backend.single_process"
 SCANNED = 'core/DESIGN.md, "What a call means": count and clear are composed of scan and delete'
-
-
-@rule(
-    "shape.methods",
-    "get, set and delete are methods, and so is what there is of pop, touch, incr, set_if, scan and close; binary, "
-    "keeps_ttl and single_process are True or False.",
-    "counterfoil.open takes nothing else.",
-    backend=BACKEND,
-)
-def shape(t: Trial) -> None:
-    try:
-        describe(t.thing, blocking=False)
-    except counterfoil.InvalidTypeError as error:
-        raise Unexpected(str(error)) from None
 
 
 # --------------------------------------------------------------------------------------------------------------- touch

@@ -70,7 +70,7 @@ class Contract:
         if result.outcome == "not applicable":
             pytest.skip(result.seen)
         if result.outcome == "failed":
-            pytest.fail(str(result), pytrace=False)
+            pytest.fail(f"{result}\n  (seed = {runner.settings.seed})", pytrace=False)
 
 
 def _tests(kind: str) -> Callable[[type[Contract]], type[Contract]]:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import counterfoil
+
+from ..backend import describe
 from .rules import rule
-from .trial import Ask, NotApplicable, Trial
+from .trial import Ask, NotApplicable, Trial, Unexpected
 
 BACKEND = "counterfoil.Backend, its docstring"
 TABLE = 'core/DESIGN.md, "A backend written in a host language"'
@@ -98,6 +101,20 @@ def many(t: Trial, places: list[Any], method: str, *args: Any) -> list[Ask]:
 
 
 # ----------------------------------------------------------------------------------------------------- get, set, delete
+
+
+@rule(
+    "shape.methods",
+    "get, set and delete are methods, and so is what there is of pop, touch, incr, set_if, scan and close; binary, "
+    "keeps_ttl and single_process are True or False.",
+    "counterfoil.open takes nothing else.",
+    backend=BACKEND,
+)
+def shape(t: Trial) -> None:
+    try:
+        describe(t.thing, blocking=False)
+    except counterfoil.InvalidTypeError as error:
+        raise Unexpected(str(error)) from None
 
 
 @rule(

@@ -41,11 +41,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` has found: a result for every rule of the kind, none left out."""
+    """What `check` has found: a result for every rule of the kind, none left out.
+
+    name, kind: of what was checked.
+    seed: give it to `check` for the same order of calls.
+    """
 
     name: str
     kind: str
     results: tuple[Result, ...]
+    seed: int
 
     @property
     def passed(self) -> tuple[Result, ...]:
@@ -69,7 +74,8 @@ class Report:
             f"{self.name}, checked as {self.kind}: {len(self.passed)} passed, {len(self.failed)} failed, "
             f"{len(self.not_applicable)} not applicable"
         )
-        return "\n".join([head, *(str(each) for each in (*self.failed, *self.not_applicable))])
+        end = [f"(seed={self.seed})"] if self.failed else []
+        return "\n".join([head, *(str(each) for each in (*self.failed, *self.not_applicable)), *end])
 
     def raise_if_failed(self) -> None:
         """AssertionError with this report, where a rule failed."""

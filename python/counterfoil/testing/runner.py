@@ -235,7 +235,7 @@ def check(
         if unknown := [each for each in wanted if each not in runner.rules]:
             raise InvalidError(f"there is no rule {unknown[0]} for this kind; rules({runner.kind!r}) gives all")
         results = tuple(runner.run(each) for each in wanted)
-        return Report(runner.name, runner.kind, results)
+        return Report(runner.name, runner.kind, results, settings.seed)
 
 
 def _kind_made(settings: Settings) -> str:
