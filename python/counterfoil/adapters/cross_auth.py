@@ -1,4 +1,4 @@
-"""The storages of Cross Auth (https://pypi.org/project/cross-auth/), releases 0.2 to 0.22.
+"""The storages of Cross Auth (https://pypi.org/project/cross-auth/), releases 0.2 to 0.23.
 
     from counterfoil.adapters.cross_auth import AccountsStorage, SecondaryStorage, SessionStorage
 
@@ -19,14 +19,20 @@ person at once) is also its CrossAuthException, so that the flow ends with an er
 Releases 0.6 to 0.15 keep their sessions here too and name no ttl for them: give one that suits a session, as in
 `SecondaryStorage.from_url("memory:auth", ttl=30 * 86400)`; the default would sign everybody out after ten minutes.
 
+Releases from 0.24 on ask more of an accounts storage (a user and his first social account in one transaction, for one):
+their logins by a provider fail. A RuntimeWarning says so where an AccountsStorage is made.
+
 They may be shared by all threads. Cross Auth itself need not be installed to import this.
 """
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import counterfoil
 from counterfoil.at_rest import Keys
@@ -123,8 +129,30 @@ def _flow(word: str, description: str) -> Iterator[None]:
         raise also from None
 
 
+def _warn_of_newer(storage: object) -> None:
+    """Better at the start of an application than as a 500 at somebody's first login. Where Cross Auth is not loaded
+    yet, nobody is told: it is not loaded for that."""
+    wanted = getattr(sys.modules.get("cross_auth._storage"), "AccountsStorage", object)
+    missing = [name for name in vars(wanted) if not name.startswith("_") and not hasattr(storage, name)]
+    if missing:
+        warnings.warn(
+            f"this release of Cross Auth asks more of an accounts storage ({', '.join(missing)}), and logins by a "
+            "provider will fail: install 'cross-auth<0.24'",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
 class AccountsStorage(counterfoil.AccountsStorage):
-    """`counterfoil.AccountsStorage`, with errors that Cross Auth knows."""
+    """`counterfoil.AccountsStorage`, with errors that Cross Auth knows. A RuntimeWarning says that Cross Auth is newer
+    than what is known here."""
+
+    if not TYPE_CHECKING:  # its arguments are those of the base
+
+        @wraps(counterfoil.AccountsStorage.__init__)
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            _warn_of_newer(self)
 
     def create_user(self, **fields: Any) -> counterfoil.User:
         """As `counterfoil.AccountsStorage.create_user`."""

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlencode, urlparse
 import httpx
 import pytest
 from redis_servers import redis_variable
-from releases import RELEASES, folder
+from releases import RELEASES, TOO_NEW, folder
 
 PLACES = ["memory", "sqlite", "redis"]
 DEMO = {"email": "demo@example.com", "password": "password123"}
@@ -98,8 +98,9 @@ def applications(
         for release in RELEASES:
             urls = ["memory:", f"sqlite:{files / release}.db", redis_variable("")]
             path = os.pathsep.join(filter(None, [str(folder(release)), os.environ.get("PYTHONPATH")]))
+            program = str(Path(__file__).with_name("cross_auth_app.py"))
             running[release] = subprocess.Popen(
-                [sys.executable, "-W", "ignore", str(Path(__file__).with_name("cross_auth_app.py")),
+                [sys.executable, "-W", "ignore", "-W", "error::RuntimeWarning", program,
                 json.dumps({"urls": urls, "github": github.origin})],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path},
             )  # fmt: skip
@@ -189,3 +190,27 @@ def test_a_browser_has_a_session(origin: str, github: GitHub) -> None:
         new = browser.get("/auth/github/login", params={"next": "/profile"}).json()
         assert (new["email"], new["providers"]) == ("new@example.com", ["github"])
         assert new["id"] != me["id"]
+
+
+def test_a_release_that_asks_more_is_told_of_at_the_start() -> None:
+    program = """if True:
+        import cross_auth.fastapi, counterfoil, warnings
+        from counterfoil.adapters.cross_auth import AccountsStorage
+        class Mine(AccountsStorage):
+            def has_social_account(self, *, provider, provider_user_id): ...
+        with counterfoil.open("memory:") as store, warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            AccountsStorage(store)
+            Mine(store)
+        print([(one.category.__name__, one.filename, str(one.message)) for one in seen])
+    """
+    path = os.pathsep.join(filter(None, [str(folder(TOO_NEW)), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[('RuntimeWarning', '<string>', \"this release of Cross Auth asks more"), done.stdout
+    assert done.stdout.count("RuntimeWarning") == 1, "who has added what it asks is left alone"
+    assert "cross-auth<0.24" in done.stdout
+    assert "(has_social_account)" in done.stdout
