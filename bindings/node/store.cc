@@ -289,15 +289,15 @@ static napi_value method_incr(napi_env napi, napi_callback_info info)
 }
 
 // scan(prefix, cursor), reseal(prefix, cursor): one page
-static napi_value submit_page(Env *env, Store *store, cf_request *request, napi_value at, int form)
+static napi_value submit_page(Env *env, Store *store, cf_request request, napi_value at, int form)
 {
     char   cursor[CF_CURSOR_MAX + 2];
     size_t len = 0;
     if (!is_undefined(env->napi, at)) {
         if (napi_get_value_string_latin1(env->napi, at, cursor, sizeof cursor, &len) != napi_ok) return nullptr;
-        request->cursor = cf_bytes(cursor, len);
+        request.cursor = cf_bytes(cursor, len);
     }
-    return submit(env, store, request, form);
+    return submit(env, store, &request, form);
 }
 
 template <int KIND, int FORM> static napi_value method_page(napi_env napi, napi_callback_info info)
@@ -307,7 +307,7 @@ template <int KIND, int FORM> static napi_value method_page(napi_env napi, napi_
     if (!call.open(napi, info) || !take_key(call.env, call.at[0], "the prefix", &prefix)) return nullptr;
     cf_request request = request_of(KIND);
     request.key = prefix.slice;
-    return submit_page(call.env, call.store, &request, call.at[1], FORM);
+    return submit_page(call.env, call.store, request, call.at[1], FORM);
 }
 
 // resealTokens(cursor): one page
@@ -317,7 +317,7 @@ static napi_value method_reseal_tokens(napi_env napi, napi_callback_info info)
     if (!call.open(napi, info)) return nullptr;
     cf_request request = request_of(CF_OP_RESEAL);
     request.flags = CF_TOKENS;
-    return submit_page(call.env, call.store, &request, call.at[0], FORM_SWEEP);
+    return submit_page(call.env, call.store, request, call.at[0], FORM_SWEEP);
 }
 
 // count(prefix)
