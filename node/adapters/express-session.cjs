@@ -59,14 +59,14 @@ class LooseStore extends EventEmitter {
   }
 
   createSession(request, data) {
-    // The middleware put `generate` on this store; what it makes shows which classes a session and its cookie have.
+    // The middleware put `generate` on this store: what it makes shows which class a session has. Its cookie becomes the one of this
+    // session, since the class of that cannot be told by its constructor: express-session's prototype has none.
     const { sessionID } = request;
     this.generate(request);
-    const { constructor: Session, cookie: { constructor: Cookie } } = request.session;
+    const { constructor: Session, cookie } = request.session;
     request.sessionID = sessionID;
-    const { expires, originalMaxAge } = data.cookie;
-    const cookie = new Cookie(data.cookie);
-    if (typeof expires === 'string') cookie.expires = new Date(expires);
+    const { expires = null, originalMaxAge, data: ignored, ...attributes } = data.cookie; // `data` is a getter of express-session's
+    Object.assign(cookie, attributes, { expires: typeof expires === 'string' ? new Date(expires) : expires });
     cookie.originalMaxAge = originalMaxAge;
     request.session = new Session(request, { ...data, cookie });
     return request.session;

@@ -708,6 +708,39 @@ test('without express-session in sight, the same three methods are our own', () 
   assert.equal(status, 0);
 });
 
+test('with express-session out of sight of the adapter alone, a session comes back with a cookie of its class', () => {
+  const { spawnSync } = require('node:child_process');
+  const script = `
+    const Module = require('node:module');
+    const resolve = Module._resolveFilename;
+    let hidden = true;
+    Module._resolveFilename = function (name, ...rest) {
+      if (name === 'express-session' && hidden) throw Object.assign(new Error('not here'), { code: 'MODULE_NOT_FOUND' });
+      return resolve.call(this, name, ...rest);
+    };
+    const { CounterfoilStore } = require('counterfoil/express-session');
+    hidden = false;
+    const session = require('express-session');
+    const app = require('express')();
+    app.use(session({ store: new CounterfoilStore(), secret: 'x', resave: false, saveUninitialized: false, rolling: true, cookie: { maxAge: 60000, sameSite: 'lax' } }));
+    app.get('/', (request, response) => {
+      request.session.n = (request.session.n ?? 0) + 1;
+      response.send(String(request.session.n));
+    });
+    const server = app.listen(0, '127.0.0.1', async () => {
+      const url = 'http://127.0.0.1:' + server.address().port + '/';
+      const first = await fetch(url);
+      const second = await fetch(url, { headers: { cookie: first.headers.get('set-cookie').split(';')[0] } });
+      const attributes = (response) => response.headers.get('set-cookie').split('; ').slice(1).map((text) => text.split('=')[0]);
+      console.log(await second.text(), ...attributes(first), '|', ...attributes(second));
+      server.closeAllConnections();
+      server.close();
+    });`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', script], { cwd: `${__dirname}/../..`, encoding: 'utf8' });
+  assert.equal(stderr, '');
+  assert.equal(stdout, '2 Path Expires HttpOnly SameSite | Path Expires HttpOnly SameSite\n');
+});
+
 describe('where express-session is looked for', () => {
   const { spawnSync } = require('node:child_process');
   const fs = require('node:fs');
