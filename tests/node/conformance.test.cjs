@@ -94,11 +94,11 @@ for (const [kind, { rights, mutants, also }] of Object.entries(MADE)) {
 
 // --------------------------------------------------------------------------------------------------------- what is ours --
 
-/** By name: a function that opens a store of its own. */
+/** By name: a function that opens a store of its own, with time for a busy machine. */
 const PLACES = {
   memory: () => open('memory:'),
-  sqlite: () => openOnce({}),
-  redis: () => open(redisVariable(''), { prefix: ownPrefix() }),
+  sqlite: () => openOnce({ timeout: 20 }),
+  redis: () => open(redisVariable(''), { prefix: ownPrefix(), timeout: 20, connectTimeout: 20, silence: 20 }),
 };
 
 /** A store that is ours, over a database which the fault closes: it stays closed. */
