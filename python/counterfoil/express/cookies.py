@@ -17,8 +17,9 @@ from . import life
 
 __all__ = ["Cookie", "CookieOptions", "Signer", "check_name", "find", "serialize"]
 
-SameSite = Literal["strict", "lax", "none"]
-Priority = Literal["low", "medium", "high"]
+# One word each, because at run time that is the union that checkers see.
+SameSite = Literal["strict"] | Literal["lax"] | Literal["none"]
+Priority = Literal["low"] | Literal["medium"] | Literal["high"]
 _SAME_SITES = ("strict", "lax", "none")
 _PRIORITIES = ("low", "medium", "high")
 

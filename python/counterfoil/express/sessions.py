@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["AsyncExpressSessions", "EndedError", "ExpressSessions"]
 
 Answer = TypeVar("Answer")
-SaveEnded = Literal["ignore", "error", "create"]
-SaveChanged = Literal["overwrite", "error"]
-WhenFull = Literal["oldest_out", "refuse"]
+# One word each, because at run time that is the union that checkers see.
+SaveEnded = Literal["ignore"] | Literal["error"] | Literal["create"]
+SaveChanged = Literal["overwrite"] | Literal["error"]
+WhenFull = Literal["oldest_out"] | Literal["refuse"]
 
 _DAY = 86400.0
 _LONGEST = 3650 * _DAY  # the core's limit for a ttl; a cookie may claim to live longer

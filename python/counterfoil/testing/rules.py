@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from .trial import Trial
 
     Check = Callable[[Trial], None]
+
+Checked = TypeVar("Checked", bound="Check")
 
 __all__ = ["KINDS", "Rule", "rules"]
 
@@ -35,10 +37,10 @@ class Rule:
 _RULES: dict[str, dict[str, tuple[Rule, "Check"]]] = {kind: {} for kind in KINDS}
 
 
-def rule(id: str, sentence: str, why: str, **sources: str) -> "Callable[[Check], Check]":
+def rule(id: str, sentence: str, why: str, **sources: str) -> Callable[[Checked], Checked]:
     """Registers a check under a rule, for each kind whose source is given."""
 
-    def register(check: "Check") -> "Check":
+    def register(check: Checked) -> Checked:
         for kind, source in sources.items():
             assert id not in _RULES[kind], id
             _RULES[kind][id] = Rule(id, sentence, why, source), check
