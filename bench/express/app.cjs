@@ -57,6 +57,7 @@ function application(store) {
 async function main() {
   const store = await stores[name]();
   await fill(store);
+  global.gc(); // what filling has left behind is nobody's stall
   const server = application(store).listen(0, '127.0.0.1');
   server.keepAliveTimeout = 0; // between two measurements nobody asks
   await new Promise((resolve) => server.once('listening', resolve));

@@ -101,7 +101,8 @@ class Where:
 
 def tables_of(where: Where) -> list[Table]:
     def node(url: str, sessions: int = KEYS, times: float = 1) -> Callable[[str], Party]:
-        words = ["node", "--max-old-space-size=4096", str(HERE / "app.cjs"), where.build, url, str(sessions)]
+        words = ["node", "--expose-gc", "--max-old-space-size=4096", str(HERE / "app.cjs")]
+        words += [where.build, url, str(sessions)]
 
         def start(party: str) -> Party:
             with on(where.cores):
