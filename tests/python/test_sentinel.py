@@ -26,7 +26,7 @@ LONG = bool(os.environ.get("CF_LONG"))
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[SentinelGroup]:
-    with SentinelGroup(down_after_ms=400, password="p@ss:w/o?r#d", sentinel_password="watchers") as made:
+    with SentinelGroup(down_after_ms=800, password="p@ss:w/o?r#d", sentinel_password="watchers") as made:
         yield made
 
 
@@ -352,7 +352,7 @@ def winners_over_a_failover(durable: str) -> tuple[list[str | None], list[counte
     """One code, popped before and after a failover to a replica that had not heard of the first pop."""
     won: list[str | None] = []
     refused: list[counterfoil.Error] = []
-    with SentinelGroup(down_after_ms=300, replicas=1, sentinels=1, password="p") as pair:
+    with SentinelGroup(down_after_ms=1500, replicas=1, sentinels=1, password="p") as pair:
         with counterfoil.open(pair.url(durable=durable), timeout=10) as store:
             store.set("code", "the code", ttl=600)
             pair.primary().cli("WAIT", 1, 5000)

@@ -221,15 +221,16 @@ static void finish(cf_backend *self, cf_op *op, int status)
     cf_op_finish(op, status);
 }
 
-/* What promises one winner, or that something has ended, and has changed something. */
-static bool must_last(const cf_op *op)
+/* What promises one winner, or that something has ended, and has changed something; and who was not the first, whose word rests on what another has just made. */
+static bool must_last(const cf_op *op, int status)
 {
     const cf_request *in = cf_op_in(op);
+    if (status != CF_OK) return status == CF_EEXISTS && in->kind == CF_OP_INSERT;
     switch (in->kind) {
+    case CF_OP_INSERT: return true;
     case CF_OP_POP:
     case CF_OP_INCR:
     case CF_OP_DELETE:
-    case CF_OP_INSERT:
     case CF_OP_UPDATE:
     case CF_OP_REMOVE: return cf_op_hit(op);
     case CF_OP_SET: return cf_op_hit(op) && in->flags & (CF_IF_ABSENT | CF_IF_EQUAL);
@@ -237,13 +238,13 @@ static bool must_last(const cf_op *op)
     }
 }
 
-/* It has worked here; where the URL asks for replicas it is done when they have it too. The server lets nothing else of this connection through meanwhile, so replicas
+/* It has its answer here; where the URL asks for replicas it is done when they have it too. The server lets nothing else of this connection through meanwhile, so replicas
  * that were behind the last time are waited for shortly. */
-static void settle(cf_backend *self, cf_op *op)
+static void settle(cf_backend *self, cf_op *op, int status)
 {
     enum { LONGEST_MS = 1000, BEHIND_MS = 50 };
-    if (!self->options.durable || !must_last(op)) {
-        finish(self, op, CF_OK);
+    if (!self->options.durable || !must_last(op, status)) {
+        finish(self, op, status);
         return;
     }
     char     replicas[CF_INT_TEXT], limit[CF_INT_TEXT];
@@ -256,9 +257,10 @@ static void settle(cf_backend *self, cf_op *op)
 
 static int count_replicas(cf_backend *self, cf_op *op, int64_t have)
 {
+    int status = cf_op_error(op)->status; /* that of an insert may be CF_EEXISTS */
     self->behind = have < (int64_t)self->options.durable;
-    if (!self->behind) return CF_OK;
-    return cf_op_fail(op, CF_EUNAVAILABLE, CF_APPLIED, "applied on Redis at %s, but not replicated: %lld of the replicas have it, durable asks for %zu. A failover could undo it",
+    if (!self->behind) return status;
+    return cf_op_fail(op, CF_EUNAVAILABLE, status == CF_OK ? CF_APPLIED : CF_NOT_APPLIED, "applied on Redis at %s, but not replicated: %lld of the replicas have it, durable asks for %zu. A failover could undo it",
                       self->options.endpoint, (long long)have, self->options.durable);
 }
 
@@ -421,9 +423,7 @@ void redis_answer(cf_backend *self)
     if (call.expect == EXPECT_RECORDS) {
         redis_queue_shift(queue);
         if (!self->leaving) redis_works(self);
-        int status = redis_records_answer(self, op, &call);
-        if (status == CF_OK) settle(self, op);
-        else cf_op_finish(op, status);
+        settle(self, op, redis_records_answer(self, op, &call));
         return;
     }
     if (reply->failed) {
@@ -449,6 +449,5 @@ void redis_answer(cf_backend *self)
     case EXPECT_REPLICAS: finish(self, op, count_replicas(self, op, reply->integer)); return;
     default: rc = answer_clear(self, op, call); break;
     }
-    if (rc == CF_OK) settle(self, op);
-    else if (rc != CF_PENDING) finish(self, op, rc);
+    if (rc != CF_PENDING) settle(self, op, rc);
 }
