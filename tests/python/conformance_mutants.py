@@ -4,13 +4,14 @@ else. A mutant is a function without arguments that makes one; the stage is the 
 import asyncio
 import contextlib
 import fnmatch
+import itertools
 import math
 import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -1308,6 +1309,23 @@ class FieldByField(Miro):
         self.state["access_token"] = state.access_token
         time.sleep(0.0001)
         self.state = dict(vars(state))
+
+
+@mutant("miro", "refresh.one")
+class RefreshesEach(Miro):
+    def refresh_once(self, refresh: Any) -> Any:
+        state = self.get()
+        if state.token_expires_at < datetime.now():
+            self.set(refresh(state))
+        return self.get()
+
+
+@mutant("miro", "lock.one_holder")
+class LocksNobody(Miro):
+    fences = itertools.count()
+
+    def with_lock(self, work: Any) -> Any:
+        return work(SimpleNamespace(fence=next(self.fences)))
 
 
 @mutant("miro", "fault.rejects", **broken)

@@ -103,6 +103,7 @@ def test_ours(url: str, tmp_path: Path) -> None:
     with counterfoil.open(url if url == "memory:" else f"sqlite:{tmp_path}/a.db", stage=STAGE) as store:
         few: dict[str, Any] = {"advance": advance, "rounds": 5}
         passes(check(lambda: counterfoil.SecondaryStorage(store), **few), FAULTS)
+        passes(check(lambda: cross_auth.SecondaryStorage(store), **few), FAULTS)
         passes(check(lambda: counterfoil.AccountsStorage(store), **few), FAULTS)
         passes(check(lambda: cross_auth.AccountsStorage(store), **few), FAULTS)
         passes(check(lambda: counterfoil.SessionStorage(store), **few), FAULTS)
@@ -414,3 +415,25 @@ def test_the_stage_is_where_it_was() -> None:
         store.set("a", "1", ttl=1)
         stage.advance(1)
         assert store.get("a") is None
+
+
+def test_one_object_made_again_is_one() -> None:
+    one = Bare()
+    report = check(lambda: one, advance=advance, only=["single_process.alone", "keys.independent"])
+    assert len(report.passed) == 2, str(report)
+
+
+def test_methods_that_stand_in_for_others() -> None:
+    """A wrapper whose class has no methods of its own is awaited all the same, and its calls cancelled."""
+
+    class Wrapper:
+        binary = True
+
+        def __init__(self) -> None:
+            self.inner = Coroutines()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    report = check(Wrapper, "backend", only=["set.replaces", "pop.one_winner", "cancel.leaves_it_usable"])
+    assert len(report.passed) == 3, str(report)

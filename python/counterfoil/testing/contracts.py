@@ -38,8 +38,9 @@ class Contract:
     """For the order of calls in races; by default a new one each time."""
 
     def make(self) -> Any:
-        """Makes what is to be checked; may be a coroutine function. It is called for each rule, and where two of a kind
-        are to race; if it gives an object that it has given before, that one is not closed."""
+        """Makes what is to be checked; may be a coroutine function. It is called for each rule, and once more where two
+        of a kind are to race. Where it gives one and the same object again, give it a `cleanup` that leaves that
+        open."""
         raise NotImplementedError("a contract needs the method make(self), which gives what is to be checked")
 
     cleanup: Callable[[Any], Any] | None = None

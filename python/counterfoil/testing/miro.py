@@ -1,5 +1,6 @@
 """The rules of Miro's Storage in Python: one object for each user, `get()`, `set(state)`, `set(None)`."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -139,6 +140,72 @@ def whole(t: Trial) -> None:
         reads = [*given[1::2], t.call("get")]
         torn = sum(each is None or tokens(each) not in wanted for each in reads)
         t.expect(not torn, f"{torn} of {len(reads)} reads gave no state that was set, in try {number + 1}")
+
+
+def places(t: Trial) -> list[Any]:
+    """The storage, and another one of the same user at the same place."""
+    if t.known.get("shares") is not False:
+        twin = t.twin()
+        t.call("set", state("twin"))
+        t.known["shares"] = twin is not None and t.ask(Ask("get", of=twin)) is not None
+        if t.known["shares"]:
+            return [t.thing, twin]
+    return [t.thing]
+
+
+@rule(
+    "refresh.one",
+    "Of any number of refresh_once of a state that is over one refreshes, and all get its successor.",
+    "A refresh token works once: the others would be refused, or all tokens be revoked as stolen.",
+    miro="counterfoil.adapters.miro.MiroStorage; RFC 6749, section 6; RFC 9700, section 4.14",
+)
+def refresh_one(t: Trial) -> None:
+    t.needs("refresh_once")
+    where = places(t)
+    for number in t.rounds():
+        if number == 3:  # who waits for another's refresh does so for a while
+            return
+        over, next_one = state("over"), state("next")
+        over.token_expires_at -= timedelta(days=1)
+        t.call("set", over)
+        refreshed: list[str] = []
+
+        def refresh(old: Any, refreshed: list[str] = refreshed, next_one: Any = next_one) -> Any:
+            refreshed.append(old.refresh_token)
+            time.sleep(0.01)
+            return next_one
+
+        asks = [Ask("refresh_once", (refresh,), of=where[each % len(where)]) for each in range(t.settings.contenders)]
+        given = t.answers(t.race(asks), "refreshes")
+        t.expect(len(refreshed) == 1, f"{len(given)} callers made {len(refreshed)} refreshes, in try {number + 1}")
+        right = sum(each is not None and tokens(each) == tokens(next_one) for each in given)
+        t.expect(right == len(given), f"{len(given) - right} of {len(given)} callers did not get the successor")
+
+
+@rule(
+    "lock.one_holder",
+    "with_lock lets one at a time in, whichever storage of the user it is asked of, with a fence that grows.",
+    "Two holders would refresh twice, and who is late overwrite what is newer.",
+    miro="counterfoil.adapters.miro.MiroStorage.with_lock",
+)
+def lock_one(t: Trial) -> None:
+    t.needs("with_lock")
+    where = places(t)
+    inside: list[int] = []
+    fences: list[int] = []
+    crowd: list[int] = []
+
+    def work(lease: Any) -> None:
+        inside.append(1)
+        crowd.append(len(inside))
+        fences.append(lease.fence)
+        time.sleep(0.002)
+        inside.pop()
+
+    asks = [Ask("with_lock", (work,), of=where[each % len(where)]) for each in range(min(4, t.settings.contenders))]
+    t.answers(t.race(asks), "with_lock")
+    t.expect(max(crowd) == 1, f"{max(crowd)} of {len(asks)} were inside at once")
+    t.expect(fences == sorted(set(fences)), "the fences did not grow")
 
 
 @rule(

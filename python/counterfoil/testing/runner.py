@@ -85,7 +85,7 @@ class Runner:
         whole = 1 if kind == "secondary" else 0.2  # Cross Auth's ttl is a whole number of seconds
         short = settings.short if settings.short is not None else 10 if settings.advance else whole
         self.kind = kind
-        self.name = "nothing that could be made"
+        self.name = settings.make.__name__ if inspect.isclass(settings.make) else "nothing that could be made"
         """What the thing is called."""
         self.settings = settings
         self.rules = checks(kind)

@@ -109,10 +109,15 @@ class Loop:
             self._loop.close()
 
 
+_ASKED = ("get", "set", "delete", "pop", "create", "find_user_by_email")
+
+
 def is_async(thing: object) -> bool:
     """Whether any of its methods is a coroutine function."""
-    names = (name for name in dir(type(thing)) if not name.startswith("_"))
-    return any(inspect.iscoroutinefunction(inspect.getattr_static(type(thing), name, None)) for name in names)
+    kind = type(thing)
+    static = (inspect.getattr_static(kind, name, None) for name in dir(kind) if not name.startswith("_"))
+    asked = (getattr(thing, name, None) for name in _ASKED)  # of what stands in for something else
+    return any(map(inspect.iscoroutinefunction, (*static, *asked)))
 
 
 def _meddle(dice: random.Random) -> Callable[[FrameType, str, Any], Any]:
@@ -189,7 +194,8 @@ class Trial:
 
     def _make(self, make: Callable[[], Any]) -> Any:
         made = self.awaited(make())
-        self._mine.append(made)
+        if not any(made is each for each in self._mine):
+            self._mine.append(made)
         return made
 
     def twin(self) -> Any:
@@ -215,7 +221,7 @@ class Trial:
 
     def closes(self) -> None:
         """Closes the thing, as a rule's own matter."""
-        self._mine.remove(self.thing)
+        self._mine = [each for each in self._mine if each is not self.thing]
         self.call("close")
 
     def has(self, method: str) -> bool:
