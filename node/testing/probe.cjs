@@ -60,16 +60,18 @@ let watching = Promise.resolve();
  */
 function unseen(work) {
   const done = watching.then(async () => {
-    if (process.hasUncaughtExceptionCaptureCallback())
-      throw new NotApplicable('this process has an uncaughtExceptionCaptureCallback of its own');
     const seen = [];
     const take = (error) => {
       seen.push(error);
     };
+    try {
+      process.setUncaughtExceptionCaptureCallback(take);
+    } catch {
+      throw new NotApplicable('somebody else takes the uncaught errors of this process (a capture callback, or a domain)');
+    }
     const others = process.rawListeners('unhandledRejection');
     process.removeAllListeners('unhandledRejection');
     process.on('unhandledRejection', take);
-    process.setUncaughtExceptionCaptureCallback(take);
     try {
       await work();
       await sleep(10);

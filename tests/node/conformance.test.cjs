@@ -405,6 +405,21 @@ test("nothing of the store's own is shown: no message of an error, no value", as
   assert.equal(thrown.error.message, secret);
 });
 
+test('whoever takes the uncaught errors of the process keeps them, and listeners come back', async () => {
+  const [Right] = MADE['express-session'].rights;
+  const heard = () => {};
+  process.on('unhandledRejection', heard);
+  const before = process.listeners('unhandledRejection');
+  const free = await checkStaged('express-session', Right);
+  assert.equal(byRule(free, 'fault.destroy_without_callback').outcome, 'passed');
+  assert.deepEqual(process.listeners('unhandledRejection'), before);
+  process.off('unhandledRejection', heard);
+  process.setUncaughtExceptionCaptureCallback(() => {});
+  const taken = await checkStaged('express-session', Right);
+  process.setUncaughtExceptionCaptureCallback(null);
+  assert.match(byRule(taken, 'fault.destroy_without_callback').seen, /^somebody else takes/);
+});
+
 test('a lock in one object is no lock where two share the data', async () => {
   const shared = new Map();
   const [Right] = MADE.backend.rights;
