@@ -19,8 +19,14 @@ def run(*command: str, cwd: Path = ROOT) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_stubs() -> None:
-    run("mypy.stubtest", "counterfoil", cwd=ROOT / "python")
+# The kit's own modules: users see what `counterfoil.testing` has of them. A contract is given its tests as it is made,
+# one for each rule, which stubtest cannot know.
+MADE = r"counterfoil\.testing\.[a-z]+\..*"
+
+
+def test_stubs(tmp_path: Path) -> None:
+    (tmp_path / "made").write_text(MADE)
+    run("mypy.stubtest", "counterfoil", "--allowlist", str(tmp_path / "made"), cwd=ROOT / "python")
 
 
 def test_strict() -> None:
