@@ -337,7 +337,7 @@ typedef struct cf_request {
     int64_t    ttl_ms;        /* with CF_TTL                                                 */
     int64_t    expires_at_ms; /* with CF_EXPIRES_AT                                          */
     int64_t    by;            /* INCR, within +-CF_NUMBER_MAX                                */
-    size_t     limit;         /* SCAN: keys wanted, a hint; 0 = CF_SCAN_DEFAULT              */
+    size_t     limit;         /* SCAN: keys wanted, a hint; 0 = CF_SCAN_DEFAULT. With CF_TOKENS: accounts; 0 = a quarter */
     int64_t    timeout_ms;    /* 0 = the store's; 1 to CF_TIMEOUT_MAX                        */
     cf_done_fn done;          /* may be NULL                                                 */
     void      *user;

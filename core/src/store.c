@@ -387,7 +387,7 @@ static int check(cf_op *op, cf_store *store, const cf_request *request)
         /* fall through */
     case CF_OP_SCAN:
         if (in->limit > CF_SCAN_MAX) return invalid(op, "a page of a scan holds at most 1000 keys");
-        if (in->limit == 0) in->limit = CF_SCAN_DEFAULT;
+        if (in->limit == 0) in->limit = in->flags & CF_TOKENS ? CF_SCAN_DEFAULT / 4 : CF_SCAN_DEFAULT; /* two writes for each, within one deadline */
         if (in->cursor.len > CF_CURSOR_MAX) return invalid(op, "the cursor is none that a scan gave");
         break;
     case CF_OP_CLEAR:
