@@ -383,8 +383,8 @@ def table(results: dict[str, Tally]) -> str:
 PAGE = """# Faults
 
 `./run chaos --seconds {seconds:g} --seed {seed}`, {day}, {cores} cores, Python {python}. {processes} processes, half
-of them Python and half Node, do the same things at the same time. Every answer is kept, and whoever got none asks again: by
-its receipt, or because it was not applied, or may be repeated. Bold is what must be 0.
+of them Python and half Node, do the same things at the same time. Every answer is kept, and whoever got none asks
+again: by its receipt, or because it was not applied, or may be repeated. Bold is what must be 0.
 
 {settings}
 
