@@ -759,6 +759,28 @@ def test_a_record_that_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
         assert store.get("sess:" + session.id) is not None, "another machine's clock may say otherwise"
 
 
+def test_the_whole_life_ends_also_where_another_program_prolongs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    monkeypatch.setattr(life, "now", stage.wall_ms)
+    with counterfoil.open("memory:", stage=stage) as store:
+        limited = ExpressSessions(store, secret="s", cookie={"max_age": 60}, absolute_timeout=100, save_ended="error")
+        session = limited.create({"n": 1})
+        cookies = {"connect.sid": limited.sign(session.id)}
+        for _ in range(2):
+            stage.advance(45)
+            found = ExpressSessions(store, secret="s").load(cookies)
+            assert found is not None
+            assert ExpressSessions(store, secret="s").save(found)
+        late = limited.load(cookies)
+        assert late is not None
+        stage.advance(10)
+        assert limited.load(cookies) is None
+        assert store.get("sess:" + session.id) is not None
+        with pytest.raises(EndedError):
+            limited.save(late)
+        assert store.get("sess:" + session.id) is None
+
+
 def test_a_ttl_function() -> None:
     stage = Stage()
     lives = {"short": 5.0, "none": 0.0, "wrong": "5", "nan": math.nan}

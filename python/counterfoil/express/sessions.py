@@ -374,7 +374,7 @@ class _Sessions:
         ttl = self._left(idle, known, at)
         if not ttl > 0:
             await self._end(given.id, given)
-            if idle > 0 and given._known and self._save_ended == "error":
+            if idle > 0 and self._save_ended == "error":
                 raise _ended()  # the whole life is over, as it may be while a request runs
             return False
         note = None if known is None else known.note(ttl, at)
