@@ -28,7 +28,7 @@ from sqlmodel import Field, Session, SQLModel, create_engine
 
 CROSS_AUTH = f"Cross Auth {version('cross-auth')}"
 SQLMODEL = f"SQLModel {version('sqlmodel')}, SQLite"
-REDIS = f"redis-py {version('redis')}, Redis 7"
+REDIS = f"redis-py {version('redis')}, Redis"
 MIRO = f"miro_api {version('miro_api')}"
 
 
@@ -213,7 +213,7 @@ def parties(stack: ExitStack) -> Iterator[Party]:
     )
     yield Party(
         'the storage of the page "Storage Implementation"', f"Cross Auth's guide ({REDIS})", "secondary",
-        over_redis(StorageOfTheGuide), {**server.options(), **few},
+        over_redis(StorageOfTheGuide), server.options(),
     )  # fmt: skip
     for unique in (True, False):
         engine = engine_at(folder, unique)

@@ -158,9 +158,10 @@ def test_the_page_has_all_rules() -> None:
 
 def test_the_page_runs(tmp_path: Path) -> None:
     blocks = [block.partition("```")[0] for block in PAGE.read_text().split("```python\n")[1:]]
-    first, second = blocks
-    done = run_python(first + "print(report)\n", timeout=120)
+    first, staged, second = blocks
+    done = run_python(first + "print(report)\n" + staged, timeout=120)
     assert done.stdout.startswith("['pop.one_winner']\n"), done.stdout + done.stderr
+    assert done.stdout.endswith("\nTrue\n"), done.stdout + done.stderr
     (tmp_path / "mystore.py").write_text(first.partition("\nreport =")[0].replace("DictBackend", "MyBackend"))
     (tmp_path / "test_mine.py").write_text(second)
     some = "pop_one_winner or delete_says_whether or scan_stable"
