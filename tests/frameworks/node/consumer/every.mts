@@ -34,6 +34,9 @@ const sessions: session.Store = new CounterfoilStore(options);
 const cookie = new session.Cookie();
 await new CounterfoilStore(options).set('sid', { cookie });
 same(await new CounterfoilStore(options).length(), 1);
+// @ts-expect-error what it has of express-session's Store has types, wherever the package manager has put those
+const wrong = (): unknown => new CounterfoilStore(options).createSession(5);
+same(typeof wrong, 'function');
 const likeRedis: RedisStoreOptions = { url: 'memory:' };
 const three: session.Store[] = [new RedisStore(likeRedis), new connectRedis(likeRedis), new (connectRedis(session))(likeRedis)];
 for (const each of [sessions, ...three]) same(each instanceof session.Store, true);
