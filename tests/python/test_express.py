@@ -781,6 +781,27 @@ def test_the_whole_life_ends_also_where_another_program_prolongs_it(monkeypatch:
         assert store.get("sess:" + session.id) is None
 
 
+def test_touches_that_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    monkeypatch.setattr(life, "now", stage.wall_ms)
+    with counterfoil.open("memory:", stage=stage) as store:
+        sessions = ExpressSessions(store, secret="s", cookie={"max_age": 60}, absolute_timeout=200, touch_after=10)
+        session = sessions.create({"n": 1})
+        begun = stage.wall_ms()
+
+        def touched(after: float) -> float:
+            """Seconds after the beginning at which the session then ends."""
+            stage.advance(after - (stage.wall_ms() - begun) / 1000)
+            found = sessions.load({"connect.sid": sessions.sign(session.id)})
+            assert found is not None
+            assert sessions.touch(found)
+            end: int = json.loads(store.get("sess:" + session.id) or "")["__counterfoil"]["expires"]
+            return (end - begun) / 1000
+
+        assert [touched(at) for at in (9.999, 10, 45, 90, 135)] == [60, 70, 105, 150, 195]
+        assert [touched(at) for at in (140, 147, 199.9)] == [195, 200, 200], "it gains little, but enough has passed"
+
+
 def test_a_ttl_function() -> None:
     stage = Stage()
     lives = {"short": 5.0, "none": 0.0, "wrong": "5", "nan": math.nan}
