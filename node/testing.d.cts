@@ -2,8 +2,8 @@ import counterfoil = require('./index.cjs');
 
 /**
  * A stage for tests of an application's own expiry and error paths: a clock that the test moves, and memory that runs out when
- * the
- * test says so. Give it to `open`; several stores may share one, and `memory:NAME` is shared among the stores of one stage only.
+ * the test says so. Give it to `open`; several stores may share one, and `memory:NAME` is shared among the stores of one stage
+ * only.
  *
  * ```js
  * const stage = new Stage();
@@ -97,10 +97,9 @@ export interface Clock {
 export interface Definition<Thing> {
   /**
    * Gives a store, or a promise of one. It is called several times for some rules, and for many at once; whether they share their
-   * data is up to you: the keys of the kit are
-   * its own. Rules about everything in a store (`clear`, `length`) come last, one at a time: nobody else may use it then. Where
-   * two stores that were made see each
-   * other's data, those about one winner are tried between the two.
+   * data is up to you: the keys of the kit are its own. Rules about everything in a store (`clear`, `length`) come last, one at a
+   * time: nobody else may use it then. Where two stores that were made see each other's data, those about one winner are tried
+   * between the two.
    */
   make: () => Thing | PromiseLike<Thing>;
   /** Gives a store back: called once for each, after its rule. */
@@ -108,8 +107,7 @@ export interface Definition<Thing> {
   clock?: Clock | undefined;
   /**
    * Makes a store unreachable (ends its connection, locks its file), and may give a function that makes it reachable again.
-   * Without it the rules about faults are
-   * not applicable.
+   * Without it the rules about faults are not applicable.
    */
   fault?: ((thing: Thing) => unknown) | undefined;
   /**
@@ -175,9 +173,8 @@ export interface Things {
  * ```
  *
  * Everything that is awaited has a bound, so a store that hangs fails; a loop that never gives the event loop its turn cannot be
- * ended. Rejects with `INVALID` (a
- * `CounterfoilError`) where the kind, an option or a rule is unknown. While rules about unhandled rejections are tried, this
- * process has no other listeners for them.
+ * ended. Rejects with `INVALID` (a `CounterfoilError`) where the kind, an option or a rule is unknown. While rules about
+ * unhandled rejections are tried, this process has no other listeners for them.
  */
 export function check<K extends Kind, Thing extends Things[K]>(kind: K, thing: Made<Thing>): Promise<Result[]>;
 

@@ -94,8 +94,7 @@ async function tryRule(kind, rule, definition) {
 
 /**
  * Starts all rules: a promise for each. They share nothing but the user's `make`, so many run at once; not on a clock that
- * somebody moves, and not those that are
- * about everything in the store, which come last.
+ * somebody moves, and not those that are about everything in the store, which come last.
  */
 function start(kind, definition) {
   const rules = RULES[kind];

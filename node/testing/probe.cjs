@@ -55,8 +55,7 @@ let watching = Promise.resolve();
 
 /**
  * Does `work`, and gives what was thrown or rejected where nobody looked, in the time of a few turns of the event loop. The
- * listeners of others, those of a
- * test runner above all, are away meanwhile.
+ * listeners of others, those of a test runner above all, are away meanwhile.
  */
 function unseen(work) {
   const done = watching.then(async () => {
@@ -238,8 +237,7 @@ class Probe {
 
   /**
    * Does what must have been done before a life (in seconds) is over; where the machine was too slow for that, and whatever was
-   * seen then, once more with a
-   * longer one.
+   * seen then, once more with a longer one.
    */
   async within(work) {
     for (let life = 0.2; life < 10; life *= 3) {
@@ -261,8 +259,7 @@ class Probe {
 
   /**
    * That something which is put with a life (in milliseconds) is there until its end, and not from that on. On a real clock it is
-   * looked at before and after;
-   * where the machine was too slow to tell, a longer life is tried.
+   * looked at before and after; where the machine was too slow to tell, a longer life is tried.
    */
   async exactly(put, isThere, expected) {
     for (let life = 400, tries = 0; tries < 4; life *= 2, tries++) {

@@ -1,8 +1,7 @@
 'use strict';
 
 // The conformance kit of counterfoil/testing: every rule finds the store that breaks it, and that one alone; stores that are
-// right pass; what stores do that do
-// not even answer; and what it finds in those of others is what docs/conformance/node.md says.
+// right pass; what stores do that do not even answer; and what it finds in those of others is what docs/conformance/node.md says.
 
 const { test, describe } = require('node:test');
 const assert = require('node:assert/strict');
@@ -22,7 +21,7 @@ const { MapBackend } = require('../../examples/js_backend.cjs');
 const { PgAccounts, SCHEMA } = require('../../examples/accounts_pg.cjs');
 const { Clock, fault } = require('./support/conformance/clock.cjs');
 const page = require('./support/conformance/page.cjs');
-const { findings } = require('./support/conformance/third_parties.cjs');
+const { findings, findingsOf } = require('./support/conformance/third_parties.cjs');
 const { redisVariable, ownPrefix, root } = require('./support/redis.cjs');
 const { openOnce } = require('./support/sqlite.cjs');
 const { binaries, startPostgres } = require('./support/postgres.cjs');
@@ -171,7 +170,7 @@ function storeAsBackend(which) {
 const NEVER = ['fault.recovers']; // a store that is closed stays so
 
 // At once, since most of the time they wait for an end.
-describe('ours, and those of others', { concurrency: 10 }, () => {
+describe('ours, and those of others', { concurrency: 24 }, () => {
   const passesAll = (name, kind, definition, unasked) =>
     test(name, async () => {
       const report = await check(kind, {
@@ -255,6 +254,14 @@ function run(program) {
   const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', program], { cwd: root, encoding: 'utf8', env });
   return { status, stdout, stderr };
 }
+
+test('docs/conformance/node.md: what is asked of nobody, all of them would fail, and ours as it is made', async () => {
+  assert.match(page.read(), /^`save\.no_lost_update` is asked of nobody here: every store for express-session above fails it, and ours does unless/m);
+  const asked = await findingsOf('express-session', 'save.no_lost_update');
+  assert.deepEqual(new Set(asked.map(({ outcome }) => outcome)), new Set(['failed']));
+  const made = await check('express-session', { ...ours('memory', CounterfoilStore), also: ['save.no_lost_update'] });
+  assert.deepEqual(failedIds(made), ['save.no_lost_update']);
+});
 
 test('docs/conformance/node.md: its examples do what it says', () => {
   const [suite, alone] = [...page.read().matchAll(/```js\n([^]*?)```/g)].map(([, code]) => code);

@@ -5,7 +5,7 @@
 const path = require('node:path');
 const fs = require('node:fs');
 const session = require('express-session');
-const { check } = require('counterfoil/testing');
+const { check, rules } = require('counterfoil/testing');
 const { redisVariable, ownPrefix, root } = require('../redis.cjs');
 
 const versionOf = (folder) =>
@@ -125,4 +125,15 @@ function findings() {
   );
 }
 
-module.exports = { findings };
+/** The same for one rule alone, of those of its kind. */
+function findingsOf(kind, id) {
+  const except = Object.fromEntries(rules[kind].filter((rule) => rule.id !== id).map((rule) => [rule.id, 'not asked']));
+  return Promise.all(
+    THIRD_PARTIES.filter((one) => one.kind === kind).map(async ({ name, definition }) => {
+      const report = await check(kind, { timeout: 30, also: [id], except, ...(await definition()) });
+      return { name, ...report.find(({ rule }) => rule === id) };
+    }),
+  );
+}
+
+module.exports = { findings, findingsOf };
