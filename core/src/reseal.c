@@ -51,11 +51,12 @@ static void keep_found(cf_op *op, cf_op *found)
     found->value = before;
 }
 
-/* A child has failed. Damage where one thing was looked at is counted, and the sweep goes on: 0. */
+/* A child has failed. CF_OK: it has come upon damage where one thing was looked at, which is counted, and the sweep goes on as if nothing was there. */
 static int fail_with(cf_op *op, cf_op *child)
 {
     if (op->phase == LOOKED && child->error.status == CF_ECORRUPT) {
         op->note++;
+        child->hit = false;
         return CF_OK;
     }
     cf_adopt(op, child);
@@ -143,7 +144,7 @@ static int next_token(cf_op *op, int field)
         plan.expiry_ms = -1;
         cf_record_text(&plan.record, field, sealed);
         if (!cf_records_child(op, CF_OP_UPDATE, &plan)) return no_memory(op);
-            op->phase = STORED + field;
+        op->phase = STORED + field;
         return STEP_CHILD;
     }
     return next_account(op);

@@ -688,6 +688,31 @@ static const cf_backend_table older = {.size = sizeof older, .name = "older", .g
                                        .find = nothing, .list = give_record, .remove = nothing};
 static const cf_backend_table hooked = {.size = sizeof hooked, .name = "hooked", .get = nothing, .set = nothing, .del = nothing, .hook = nothing};
 
+/* Whatever it said before it failed. */
+static int give_id(cf_backend *self, cf_op *op) { return (void)self, cf_op_add_id(op, cf_text("some-id")); }
+static int give_half(cf_backend *self, cf_op *op)
+{
+    (void)self;
+    cf_op_set_hit(op, true);
+    return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "it is damaged");
+}
+static const cf_backend_table damaged = {.size = sizeof damaged, .name = "damaged", .get = nothing, .set = nothing, .del = nothing, .insert = nothing, .update = nothing,
+                                         .find = give_half, .list = give_id, .remove = nothing};
+
+static void damage_is_counted_and_ends_no_sweep(void **state)
+{
+    cf_open_options options = {.size = sizeof options, .keys = &NEW, .key_count = 1};
+    cf_loop        *loop;
+    cf_store       *store;
+    (void)state;
+    assert_ok(cf_loop_new(NULL, &loop));
+    assert_ok(cf_open_backend(loop, &damaged, NULL, &options, &store, NULL));
+    swept all = tokens(store);
+    assert_ok(all.status);
+    assert_int_equal(all.unreadable, 1);
+    cf_loop_free(loop);
+}
+
 static void who_cannot_list_says_so(void **state)
 {
     static const cf_backend_table *const tables[] = {&older, &hooked};
@@ -743,6 +768,7 @@ int main(void)
     }
     tests[count++] = (struct CMUnitTest){"plain_text_is_wiped", plain_text_is_wiped, NULL, NULL, NULL};
     tests[count++] = (struct CMUnitTest){"an_update_waits_for_a_record_that_is_sealed_anew", an_update_waits_for_a_record_that_is_sealed_anew, NULL, NULL, NULL};
+    tests[count++] = (struct CMUnitTest){"damage_is_counted_and_ends_no_sweep", damage_is_counted_and_ends_no_sweep, NULL, NULL, NULL};
     tests[count++] = (struct CMUnitTest){"who_cannot_list_says_so", who_cannot_list_says_so, NULL, NULL, NULL};
     int failed = _cmocka_run_group_tests("reseal", tests, count, NULL, NULL);
     if (redis.pid) server_stop(&redis);

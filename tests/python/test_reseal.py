@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -107,6 +109,30 @@ def test_a_key_can_be_given_up(place: Place, blocking: bool) -> None:
         assert sweep()[-1] == (0, 1)
         assert [tokens_of(new, id) for id in ids] == [(f"a{n}", f"r{n}") for n in range(120)]
         assert tokens_of(strange, stranger) == ("s", None)
+
+
+@pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "asyncio"])
+def test_a_damaged_record_ends_no_sweep(tmp_path: Path, blocking: bool) -> None:
+    path = tmp_path / "damaged.db"
+
+    async def awaited() -> list[Resealed]:
+        async with await counterfoil.aio.open(f"sqlite:{path}", keys=BOTH) as store:
+            return [progress async for progress in counterfoil.aio.AccountsStorage(store).reseal()]
+
+    with counterfoil.open(f"sqlite:{path}", keys=OLD) as old:
+        ids = sorted(sign_up(old, f"{n}", access_token=f"a{n}") for n in range(3))
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2], sys.argv[3:])"
+    damage = "UPDATE social_account SET created_at = -1 WHERE id = ?"
+    subprocess.run([sys.executable, "-c", code, str(path), damage, ids[1]], check=True)
+    if blocking:
+        with counterfoil.open(f"sqlite:{path}", keys=BOTH) as store:
+            store.get("k")  # the next reads are made at once
+            told = list(counterfoil.AccountsStorage(store).reseal())
+    else:
+        told = asyncio.run(awaited())
+    assert told == [(2, 1)]
+    with counterfoil.open(f"sqlite:{path}", keys=NEW) as new:
+        assert {tokens_of(new, id)[0] for id in (ids[0], ids[2])} < {"a0", "a1", "a2"}
 
 
 def test_an_update_beside_a_sweep_stays(place: Place) -> None:
