@@ -338,6 +338,26 @@ def test_what_hangs_fails_and_the_rest_is_not_waited_for() -> None:
     assert time.monotonic() - began < 50
 
 
+def test_what_hangs_in_an_outage_fails() -> None:
+    """To raise is right, to say nothing is not."""
+
+    class HangsWhenDown(Coroutines):
+        async def get(self, key: str) -> Any:
+            if self.inner.down:
+                await asyncio.sleep(60)
+            return await super().get(key)
+
+    @contextmanager
+    def inner_down(thing: Any) -> Iterator[None]:
+        with down(thing.inner):
+            yield
+
+    report = check(HangsWhenDown, broken=inner_down, patience=0.3, only=["fault.rejects"])
+    assert [each.seen for each in report.failed] == ["no answer within 0.3 seconds"], str(report)
+    report = check(Coroutines, broken=inner_down, only=["fault.rejects", "fault.recovers"])
+    assert len(report.passed) == 2, str(report)
+
+
 def test_a_slow_machine_is_no_failure() -> None:
     """A life that is over before anybody could look is tried anew, and longer."""
 

@@ -38,10 +38,12 @@ def kind_of(thing: object) -> str:
 
 def _needs_no_ttl(thing: Any) -> bool:
     try:
-        ttl = inspect.signature(thing.set).parameters.get("ttl")
+        parameters = dict(inspect.signature(thing.set).parameters)
     except (TypeError, ValueError):
         return False
-    return ttl is not None and ttl.default is not ttl.empty
+    parameters.pop("self", None)
+    ttl = parameters.get("ttl")
+    return len(parameters) == 2 if ttl is None else ttl.default is not ttl.empty
 
 
 class Worker:
@@ -140,7 +142,9 @@ class Runner:
                 return Result(rule, "failed", str(seen), seen.__cause__)
             except NotApplicable as reason:
                 return Result(rule, "not applicable", str(reason))
-            except NotSupportedError:
+            except NotSupportedError as error:
+                if self.kind == "backend":  # which leaves out what it cannot do
+                    return Result(rule, "failed", f"it raised {raised(error)}", error)
                 return Result(rule, "not applicable", "it says that it does not support this (NotSupportedError)")
             except Hung:
                 return Result(rule, "failed", self._no_answer())
@@ -167,7 +171,10 @@ def settings_of(
     patience: float = 20.0,
     seed: int | None = None,
 ) -> Settings:
-    for name, value, least in (("contenders", contenders, 2), ("rounds", rounds, 1), ("patience", patience, 0.1)):
+    numbers = [("contenders", contenders, 2), ("rounds", rounds, 1), ("patience", patience, 0.1), ("tick", tick, 0)]
+    if short is not None:
+        numbers.append(("short", short, 0.001))
+    for name, value, least in numbers:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidTypeError(f"{name} must be a number, not {type(value).__name__}")
         if not least <= value <= 3600:

@@ -20,19 +20,23 @@ __all__ = ["Ask", "Got", "Hung", "Loop", "NotApplicable", "Settings", "TooSlow",
 _numbers = itertools.count(1)
 
 
-class Unexpected(Exception):
+class Verdict(BaseException):
+    """What ends a check. No Exception: what a check takes for the thing's own answer must not be one of these."""
+
+
+class Unexpected(Verdict):
     """A rule is broken; the text says what was seen."""
 
 
-class NotApplicable(Exception):
+class NotApplicable(Verdict):
     """This rule is not for this thing; the text says why."""
 
 
-class TooSlow(Exception):
+class TooSlow(Verdict):
     """The machine was: a short life was over before anybody could look. The check is repeated with a longer one."""
 
 
-class Hung(Exception):
+class Hung(Verdict):
     """No answer within the patience."""
 
 
@@ -101,7 +105,7 @@ class Loop:
 
         try:
             self.run(rest(), 2)
-        except Exception:
+        except (Exception, Hung):
             pass  # what does not end when it is cancelled was reported where it hung
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2)
@@ -122,15 +126,16 @@ def is_async(thing: object) -> bool:
 
 def _meddle(dice: random.Random) -> Callable[[FrameType, str, Any], Any]:
     """A trace function that lets other threads go on between two lines, here and there: so what is done in two steps is
-    met by others in between. So many times at most: what is long must not take for ever."""
-    left = 12
+    met by others in between. Often at first, then more seldom, and not for ever: what is long must not take long."""
+    chance, lines = 0.4, 5000
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal left
-        if left > 0 and dice.random() < 0.4:
-            left -= 1
+        nonlocal chance, lines
+        lines -= 1
+        if dice.random() < chance:
+            chance = max(chance * 0.93, 0.01)
             time.sleep(0.000001)
-        return trace if left > 0 else None
+        return trace if lines > 0 else None
 
     return trace
 
@@ -215,8 +220,8 @@ class Trial:
                 if self.settings.cleanup is not None:
                     self.awaited(self.settings.cleanup(made))
                 elif not self.settings.shared and callable(getattr(made, "close", None)):
-                    self.awaited(made.close())
-            except Exception:
+                    self.ask(Ask("close", of=made))
+            except (Exception, Hung):
                 pass
 
     def closes(self) -> None:
