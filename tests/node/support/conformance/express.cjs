@@ -319,6 +319,20 @@ const mutants = [
     },
   ],
   [
+    'destroy.stays',
+    'what is gone meanwhile is put back',
+    class extends Right {
+      set(sid, made, callback) {
+        let entry;
+        setImmediate(() => {
+          if (entry !== undefined && !this.map.has(sid)) this.map.set(sid, entry);
+        });
+        super.set(sid, made, callback);
+        if (this.loaded.has(made)) entry = this.map.get(sid);
+      }
+    },
+  ],
+  [
     'touch.moves_expiry',
     'never shorter',
     class extends Right {
