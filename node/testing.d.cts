@@ -85,7 +85,7 @@ export interface Result {
   readonly error?: unknown;
 }
 
-/** A clock that your store goes by. Without one the kit waits for real, a few seconds in all. */
+/** A clock that your store goes by: a `Stage` is one. Without one the kit waits for real, a few seconds in all. */
 export interface Clock {
   /** The time of the store: a `Date`, or milliseconds since 1970. */
   now(): Date | number;

@@ -16,7 +16,7 @@ const { RedisStore: ConnectRedis } = require('counterfoil/connect-redis');
 const curveball = require('counterfoil/curveball');
 const fluidauth = require('counterfoil/fluidauth');
 const { MiroStorage } = require('counterfoil/miro');
-const { check, explain, rules } = require('counterfoil/testing');
+const { Stage, check, explain, rules } = require('counterfoil/testing');
 const { MapBackend } = require('../../examples/js_backend.cjs');
 const { PgAccounts, SCHEMA } = require('../../examples/accounts_pg.cjs');
 const { Clock, fault } = require('./support/conformance/clock.cjs');
@@ -134,11 +134,11 @@ function overBackend(Store) {
 }
 
 /** A store as the backend of another one: its methods, as a backend of JavaScript. */
-function storeAsBackend(which) {
+function storeAsBackend(openStore) {
   const life = (ttl) => (ttl === undefined ? {} : { ttl });
   return {
     make() {
-      const store = PLACES[which]();
+      const store = openStore();
       return {
         binary: true,
         store,
@@ -183,7 +183,7 @@ describe('ours, and those of others', { concurrency: 24 }, () => {
   const nothingElse = ['keep_ttl.keeps', 'single_process.alone', 'single_process.one_winner'];
 
   for (const which of Object.keys(PLACES)) {
-    passesAll(`a store, ${which}`, 'backend', storeAsBackend(which), [...nothingElse, ...NEVER]);
+    passesAll(`a store, ${which}`, 'backend', storeAsBackend(PLACES[which]), [...nothingElse, ...NEVER]);
     passesAll(`express-session, ${which}`, 'express-session', ours(which, CounterfoilStore), ['save.no_lost_update', ...NEVER]);
     passesAll(`Curveball, ${which}`, 'curveball', ours(which, curveball.SessionStore), NEVER);
     passesAll(`FluidAuth, ${which}`, 'fluidauth', ours(which, fluidauth.SessionStore), []);
@@ -195,6 +195,9 @@ describe('ours, and those of others', { concurrency: 24 }, () => {
     assert.equal(page.partOf(text, 'table'), page.table(await findings()));
   });
 
+  const stage = new Stage();
+  const staged = { ...storeAsBackend(() => open('memory:', { stage })), clock: stage };
+  passesAll('a store on a stage, to the millisecond', 'backend', staged, [...nothingElse, ...NEVER]);
   passesAll(
     'express-session that tells who was second',
     'express-session',

@@ -36,6 +36,7 @@ testing.testExpressStore('ours', {
 });
 testing.testExpressStore('theirs', () => new session.MemoryStore());
 testing.testCurveballStore('ours', () => new curveball.SessionStore());
+testing.testBackend('staged', { make: () => new Mine(), clock: new testing.Stage() });
 testing.testFluidAuthStore('ours', () => new fluidauth.SessionStore());
 testing.testMiroStorage('ours', {
   make: () => new miro.MiroStorage({ url: 'memory:' }),
