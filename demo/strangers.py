@@ -135,13 +135,13 @@ class Strangers:
         stale.client.cookies.update(before)
         changed = dict(user.client.cookies) != before and stale.who() is None
         self.saw("Express: a login has a new session id, and the old one is dead", changed, "log in")
-        strange = self.visitor("fastapi")
-        strange.client.cookies.update({"demo_fastapi": "x" * 2000, "demo_express": "s%3A" + "y" * 2000})
-        answers = [
-            strange.get().status_code,
-            self.visitor("express").client.get(user.url, cookies=strange.client.cookies).status_code,
-        ]
-        self.saw("cookies that are none of ours are nobody's", answers == [200, 200], answers)
+        answers = []
+        for value in ("x" * 2000, "s%3A" + "y" * 2000, "j:1"):
+            for app in ("express", "fastapi"):
+                stranger = self.visitor(app)
+                stranger.client.cookies.update({"demo_fastapi": value, "demo_express": value})
+                answers.append(stranger.get().status_code)
+        self.saw("cookies that are none of ours are nobody's", answers == [200] * 6, answers)
 
     def callbacks(self, app: str) -> None:
         email = somebody("grace")

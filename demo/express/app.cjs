@@ -30,10 +30,10 @@ app.use((req, res, next) => {
 app.get('/style.css', (req, res) => res.sendFile(path.join(pages, 'style.css')))
 app.use(express.urlencoded({ extended: false, limit: '8kb' }))
 app.use((req, res, next) => {
+  req.body ??= {}
   for (const name in req.body) req.body[name] = String(req.body[name]) // one that comes twice would be a list
   next()
 })
-app.use(cookieParser())
 app.use(
   session({
     store: expressSessions,
@@ -45,6 +45,7 @@ app.use(
   })
 )
 app.use(passport.session())
+app.use(cookieParser()) // behind express-session, which reads its own
 
 // Who has logged in at the FastAPI application has a cookie of Cross Auth; its session is in the same store.
 app.use(async (req, res, next) => {
@@ -78,7 +79,7 @@ app.get('/', async (req, res) => {
 })
 
 app.post('/signup', async (req, res, next) => {
-  const { email, password = '' } = req.body ?? {}
+  const { email, password = '' } = req.body
   const bytes = Buffer.byteLength(password) // bcrypt would pass over what is beyond 72
   if (!email || bytes < 8 || bytes > 72) return loginPage(res, 'An e-mail, please, and a password of 8 to 72 characters.', 400)
   try {
@@ -108,7 +109,7 @@ app.get('/link/boxoffice', userOnly, link)
 app.get('/link/boxoffice/callback', userOnly, link, home)
 
 app.post('/sessions/end', userOnly, async (req, res) => {
-  const { handle = '' } = req.body ?? {}
+  const { handle = '' } = req.body
   const ofAuth = await authSessions.getAny(handle)
   if (ofAuth?.userId === req.user.id) await authSessions.revoke(handle, { revokedAt: new Date() })
   else await expressSessions.end(handle, { userId: req.user.id })
@@ -152,8 +153,9 @@ app.use((error, req, res, next) => {
   if (res.headersSent) return next(error)
   if (error.code === 'EXISTS') return refuse(res, 'Somebody has this e-mail or account. Log in as that user to link it.', 409)
   if (ofPassport.includes(error.name)) return refuse(res, 'This login was not begun here, was refused, or was used before.', 400)
-  if (!(error.status < 500)) console.error(error.stack)
-  refuse(res, 'Something went wrong.', error.status ?? 500)
+  const status = error.code === 'INVALID' ? 400 : error.status ?? 500
+  if (status >= 500) console.error(error.stack)
+  refuse(res, 'Something went wrong.', status)
 })
 
 const { hostname, port } = new URL(DEMO_EXPRESS_URL)

@@ -22,6 +22,7 @@ from counterfoil.adapters.cross_auth import AccountsStorage, SecondaryStorage, S
 from counterfoil.express import ExpressSession, ExpressSessions
 from cross_auth.fastapi import CrossAuth
 from fastapi import Depends, FastAPI, Form, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
 
@@ -247,10 +248,11 @@ def logout_everywhere(request: Request, who: Who) -> Response:
     return leave(request)
 
 
+@app.exception_handler(RequestValidationError)
 @app.exception_handler(counterfoil.InvalidError)
 def invalid(request: Request, _: Exception) -> Response:
-    """What cannot be a key (too long, a line break in it) comes from strangers: it is their mistake."""
-    return message(request, "This is not something that we have issued.", 400)
+    """A form without its fields, what is too long, what cannot be a key: no page of ours sends that."""
+    return message(request, "Something is missing, or is not what we have issued.", 400)
 
 
 def leave(request: Request) -> Response:

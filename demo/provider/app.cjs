@@ -37,6 +37,10 @@ app.use((req, res, next) => {
 })
 app.get('/style.css', (req, res) => res.sendFile(path.join(pages, 'style.css')))
 app.use(express.urlencoded({ extended: false, limit: '8kb' }))
+app.use((req, res, next) => {
+  req.body ??= {}
+  next()
+})
 
 /** The application that asks; undefined if we do not know it, or not that address of it. Then nothing may be sent there. */
 function known ({ client_id: id, redirect_uri: uri }) {
@@ -90,8 +94,9 @@ app.get('/user', async (req, res) => {
 // Four parameters: that is how Express knows an error handler.
 app.use((error, req, res, next) => {
   if (res.headersSent) return next(error)
-  if (!(error.status < 500)) console.error(error.message)
-  refuse(res, 'Something went wrong.', error.status ?? 500)
+  const status = error.status ?? 500
+  if (status >= 500) console.error(error.stack)
+  refuse(res, 'Something went wrong.', status)
 })
 
 const refuse = (res, text, status = 400) => res.status(status).render('message.html', { title: 'Refused', text })
