@@ -1,8 +1,8 @@
 // The environment (main thread or worker) and its loops: one descriptor each, watched by libuv.
 //
 // A loop is watched as soon as a store that has a connection of its own opens on it, else from its first pending operation on. It keeps the
-// process alive while operations are in flight (each has a deadline, so that ends) and never otherwise. What is submitted in one tick is
-// flushed once, at its end.
+// process alive while operations are in flight (each has a deadline, so that ends) and never otherwise. What is submitted in one tick, or, while
+// answers are awaited, in one turn of the event loop, is flushed once.
 #include "binding.h"
 
 #include <initializer_list>
@@ -145,7 +145,7 @@ static void flush(Loop *loop)
     (void)!cf_loop_flush(loop->loop);
 }
 
-// At the end of the tick JavaScript calls flush(); when that cannot be arranged, now is as good.
+// JavaScript calls flush() later (native.cjs says when); when that cannot be arranged, now is as good.
 static void schedule(Loop *loop)
 {
     Env       *env = loop->env;

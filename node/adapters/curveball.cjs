@@ -128,9 +128,9 @@ class RedisStore extends SessionStore {
     } else if (rest.store !== undefined || rest.url !== undefined || rest.backend !== undefined) {
       super(named);
     } else {
-      const { timeout, stage, keys, sealValues, hashKeys, ...others } = named;
+      const { timeout, stage, keys, sealValues, hashKeys, plainUntil, ...others } = named;
       const { url, ...urlOptions } = urlOf(clientOptions ?? {});
-      const store = open(url, { ...urlOptions, timeout, stage, keys, sealValues, hashKeys });
+      const store = open(url, { ...urlOptions, timeout, stage, keys, sealValues, hashKeys, plainUntil });
       try {
         super({ ...others, store });
       } catch (error) {

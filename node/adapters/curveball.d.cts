@@ -40,6 +40,8 @@ export interface SessionStoreOptions {
   keys?: Iterable<readonly [id: number, key: Uint8Array]>;
   /** Session ids are kept as hashes: a copy of the data logs nobody in. */
   hashKeys?: boolean;
+  /** Until when values that are not sealed are read as they are, see `open`. */
+  plainUntil?: Date | string;
 }
 
 /**

@@ -131,6 +131,8 @@ export interface CounterfoilStoreOptions {
   keys?: Iterable<readonly [id: number, key: Uint8Array]>;
   /** Session ids are kept as hashes: a copy of the data logs nobody in. `ids`, `all`, `length` and `clear` fail with `NOT_SUPPORTED` then. */
   hashKeys?: boolean;
+  /** Until when values that are not sealed are read as they are, see `open`. */
+  plainUntil?: Date | string;
 }
 
 /** A session as its user may see it in a list. Nothing in it logs anybody in. */

@@ -7,9 +7,9 @@ const { createHash, randomUUID } = require('node:crypto');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { performance } = require('node:perf_hooks');
 
-const { open, Storage, Store, CounterfoilError } = require('../index.cjs');
+const { Storage, CounterfoilError } = require('../index.cjs');
+const { OPEN_OPTIONS, checkPlace, openPlace } = require('./place.cjs');
 
-const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
 const OPTIONS = ['store', 'url', 'backend', 'prefix', 'lease', 'grace', 'wait', 'onError', ...OPEN_OPTIONS];
 // The keys beside a state: behind its key, so that they are the same however a key is made of a store's prefix, ours and the id. No id ends so.
 const LEASE = ':counterfoil-lease';
@@ -85,20 +85,12 @@ class MiroStorage {
     }
     const { store, url, backend, prefix = 'miro:', lease = 15, grace = 20, wait = 30, onError = warn, ...rest } = options;
     if ([store, url, backend].filter((given) => given !== undefined).length !== 1) throw invalid('give one of store, url and backend');
-    if (typeof prefix !== 'string') throw invalid('prefix must be a string');
-    if (/[\0\r\n]|\p{Surrogate}/u.test(prefix)) throw invalid('prefix must not contain NUL, line breaks or lone surrogates');
-    if (Buffer.byteLength(prefix) > 256) throw invalid('prefix must have at most 256 bytes');
-    if (url !== undefined && typeof url !== 'string') throw invalid('url must be a string');
-    if (backend !== undefined && (typeof backend !== 'object' || backend === null)) throw invalid('backend must be an object with the methods of a backend');
+    checkPlace({ store, url, backend, prefix }, rest);
     for (const [name, value, least] of [['lease', lease, 0.1], ['grace', grace, 0], ['wait', wait, 0]]) {
       if (!(typeof value === 'number' && value >= least && value <= 3600)) throw invalid(`${name} must be a number of seconds from ${least} to 3600`);
     }
     if (typeof onError !== 'function') throw invalid('onError must be a function');
-    if (store !== undefined) {
-      if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
-      if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues and hashKeys belong to the store that is given');
-    }
-    this.#store = store ?? open(backend ?? url, rest);
+    this.#store = openPlace({ store, url, backend }, rest);
     this.#ours = store === undefined;
     this.#states = new Storage(this.#store);
     this.#prefix = prefix;

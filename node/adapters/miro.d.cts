@@ -51,6 +51,8 @@ export interface MiroStorageOptions {
   keys?: Iterable<readonly [id: number, key: Uint8Array]>;
   /** User ids are kept as hashes. */
   hashKeys?: boolean;
+  /** Until when values that are not sealed are read as they are, see `open`. */
+  plainUntil?: Date | string;
 }
 
 /** What `withLock` gives to the function that holds the lease. */

@@ -5,7 +5,7 @@
 const { open, Store } = require('../index.cjs');
 const { invalid } = require('../errors.cjs');
 
-const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys'];
+const OPEN_OPTIONS = ['timeout', 'stage', 'keys', 'sealValues', 'hashKeys', 'plainUntil'];
 const NOT_IN_KEYS = /[\0\r\n]|\p{Surrogate}/u;
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -30,7 +30,7 @@ function checkPlace({ store, url, backend, prefix }, rest) {
   if (backend !== undefined && !isObject(backend)) throw invalid('backend must be an object with the methods of a backend');
   if (store === undefined) return;
   if (!(store instanceof Store)) throw invalid('store must be one that open() gave');
-  if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues and hashKeys belong to the store that is given');
+  if (OPEN_OPTIONS.some((name) => rest[name] !== undefined)) throw invalid('timeout, stage, keys, sealValues, hashKeys and plainUntil belong to the store that is given');
 }
 
 const openPlace = ({ store, url, backend }, rest) => store ?? open(backend ?? url ?? 'memory:', rest);
