@@ -800,6 +800,11 @@ def test_touches_that_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
         assert [touched(at) for at in (9.999, 10, 45, 90, 135)] == [60, 70, 105, 150, 195]
         assert [touched(at) for at in (140, 147, 199.9)] == [195, 200, 200], "it gains little, but enough has passed"
+        session = sessions.create({"n": 1})
+        begun = stage.wall_ms()
+        session.cookie.max_age = 12
+        assert sessions.save(session)
+        assert [touched(at) for at in (5, 6.001)] == [12, 18.001], "half of a short life"
 
 
 def test_a_ttl_function() -> None:
