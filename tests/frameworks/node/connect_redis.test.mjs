@@ -63,11 +63,11 @@ for (const [what, [newClient, newStore]] of Object.entries(SETUPS)) {
 }
 
 for (const [place, placeUrl] of Object.entries(PLACES)) {
-  test(`${place}: the same without a client`, async () => {
+  test(`${place}: the same without a client`, async (t) => {
     const store = new RedisStore({ url: placeUrl(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await counts(store);
     assert.equal(await store.length(), 1);
     await store.clear();
-    await store.close();
   });
 }

@@ -63,32 +63,32 @@ async function walk(options, cookie = 'CB') {
 const NAMED = { cookieName: 'MY_SESSION', expiry: 7200 };
 
 for (const [place, url] of Object.entries(PLACES)) {
-  test(`${place}: the session middleware`, async () => {
+  test(`${place}: the session middleware`, async (t) => {
     const store = new SessionStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await walk({ store });
     await walk({ store, ...NAMED, cookieOptions: { secure: true, path: '/', sameSite: true } }, NAMED.cookieName);
-    await store.close();
   });
 
-  test(`${place}: session-redis, with a url`, async () => {
+  test(`${place}: session-redis, with a url`, async (t) => {
     const store = new RedisStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await walk({ store });
-    await store.close();
   });
 }
 
-test('session-redis: clientOptions, with a url or with a host and a port', async () => {
+test('session-redis: clientOptions, with a url or with a host and a port', async (t) => {
   const { hostname: host, port, pathname } = new URL(redisUrl());
   for (const clientOptions of [{ url: redisUrl() }, { host, port: Number(port), db: Number(pathname.slice(1) || 0) }]) {
     const store = new RedisStoreByDefault({ prefix: 'mysess', clientOptions });
+    t.after(() => store.close());
     await walk({ store, ...NAMED }, NAMED.cookieName);
-    await store.close();
   }
 });
 
-test('session-redis: a client that is used elsewhere, too', async () => {
+test('session-redis: a client that is used elsewhere, too', async (t) => {
   const client = await createClient({ url: redisUrl() }).connect();
+  t.after(() => client.close());
   await walk({ store: new RedisStoreByDefault({ prefix: 'mysess', client }), ...NAMED }, NAMED.cookieName);
   assert.equal(await client.ping(), 'PONG');
-  await client.close();
 });

@@ -46,8 +46,9 @@ function userLogin(store) {
 }
 
 for (const [place, url] of Object.entries(PLACES)) {
-  test(`${place}: the view counter`, async () => {
+  test(`${place}: the view counter`, async (t) => {
     const store = new CounterfoilStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await serving(viewCounter(store), async (origin) => {
       const [ann, bob] = [new Browser(origin), new Browser(origin)];
       for (const [browser, page, times] of [[ann, '/foo', 1], [ann, '/foo', 2], [ann, '/bar', 1], [bob, '/foo', 1], [ann, '/foo', 3], [bob, '/bar', 1]]) {
@@ -58,11 +59,11 @@ for (const [place, url] of Object.entries(PLACES)) {
       assert.equal((await bob.go('/foo')).text, 'viewed 1 times');
     });
     await store.clear();
-    await store.close();
   });
 
-  test(`${place}: the user login`, async () => {
+  test(`${place}: the user login`, async (t) => {
     const store = new CounterfoilStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await serving(userLogin(store), async (origin) => {
       const browser = new Browser(origin);
       assert.equal((await browser.go('/')).text, 'please log in');
@@ -71,12 +72,12 @@ for (const [place, url] of Object.entries(PLACES)) {
       const during = browser.cookies.get('connect.sid');
       assert.notEqual(during, before, 'a login begins a new session');
       assert.equal((await browser.go('/logout')).text, 'please log in');
+      assert.equal(await store.length(), 1, 'sessions that were left are gone');
       for (const old of [before, during]) {
         browser.cookies.set('connect.sid', old);
         assert.equal((await browser.go('/')).text, 'please log in', 'an old id is nobody');
       }
     });
     await store.clear();
-    await store.close();
   });
 }

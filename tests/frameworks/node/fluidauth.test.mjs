@@ -46,13 +46,13 @@ async function walk(store) {
 }
 
 for (const [place, url] of Object.entries(PLACES)) {
-  test(`${place}: a session store`, async () => {
+  test(`${place}: a session store`, async (t) => {
     const store = new SessionStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await walk(store);
-    await store.close();
   });
 
-  test(`${place}: a custom store that derives from ours`, async () => {
+  test(`${place}: a custom store that derives from ours`, async (t) => {
     const calls = [];
     class CustomSessionStore extends SessionStore {
       async create(data) {
@@ -61,10 +61,10 @@ for (const [place, url] of Object.entries(PLACES)) {
       }
     }
     const store = new CustomSessionStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     assert(store instanceof BaseSessionStore);
     await walk(store);
     assert.deepEqual(calls, ['create']);
-    await store.close();
   });
 }
 

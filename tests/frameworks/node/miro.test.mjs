@@ -64,8 +64,9 @@ const first = async (boards) => {
 };
 
 for (const [place, url] of Object.entries(PLACES)) {
-  test(`${place}: the README's application`, () => withMiro(async (seen) => {
+  test(`${place}: the README's application`, (t) => withMiro(async (seen) => {
     const storage = new MiroStorage({ url: url(), prefix: ownPrefix() });
+    t.after(() => storage.close());
     const miro = singleFlight(new Miro({ ...APPLICATION, storage }));
     const app = Fastify();
     app.register(cookies);
@@ -94,12 +95,12 @@ for (const [place, url] of Object.entries(PLACES)) {
       assert.equal(seen.refreshes, 1);
     } finally {
       await app.close();
-      await storage.close();
     }
   }));
 
-  test(`${place}: the guide's session of Express as the storage`, () => withMiro(async () => {
+  test(`${place}: the guide's session of Express as the storage`, (t) => withMiro(async () => {
     const store = new CounterfoilStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     const app = express();
     app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: true }));
     app.use((req, res, next) => {
@@ -119,6 +120,5 @@ for (const [place, url] of Object.entries(PLACES)) {
     });
     await serving(app, (origin) => authorizes(new Browser(origin), 'code-session'));
     await store.clear();
-    await store.close();
   }));
 }

@@ -74,6 +74,7 @@ async function tutorial(store) {
     const out = await page('/logout', { _csrf: (await page('/')).token });
     assert.equal(out.user, undefined);
     assert.notEqual(browser.cookies.get('connect.sid'), inside);
+    assert.equal(await store.length(), 1, 'sessions that were left are gone');
 
     const failed = await page('/login/password', { username: 'ann', password: 'wrong', _csrf: (await page('/login')).token });
     assert.deepEqual([failed.login, failed.messages], [true, ['Incorrect username or password.']]);
@@ -88,18 +89,18 @@ async function tutorial(store) {
 }
 
 for (const [place, url] of Object.entries(PLACES)) {
-  test(`${place}: the password tutorial`, async () => {
+  test(`${place}: the password tutorial`, async (t) => {
     const store = new CounterfoilStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await tutorial(store);
     await store.clear();
-    await store.close();
   });
 
-  test(`${place}: the password tutorial, the store as guides of connect-redis 3 have it`, async () => {
+  test(`${place}: the password tutorial, the store as guides of connect-redis 3 have it`, async (t) => {
     const RedisStore = require('counterfoil/connect-redis')(session);
     const store = new RedisStore({ url: url(), prefix: ownPrefix() });
+    t.after(() => store.close());
     await tutorial(store);
     await store.clear();
-    await store.close();
   });
 }
