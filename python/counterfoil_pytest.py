@@ -71,10 +71,16 @@ class RuleItem(pytest.Item):
         return self._where, None, self.name
 
 
+@pytest.hookimpl(tryfirst=True)  # before -k and the like choose among them
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     for kind in KINDS:
         for where in config.getoption(f"--counterfoil-{kind}"):
-            items.extend(_items(session, config, kind, where))
+            made = list(_items(session, config, kind, where))
+            for item in made:
+                config.hook.pytest_itemcollected(item=item)
+            # So they are counted among what was collected.
+            config.hook.pytest_collectreport(report=pytest.CollectReport(where, "passed", None, list(made)))
+            items.extend(made)
 
 
 def _items(session: pytest.Session, config: pytest.Config, kind: str, where: str) -> Iterator[RuleItem]:

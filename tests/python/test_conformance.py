@@ -165,9 +165,10 @@ def test_the_page_runs(tmp_path: Path) -> None:
     (tmp_path / "mystore.py").write_text(first.partition("\nreport =")[0].replace("DictBackend", "MyBackend"))
     (tmp_path / "test_mine.py").write_text(second)
     some = "pop_one_winner or delete_says_whether or scan_stable"
-    ran = run_pytest(tmp_path, "-k", some, "--counterfoil-backend=mystore:MyBackend")
+    ran = run_pytest(tmp_path, "-v", "-k", some, "--counterfoil-backend=mystore:MyBackend")
     assert ran.returncode == 1
     assert "2 failed, 2 passed, 2 skipped" in ran.stdout, ran.stdout
+    assert f"collected {2 * len(rules('backend'))} items" in ran.stdout, "those of the option are counted"
     assert "expected: Of any number of pops of one key at once exactly one gets the value" in ran.stdout
     assert "it has no method scan, which may be left out" in ran.stdout
     assert "mystore:MyBackend[pop.one_winner]" in ran.stdout, "the rule without a class"
