@@ -383,7 +383,7 @@ def test_a_pop_that_a_failover_could_undo_is_no_win_when_durable(again: int) -> 
 def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: SentinelGroup) -> None:
     with counterfoil.open(group.url(durable="2"), timeout=10) as store:
         accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
-        user = accounts.create_user(user_info=None, email="durable@example.org")
+        user = accounts.create_user(email="durable@example.org")
         now = datetime.now(UTC)
         for number in range(2):
             sessions.create(
@@ -400,7 +400,7 @@ def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: Se
             lambda: store.set("a", "2", if_equal="1"),
             lambda: store.pop("a"),
             lambda: store.delete("b"),
-            lambda: accounts.create_user(user_info=None, email="second@example.org"),
+            lambda: accounts.create_user(email="second@example.org"),
             lambda: accounts.update_user(user.id, email_verified=True),
             lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
             lambda: accounts.delete_user(user.id),

@@ -373,7 +373,7 @@ class AccountsStorage:
     def create_user(
         self,
         *,
-        user_info: Mapping[str, Any] | None,
+        user_info: Mapping[str, Any] | None = None,
         email: str | None = None,
         email_verified: bool = False,
         extra_fields: Mapping[str, Any] | None = None,
@@ -607,7 +607,7 @@ class AsyncAccountsStorage:
     async def create_user(
         self,
         *,
-        user_info: Mapping[str, Any] | None,
+        user_info: Mapping[str, Any] | None = None,
         email: str | None = None,
         email_verified: bool = False,
         extra_fields: Mapping[str, Any] | None = None,
