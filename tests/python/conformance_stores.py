@@ -2,7 +2,9 @@
 docs/conformance/python.md."""
 
 import contextlib
+import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from miro_api.storage import InMemoryStorage
 from redis_servers import ServerStage, redis_variable
 from sqlalchemy import UniqueConstraint, event
 from sqlalchemy.orm import registry
+from sqlalchemy.pool import NullPool
 from sqlmodel import Field, Session, SQLModel, create_engine
 
 CROSS_AUTH = f"Cross Auth {version('cross-auth')}"
@@ -161,8 +164,23 @@ def models(unique: bool) -> Any:
     return Base.metadata, User, SocialAccount, UserSession
 
 
-def engine_at(folder: str, unique: bool) -> Any:
-    engine = create_engine(f"sqlite:///{folder}/{unique}.db", connect_args={"timeout": 30})
+def engine_at(folder: str, unique: bool) -> tuple[Any, dict[str, Any]]:
+    """An engine, and how the kit breaks it: no session gets a connection."""
+    engine = create_engine(f"sqlite:///{folder}/{unique}.db", connect_args={"timeout": 30}, poolclass=NullPool)
+    down = threading.Event()
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(*_: Any) -> None:
+        if down.is_set():
+            raise sqlite3.OperationalError("unable to open database file")
+
+    @contextlib.contextmanager
+    def broken(thing: object) -> Iterator[None]:
+        down.set()
+        try:
+            yield
+        finally:
+            down.clear()
 
     @event.listens_for(engine, "connect")
     def settings(connection: Any, _: Any) -> None:
@@ -170,7 +188,7 @@ def engine_at(folder: str, unique: bool) -> Any:
         connection.execute("PRAGMA synchronous=OFF")  # no power fails in a test
 
     models(unique)[0].create_all(engine)
-    return engine
+    return engine, {"broken": broken}
 
 
 # ----------------------------------------------------------------------------------------------------- those of others
@@ -216,7 +234,7 @@ def parties(stack: ExitStack) -> Iterator[Party]:
         over_redis(StorageOfTheGuide), server.options(),
     )  # fmt: skip
     for unique in (True, False):
-        engine = engine_at(folder, unique)
+        engine, options = engine_at(folder, unique)
         stack.callback(engine.dispose)
         _, user, account, session = models(unique)
 
@@ -229,12 +247,12 @@ def parties(stack: ExitStack) -> Iterator[Party]:
             lambda user=user, account=account, factory=factory: SQLModelAccountsStorage(  # type: ignore[misc]
                 user, account, session_factory=factory
             ),
-            few,
+            {**few, **options},
         )  # fmt: skip
         yield Party(
             f"`SQLModelSessionStorage`, {where}", f"{CROSS_AUTH} ({SQLMODEL})", "sessions",
             lambda session=session, factory=factory: SQLModelSessionStorage(session, session_factory=factory),  # type: ignore[misc]
-            few,
+            {**few, **options},
         )  # fmt: skip
     yield Party("`InMemoryStorage`, one for each user", MIRO, "miro", InMemoryStorage, {"make_other": InMemoryStorage})
 
