@@ -167,8 +167,8 @@ export interface UserSession {
  * be given back to `set` with it: a plain object without it begins a new life. A program that does not know it (connect-redis) keeps it with the data.
  *
  * A session that has ended stays so (`saveEnded`): one that the middleware or `load` got from the store, and one that was saved before, is
- * saved only where it still is, in the same one step. That holds for session objects (`request.session`). A plain object given to `set` is stored in
- * any case, and so are the sessions of frameworks that make their own objects from what `get` gives (@fastify/session).
+ * saved only where it still is, in the same one step. That holds for session objects (`request.session`, and what `createSession` makes of data). A plain
+ * object given to `set` is stored in any case: so a script makes a new session; and so are the sessions of frameworks that make their own objects from what `get` gives (@fastify/session).
  */
 export class CounterfoilStore extends session.Store {
   constructor(options?: CounterfoilStoreOptions);
