@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { Application } from '@curveball/core';
 import session from '@curveball/session';
 import { createClient } from 'redis';
+import { RedisClient } from 'redis-3';
 import RedisStoreByDefault, { RedisStore, SessionStore } from 'counterfoil/curveball';
 import { Browser, ownPrefix, PLACES, redisUrl, serving } from './support.mjs';
 
@@ -86,9 +87,13 @@ test('session-redis: clientOptions, with a url or with a host and a port', async
   }
 });
 
-test('session-redis: a client that is used elsewhere, too', async (t) => {
+test('session-redis: a client that is used elsewhere, too, as the README has it and as older documentation has', async (t) => {
   const client = await createClient({ url: redisUrl() }).connect();
   t.after(() => client.close());
-  await walk({ store: new RedisStoreByDefault({ prefix: 'mysess', client }), ...NAMED }, NAMED.cookieName);
+  const { hostname: host, port, pathname } = new URL(redisUrl());
+  const older = new RedisClient({ host, port: Number(port), db: Number(pathname.slice(1) || 0) });
+  t.after(() => older.quit());
+  for (const given of [client, older]) await walk({ store: new RedisStoreByDefault({ prefix: 'mysess', client: given }), ...NAMED }, NAMED.cookieName);
   assert.equal(await client.ping(), 'PONG');
+  await new Promise((resolve, reject) => older.ping((error) => (error ? reject(error) : resolve())));
 });
