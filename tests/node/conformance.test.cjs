@@ -7,7 +7,7 @@ const { test, describe } = require('node:test');
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const path = require('node:path');
-const { spawnSync } = require('node:child_process');
+const { execFile } = require('node:child_process');
 const { Pool } = require('pg');
 
 const { open, CounterfoilError } = require('counterfoil');
@@ -91,6 +91,17 @@ for (const [kind, { rights, mutants, also }] of Object.entries(MADE)) {
   });
 }
 
+/** Runs a program in this package, where `counterfoil` is this one. */
+function run(program) {
+  // node:test tells its children where to report to.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('NODE_')));
+  return new Promise((resolve) => {
+    execFile(process.execPath, ['-e', program], { cwd: root, encoding: 'utf8', env }, (error, stdout, stderr) => {
+      resolve({ status: error ? error.code : 0, stdout, stderr });
+    });
+  });
+}
+
 // --------------------------------------------------------------------------------------------------------- what is ours --
 
 /** By name: a function that opens a store of its own, with time for a busy machine. */
@@ -170,7 +181,7 @@ function storeAsBackend(openStore) {
 const NEVER = ['fault.recovers']; // a store that is closed stays so
 
 // At once, since most of the time they wait for an end.
-describe('ours, and those of others', { concurrency: 24 }, () => {
+describe('ours, those of others, and the page', { concurrency: 26 }, () => {
   const passesAll = (name, kind, definition, unasked) =>
     test(name, async () => {
       const report = await check(kind, {
@@ -193,6 +204,38 @@ describe('ours, and those of others', { concurrency: 24 }, () => {
     const text = page.read();
     assert.equal(page.partOf(text, 'rules'), page.allRules());
     assert.equal(page.partOf(text, 'table'), page.table(await findings()));
+  });
+
+  test('docs/conformance/node.md: what each of them fails is explained, and nothing else', () => {
+    const text = page.read();
+    const failed = new Set(page.partOf(text, 'table').match(/`[a-z_.]+`/g));
+    const explained = new Set(text.match(/^- \*\*.*?\*\*/gm).flatMap((line) => line.match(/`[a-z_.]+`/g) ?? []));
+    assert.deepEqual([...explained].sort(), [...failed].sort());
+  });
+
+  test('docs/conformance/node.md: what is asked of nobody, all of them would fail, and ours as it is made', async () => {
+    const id = 'save.no_lost_update';
+    assert.match(
+      page.read(),
+      /^`save\.no_lost_update` is asked of nobody here: every store for express-session above fails it, and ours does unless/m,
+    );
+    const asked = await findingsOf('express-session', id);
+    assert.deepEqual(new Set(asked.map(({ outcome }) => outcome)), new Set(['failed']));
+    const except = Object.fromEntries(rules['express-session'].filter((rule) => rule.id !== id).map((rule) => [rule.id, 'no']));
+    const made = await check('express-session', { ...ours('memory', CounterfoilStore), also: [id], except });
+    assert.deepEqual(failedIds(made), [id]);
+  });
+
+  test('docs/conformance/node.md: its examples do what it says', async () => {
+    const [suite, alone] = [...page.read().matchAll(/```js\n([^]*?)```/g)].map(([, code]) => code);
+    const registered = await run(suite);
+    assert.equal(registered.status, 0, registered.stdout + registered.stderr);
+    assert.match(registered.stdout, /destroy\.stays: .*/);
+    assert.match(registered.stdout, /fault\.recovers: .*SKIP|fault\.recovers: .*# give|skipped [1-9]/);
+    const checked = await run(alone);
+    const said = [...alone.matchAll(/console\.log\(.*?\) \/\/ (.*)/g)].map(([, text]) => text);
+    assert.equal(said.length, 2);
+    assert.equal(checked.stdout, `${said.join('\n')}\n`, checked.stderr);
   });
 
   const stage = new Stage();
@@ -239,43 +282,6 @@ describe('ours, and those of others', { concurrency: 24 }, () => {
       await server.stop();
     }
   });
-});
-
-// ------------------------------------------------------------------------------------------------------------- the page --
-
-test('docs/conformance/node.md: what each of them fails is explained, and nothing else', () => {
-  const text = page.read();
-  const failed = new Set(page.partOf(text, 'table').match(/`[a-z_.]+`/g));
-  const explained = new Set(text.match(/^- \*\*.*?\*\*/gm).flatMap((line) => line.match(/`[a-z_.]+`/g) ?? []));
-  assert.deepEqual([...explained].sort(), [...failed].sort());
-});
-
-/** Runs a program in this package, where `counterfoil` is this one. */
-function run(program) {
-  // node:test tells its children where to report to.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('NODE_')));
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', program], { cwd: root, encoding: 'utf8', env });
-  return { status, stdout, stderr };
-}
-
-test('docs/conformance/node.md: what is asked of nobody, all of them would fail, and ours as it is made', async () => {
-  assert.match(page.read(), /^`save\.no_lost_update` is asked of nobody here: every store for express-session above fails it, and ours does unless/m);
-  const asked = await findingsOf('express-session', 'save.no_lost_update');
-  assert.deepEqual(new Set(asked.map(({ outcome }) => outcome)), new Set(['failed']));
-  const made = await check('express-session', { ...ours('memory', CounterfoilStore), also: ['save.no_lost_update'] });
-  assert.deepEqual(failedIds(made), ['save.no_lost_update']);
-});
-
-test('docs/conformance/node.md: its examples do what it says', () => {
-  const [suite, alone] = [...page.read().matchAll(/```js\n([^]*?)```/g)].map(([, code]) => code);
-  const registered = run(suite);
-  assert.equal(registered.status, 0, registered.stdout + registered.stderr);
-  assert.match(registered.stdout, /destroy\.stays: .*/);
-  assert.match(registered.stdout, /fault\.recovers: .*SKIP|fault\.recovers: .*# give|skipped [1-9]/);
-  const checked = run(alone);
-  const said = [...alone.matchAll(/console\.log\(.*?\) \/\/ (.*)/g)].map(([, text]) => text);
-  assert.equal(said.length, 2);
-  assert.equal(checked.stdout, `${said.join('\n')}\n`, checked.stderr);
 });
 
 // -------------------------------------------------------------------------------------------------- stores that misbehave --
@@ -455,8 +461,8 @@ test('a lock in one object is no lock where two share the data', async () => {
 
 // ------------------------------------------------------------------------------------------------------------ as a module --
 
-test('a failure of node:test explains itself, and what does not apply is skipped', () => {
-  const { status, stdout } = run(`
+test('a failure of node:test explains itself, and what does not apply is skipped', async () => {
+  const { status, stdout } = await run(`
     const { testBackend } = require('counterfoil/testing');
     testBackend('careless', () => ({ singleProcess: true, get: () => '', set() {}, delete() {} }));`);
   assert.notEqual(status, 0);
@@ -473,8 +479,8 @@ test('a failure of node:test explains itself, and what does not apply is skipped
   assert.doesNotMatch(stdout, /node\/testing\/\w/); // where the kit found it says nothing
 });
 
-test('nobody pays for the kit who does not use it', () => {
-  const { stdout, stderr } = run(`
+test('nobody pays for the kit who does not use it', async () => {
+  const { stdout, stderr } = await run(`
     require('counterfoil'); require('counterfoil/express-session');
     const loaded = () => Object.keys(require.cache).filter((file) => /node.testing/.test(file)).length;
     const before = loaded();
