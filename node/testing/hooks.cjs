@@ -6,23 +6,10 @@
 const { randomBytes } = require('node:crypto');
 const { isDeepStrictEqual } = require('node:util');
 
+const { METHODS } = require('../hooks.cjs');
 const { Broken, sayError, show, sleep } = require('./probe.cjs');
 
 const CROWD = 8;
-const METHODS = [
-  'findUserByEmail',
-  'findUserById',
-  'createUser',
-  'updateUser',
-  'deleteUser',
-  'findSocialAccount',
-  'findSocialAccountById',
-  'listSocialAccounts',
-  'createSocialAccount',
-  'updateSocialAccount',
-  'deleteSocialAccount',
-  'findOrCreateBySocialAccount',
-];
 const ODD_IDS = [
   '',
   'x',
