@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import conformance_mutants_records  # noqa: F401, it adds its own
 import counterfoil
 import counterfoil.aio
 import counterfoil_pytest
@@ -459,3 +460,18 @@ def test_methods_that_stand_in_for_others() -> None:
 
     report = check(Wrapper, "backend", only=["set.replaces", "pop.one_winner", "cancel.leaves_it_usable"])
     assert len(report.passed) == 3, str(report)
+
+
+def test_some_methods_awaited_and_some_not() -> None:
+    class Mixed(Full):
+        async def get(self, key: str) -> Any:
+            await asyncio.sleep(0)
+            return super().get(key)
+
+        def pop(self, key: str) -> Any:
+            with self.lock:
+                value = Full.get(self, key)
+                self.data.pop(key, None)
+                return value
+
+    passes(check(Mixed, advance=advance, broken=down, rounds=3), SINGLE)

@@ -1,6 +1,7 @@
 """The rules of backends (`counterfoil.Backend`) beyond those that all have that keep values under keys."""
 
 import asyncio
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -489,12 +490,16 @@ def cancelled(t: Trial) -> None:
     if not t.is_async:
         raise NotApplicable("its methods block, and cannot be cancelled")
 
+    async def ask(method: str, *args: Any) -> Any:
+        given = getattr(t.thing, method)(*args)
+        return await given if inspect.isawaitable(given) else given
+
     async def some() -> None:
         keys = [t.key() for _ in range(t.settings.contenders)]
         for number, key in enumerate(keys):
-            await t.thing.set(key, value(t, str(number)), None)
-        tasks = [asyncio.ensure_future(t.thing.get(key)) for key in keys]
-        writes = [asyncio.ensure_future(t.thing.set(key, value(t, "new"), None)) for key in keys[::2]]
+            await ask("set", key, value(t, str(number)), None)
+        tasks = [asyncio.ensure_future(ask("get", key)) for key in keys]
+        writes = [asyncio.ensure_future(ask("set", key, value(t, "new"), None)) for key in keys[::2]]
         for _ in range(t.dice.randrange(4)):
             await asyncio.sleep(0)
         for task in (*tasks[::2], *writes[::2]):
@@ -508,7 +513,7 @@ def cancelled(t: Trial) -> None:
             right = is_value(each, str(number)) or is_value(each, "new")
             t.expect(right, "beside calls that were cancelled, a get had another's answer")
         for number, key in enumerate(keys):
-            each = await t.thing.get(key)
+            each = await ask("get", key)
             right = is_value(each, str(number)) or is_value(each, "new")
             t.expect(right, "after calls that were cancelled, a get had another's answer")
 
