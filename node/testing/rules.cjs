@@ -305,7 +305,7 @@ const expressSession = [
   rule('ids.lists',
     'ids() gives the id of every session that is alive, and no other.',
     'As all().',
-    'connect-redis 10.0.0, readme.md; memorystore 1.6.8, README.md', ALONE),
+    'connect-redis 10.0.0, readme.md, "scanCount"; memorystore 1.6.8, lib/memorystore.js', ALONE),
   rule('length.counts', 'length() counts the sessions that are alive.', 'What has expired is nobody.', MEMORY, ALONE),
   rule('clear.empties', 'clear() ends all sessions.', 'Everybody out, after a leak of the secret.', README, ALONE),
   rule('fault.error_to_callback',

@@ -60,6 +60,13 @@ describe('rules', () => {
         for (const text of [sentence, why]) assert.match(text, /^\S.*\.$/, id);
         assert.match(source, /^(Counterfoil, |https:\/\/|RFC \d|OWASP, |Miro, |Node\.js, |@?[\w/-]+ \d+\.\d+\.\d+, )/, id);
         assert.doesNotMatch(source, /contracts/);
+        for (const [, name, version, theirs] of source.matchAll(/(@?[\w/-]+) (\d+\.\d+\.\d+), ([\w/.-]+\.(?:js|ts|md))/g)) {
+          const folder = path.join(root, 'node_modules', name);
+          // Another version is here: then it is for the reader to open that one.
+          if (!fs.existsSync(folder) || JSON.parse(fs.readFileSync(path.join(folder, 'package.json'))).version !== version)
+            continue;
+          assert(fs.existsSync(path.join(folder, theirs)), `${id}: ${name} has no ${theirs}`);
+        }
         const [, file, heading] = source.match(/^Counterfoil, ([\w/.-]+)(?:, "?([^"]*)"?)?/) ?? [];
         if (file === undefined) continue;
         const text = fs.readFileSync(path.join(root, file), 'utf8');
