@@ -417,6 +417,19 @@ def test_cookies_are_read_as_express_reads_them(node: Node, data: st.DataObject,
     assert [one or None for one in mine] == node.ask("asked", headers=sent, secret=secret, name="connect.sid")
 
 
+def test_odd_cookies_are_read_as_express_reads_them(node: Node) -> None:
+    sessions = ExpressSessions("memory:", secret="s")
+    signed, percent = quote(sessions.sign("it's")), quote(sessions.sign("100%zz"))
+    values = [signed, percent, percent.replace("%25", "%"), sessions.sign("100%zz"), signed + "%", signed + "%ff"]
+    headers = [f"connect.sid={value}" for value in [*values, f'"{signed}"', f"x; connect.sid={signed}"]]
+    headers.append(f"connect.sid; connect.sid={signed}")
+    mine = [sessions.unsign(find(header, "connect.sid") or "") for header in headers]
+    assert mine == node.ask("asked", headers=headers, secret="s", name="connect.sid")
+    assert {"it's", "100%zz", None} == set(mine)
+    cookie = sessions.set_cookie(ExpressSession("it's", Cookie({}), {}))
+    assert [cookie] == node.ask("sent", cookies=[{"id": "it's"}], secret="s", name="connect.sid")
+
+
 def test_the_empty_id_is_nobodys(node: Node) -> None:
     signature = base64.b64encode(hmac.digest(b"s", b"", "sha256")).decode().rstrip("=")
     assert ExpressSessions("memory:", secret="s").unsign(f"s:.{signature}") is None
