@@ -1,7 +1,11 @@
 """The conformance kit: what is right passes it, and what is wrong in one way fails exactly that rule."""
 
 import asyncio
+import importlib.metadata
+import importlib.util
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
@@ -271,7 +275,8 @@ def test_a_contract_has_a_test_for_each_rule() -> None:
 
 def test_a_report_says_everything() -> None:
     report = check(Full, only=["get.miss", "fault.rejects"])
-    assert [(each.rule.id, each.outcome) for each in report.results] == [
+    assert len(report) == 2
+    assert [(each.rule.id, each.outcome) for each in report] == [
         ("get.miss", "passed"), ("fault.rejects", "not applicable"),
     ]  # fmt: skip
     assert report.ok
@@ -475,3 +480,36 @@ def test_some_methods_awaited_and_some_not() -> None:
                 return value
 
     passes(check(Mixed, advance=advance, broken=down, rounds=3), SINGLE)
+
+
+FILE = re.compile(r"(?:cross_auth|miro_api|core)/[\w./]+\.(?:py|md|h)")
+
+
+def test_the_sources_are_there() -> None:
+    """Files of others in the version that is named, with the names and sentences that are quoted; ours too."""
+    looked = 0
+    for kind in KINDS:
+        for rule in rules(kind):
+            for name, package in (("Cross Auth", "cross-auth"), ("miro_api", "miro_api")):
+                for said in re.findall(rf"{name} (\d+\.\d+\.\d+)", rule.source):
+                    assert said == importlib.metadata.version(package), rule
+            for path, said in re.findall(rf"({FILE.pattern})([^;]*)", rule.source):
+                if path.startswith("core/"):
+                    text = (ROOT / path).read_text()
+                else:
+                    folder, _, rest = path.partition("/")
+                    found = importlib.util.find_spec(folder)
+                    assert found is not None
+                    assert found.origin is not None
+                    text = (Path(found.origin).parent / rest).read_text()
+                text = " ".join(text.split())
+                for word in [*re.findall(r'"([^"]+)"', said), *re.findall(r"[,.] ?([A-Z]\w+|[a-z]+_\w+)", said)]:
+                    assert word in text, (rule.id, path, word)
+                    looked += 1
+            for name in re.findall(r"(?<![\w/])counterfoil\.[\w.]+\w", rule.source):
+                if name.endswith(".h"):
+                    continue
+                module, _, attribute = name.rpartition(".")
+                assert hasattr(pkgutil.resolve_name(module), attribute), (rule.id, name)
+                looked += 1
+    assert looked > 50

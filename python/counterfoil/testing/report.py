@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,6 +52,12 @@ class Report:
     kind: str
     results: tuple[Result, ...]
     seed: int
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
 
     @property
     def passed(self) -> tuple[Result, ...]:

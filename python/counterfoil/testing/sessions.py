@@ -127,7 +127,7 @@ def token_unique(t: Trial) -> None:
     "session.exact_end",
     "get finds a session up to and including the instant of its expires_at, and not a microsecond later.",
     "The cookie and the list of sessions would disagree with it.",
-    sessions=STATUS + ': "active up to and including the exact expiry instant"',
+    sessions=STATUS + ': "up to and including the exact expiry instant"',
 )
 def exact_end(t: Trial) -> None:
     token = t.key("hash")
