@@ -18,7 +18,6 @@ const { open } = require('counterfoil');
 const { Stage } = require('counterfoil/testing');
 
 const realNow = Date.now;
-const turn = () => new Promise((resolve) => setImmediate(resolve));
 const closing = [];
 
 passport.use(new Strategy((username, password, done) => done(null, password === 'right' && { id: username })));
@@ -56,13 +55,18 @@ async function serve({ session: sessionOptions, ...place }) {
     request.session.user = request.body.user;
     return response.json({});
   }));
-  app.post('/set', async (request, response) => {
-    const { turns = 0, ...data } = request.body;
-    for (let i = 0; i < turns; i++) await turn();
-    Object.assign(request.session, data);
+  app.post('/set', (request, response) => {
+    Object.assign(request.session, request.body);
     request.session.save((error) => response.json({ error: error?.code ?? null }));
   });
-  app.post('/cookie', (request, response) => { Object.assign(request.session.cookie, request.body); request.session.n = Math.random(); response.json({}); });
+  app.post('/often', async (request, response) => { // a slow request that saves all the time; whether it had the session
+    const { user } = request.session;
+    for (let i = 0; i < request.body.times && user !== undefined; i++) {
+      request.session.n = i;
+      await new Promise((resolve) => request.session.save(resolve));
+    }
+    response.json({ had: user !== undefined });
+  });
   app.post('/logout', (request, response, next) => request.session.destroy((error) => (error ? next(error) : response.json({}))));
   app.post('/forget', (request, response) => response.clearCookie('connect.sid', request.body).json({}));
   app.get('/mine', async (request, response) => response.json(await store.sessionsOf(request.session.user, { current: request.sessionID })));
@@ -145,10 +149,12 @@ async function twin({ steps, start, cookie, options: { userOf, keys, ...options 
     async sessionsOf(user, id) { return (await store.sessionsOf(user, { current: id ?? undefined })).map(({ handle, ...rest }) => rest); },
     endAllOf: (user, id) => store.endAllOf(user, { except: id ?? undefined }),
   };
+  const ofSlots = ['set', 'remove', 'maxAge', 'save', 'touch', 'destroy'];
   const answers = [];
   try {
     for (const [name, ...args] of steps) {
-      const answer = await Promise.resolve(slots[args[0]] || !['set', 'remove', 'maxAge', 'save', 'touch', 'destroy'].includes(name) ? does[name](...args) : null)
+      const empty = ofSlots.includes(name) && !slots[args[0]];
+      const answer = await Promise.resolve(empty ? null : does[name](...args))
         .catch((error) => {
           if (error.code === 'CHANGED') delete slots[args[0]]; // it must be loaded again
           return { error: error.code ?? String(error.stack) };

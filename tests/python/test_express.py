@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -175,26 +176,31 @@ def test_brought_back_only_if_wanted(place: Place) -> None:
 
 @ours
 def test_races_of_ending_and_saving(place: Place) -> None:
-    """A save that is under way on one side while the other side ends the session never brings it back."""
-    from concurrent.futures import ThreadPoolExecutor
-
+    """Saves that are under way on one side while the other side ends the session never bring it back."""
     app, sessions = place.app(), place.sessions()
-    with ThreadPoolExecutor(2) as pool, Browser(app) as browser:
-        for round_ in range(150):
-            session = sessions.create({"user": round_})
+    met = 0
+    with ThreadPoolExecutor(1) as pool, Browser(app) as browser:
+        for number in range(150):
+            session = sessions.create({"user": number})
             browser.take(sessions.set_cookie(session))
             cookies = dict(browser.cookies)
-            if round_ % 2:
+            if number % 2:
                 late = sessions.load(cookies)
                 assert late is not None
-                saving = pool.submit(sessions.save, late)
-                browser.do("/logout")
+                ending = pool.submit(browser.do, "/logout")
+                while not ending.done():
+                    late["n"] = sessions.save(late)
+                ending.result()
+                assert not sessions.save(late)
             else:
-                saving = pool.submit(browser.do, "/set", n=round_, turns=round_ % 5)
+                saving = pool.submit(browser.do, "/often", times=30)
+                time.sleep(number % 10 / 1000)
                 sessions.destroy(session)
-            saving.result(30)
-            assert sessions.load(cookies) is None, f"round {round_}"
-
+                was_saving = not saving.done()
+                met += saving.result(30)["had"] and was_saving
+            assert sessions.load(cookies) is None, f"round {number}"
+            assert place.raw(session.id) is None, f"round {number}"
+    assert met > 5
 
 
 @ours
