@@ -13,7 +13,8 @@ const root = path.join(__dirname, '..', '..');
 const read = (file) => fs.readFileSync(path.join(root, file), 'utf8');
 
 /** The environment of a shell: npm tells its children a lot about the package that it was started for. Where it finds packages stays. */
-const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => /^npm_config_(registry|cafile|cache)$/i.test(name) || !/^npm_|^COUNTERFOIL_|^LD_PRELOAD$|^NODE_TEST/i.test(name)));
+const ofAShell = (name) => /^npm_config_(registry|cafile|cache)$/i.test(name) || !/^npm_|^COUNTERFOIL_|^LD_PRELOAD$|^NODE_TEST/i.test(name);
+const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => ofAShell(name)));
 
 function run(cwd, command, ...args) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, encoding: 'utf8', env: environment });
@@ -63,6 +64,12 @@ test('the addon that is being tested has its libraries inside', { skip: process.
   checkSymbols(path.resolve(process.env.COUNTERFOIL_NATIVE ?? path.join(root, 'build-node', 'counterfoil.node')));
 });
 
+const QUIETLY = ['--no-audit', '--no-fund', '--prefer-offline'];
+/** What can be required or imported. */
+const ways = () => Object.keys(JSON.parse(read('package.json')).exports)
+  .filter((name) => name !== './package.json')
+  .map((name) => `counterfoil${name.slice(1)}`);
+
 describe('the tarball', () => {
   let folder, tarball, names;
   before(() => {
@@ -89,42 +96,51 @@ describe('the tarball', () => {
     if (names.some((name) => name.startsWith('prebuilds/'))) return;
     const { status, stderr } = run(project, process.execPath, '-e', `require('counterfoil')`);
     assert.notEqual(status, 0);
-    assert.match(stderr, new RegExp(`counterfoil: no native binary for ${process.platform}-${process.arch} .*\\n?.*npx counterfoil-build`));
+    const platform = `${process.platform}-${process.arch}`;
+    assert.match(stderr, new RegExp(`counterfoil: no native binary for ${platform} .*\\n?.*npx counterfoil-build`));
   }
 
   /** Compiles a tsconfig with the TypeScript that is installed there, and runs what comes out. */
   function compiled(project, config, typescript) {
-    must(project, process.execPath, path.join(typescript, 'node_modules', 'typescript', 'bin', 'tsc'), '--project', `tsconfig.${config}json`);
-    const { outDir } = JSON.parse(fs.readFileSync(path.join(project, `tsconfig.${config}json`), 'utf8')).compilerOptions;
+    const tsc = path.join(typescript, 'node_modules', 'typescript', 'bin', 'tsc');
+    must(project, process.execPath, tsc, '--project', config);
+    const { outDir } = JSON.parse(fs.readFileSync(path.join(project, config), 'utf8')).compilerOptions;
     const programs = fs.readdirSync(path.join(project, outDir)).sort();
     return programs.map((program) => must(project, process.execPath, path.join(outDir, program)).trim());
   }
 
   test('has what it needs, and nothing else', () => {
-    for (const file of ['package.json', 'README.md', 'VERSION', 'CMakeLists.txt', 'core/include/counterfoil.h', 'core/src/loop.c', 'bindings/node/addon.cc', 'bindings/node/CMakeLists.txt', 'node/index.cjs',
-      'node/index.mjs', 'node/index.d.cts', 'node/index.d.mts', 'node/adapters/express-session.d.mts', 'node/interfaces/storage.cjs', 'node/build.cjs']) assert(names.includes(file), `${file} is missing`);
-    for (const name of names) assert(!/^(tests|bench|examples|docs|bindings\/python|python|build)|node_modules|\.ci\//.test(name), `${name} does not belong in it`);
+    const wanted = [
+      'package.json', 'README.md', 'VERSION', 'CMakeLists.txt', 'core/include/counterfoil.h', 'core/src/loop.c',
+      'bindings/node/addon.cc', 'bindings/node/CMakeLists.txt', 'node/index.cjs', 'node/index.mjs', 'node/index.d.cts',
+      'node/index.d.mts', 'node/adapters/express-session.d.mts', 'node/interfaces/storage.cjs', 'node/build.cjs',
+    ];
+    for (const file of wanted) assert(names.includes(file), `${file} is missing`);
+    const foreign = /^(tests|bench|examples|docs|bindings\/python|python|build)|node_modules|\.ci\//;
+    for (const name of names) assert.doesNotMatch(name, foreign, 'it does not belong in it');
   });
 
   test('the programs of the projects below use every way in', () => {
-    const ways = Object.keys(JSON.parse(read('package.json')).exports).filter((name) => name !== './package.json');
     for (const program of ['every.mts', 'every.cts', 'oldest.ts']) {
       const text = read(path.join('tests', 'frameworks', 'node', 'consumer', program));
-      for (const way of ways) assert(text.includes(`'counterfoil${way.slice(1)}'`), `${program} does not use counterfoil${way.slice(1)}`);
+      for (const way of ways()) assert(text.includes(`'${way}'`), `${program} does not use ${way}`);
     }
   });
 
-  test('npm without scripts: it says what to do, npx counterfoil-build does it, and every way in works by require and import, also as TypeScript sees it', () => {
+  test('npm without scripts: it says what to do, npx counterfoil-build does it, and every way in works, in TypeScript too', () => {
     const project = newProject('npm');
-    must(project, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', tarball);
+    const install = (...packages) => must(project, 'npm', 'install', ...QUIETLY, '--ignore-scripts', ...packages);
+    install(tarball);
     saysWhatToDo(project);
     must(project, 'npx', '--no-install', 'counterfoil-build');
-    const script = `const { open, version } = require('counterfoil'); const store = open('memory:'); store.set('a', 'b').then(() => store.get('a')).then((value) => console.log(version, value));`;
+    const script = `const { open, version } = require('counterfoil'); const store = open('memory:');
+      store.set('a', 'b').then(() => store.get('a')).then((value) => console.log(version, value));`;
     assert.equal(must(project, process.execPath, '-e', script), `${read('VERSION').trim()} b\n`);
     // Without any framework, as the first thing that is loaded.
-    for (const way of Object.keys(JSON.parse(read('package.json')).exports).filter((name) => name !== './package.json')) {
-      const name = JSON.stringify(`counterfoil${way.slice(1)}`);
-      assert.equal(must(project, process.execPath, '-e', `const all = Object.keys(require(${name})); import(${name}).then((module) => console.log(all.length > 0 && all.every((one) => one in module)))`), 'true\n', name);
+    for (const way of ways()) {
+      const both = `const all = Object.keys(require('${way}'));
+        import('${way}').then((module) => console.log(all.length > 0 && all.every((one) => one in module)))`;
+      assert.equal(must(project, process.execPath, '-e', both), 'true\n', way);
     }
     const addon = path.join(project, 'node_modules', 'counterfoil', 'build-node', 'counterfoil.node');
     if (process.platform === 'linux') {
@@ -133,20 +149,22 @@ describe('the tarball', () => {
       for (const library of needed) assert.match(library, /^(libc|libm|libpthread|ld-linux.*)\.so/, library);
       checkSymbols(addon);
     }
-    must(project, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', ...others, 'typescript@5.9.3');
+    install(...others, 'typescript@5.9.3');
     assert(fs.existsSync(addon), 'another npm install leaves the addon where it is');
-    assert.deepEqual(compiled(project, 'node16.', project), ['every.cts', 'every.mts']);
-    assert.deepEqual(compiled(project, 'node10.', project), ['oldest.ts']);
+    assert.deepEqual(compiled(project, 'tsconfig.node16.json', root), ['every.cts', 'every.mts']);
+    assert.deepEqual(compiled(project, 'tsconfig.node10.json', project), ['oldest.ts']);
   });
 
-  test('pnpm, which runs no scripts of packages: it says what to do, pnpm exec counterfoil-build does it, and every way in works', () => {
+  test('pnpm, which runs no scripts: it says what to do, pnpm exec counterfoil-build does it, and every way in works', () => {
     const project = newProject('pnpm');
-    const pnpm = (...args) => must(project, process.execPath, path.join(root, 'node_modules', 'pnpm', 'bin', 'pnpm.cjs'), ...args);
-    const said = pnpm('add', '--prefer-offline', '--store-dir', path.join(root, 'build', 'frameworks', 'pnpm-store'), tarball, ...others);
+    const program = path.join(root, 'node_modules', 'pnpm', 'bin', 'pnpm.cjs');
+    const pnpm = (...args) => must(project, process.execPath, program, ...args);
+    const kept = path.join(root, 'build', 'frameworks', 'pnpm-store');
+    const said = pnpm('add', '--prefer-offline', '--store-dir', kept, tarball, ...others);
     assert.doesNotMatch(said, /Ignored build scripts/, 'nothing of ours wants to run');
     saysWhatToDo(project);
     pnpm('exec', 'counterfoil-build', '-DCMAKE_BUILD_TYPE=Debug'); // which takes a third of the time
-    assert.deepEqual(compiled(project, '', root), ['every.cts', 'every.mts']);
+    assert.deepEqual(compiled(project, 'tsconfig.json', root), ['every.cts', 'every.mts']);
   });
 });
 

@@ -1,4 +1,5 @@
-// The set-ups of connect-redis's READMEs, by each way in which its versions are imported and with the client that each names; only the name of the package is another.
+// The set-ups of connect-redis's READMEs, by each way in which its versions are imported and with the client that each names;
+// only the name of the package is another.
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -37,15 +38,17 @@ function connecting(client) {
 }
 
 const url = redisUrl();
+const required = require('counterfoil/connect-redis');
+const myApp = (Store) => (client) => new Store({ client, prefix: 'myapp:' });
 const older = (client) => {
-  const OldStore = require('counterfoil/connect-redis')(session);
+  const OldStore = required(session);
   return new OldStore({ client });
 };
 const SETUPS = {
-  'version 10 and 9: import { RedisStore }': [() => connecting(createClient({ url })), (client) => new RedisStore({ client, prefix: 'myapp:' })],
-  'version 9: require(…).RedisStore': [() => connecting(createClient({ url })), (client) => new (require('counterfoil/connect-redis').RedisStore)({ client, prefix: 'myapp:' })],
-  'version 7: the default import, redis': [() => connecting(createClient4({ url })), (client) => new RedisStoreOf7({ client, prefix: 'myapp:' })],
-  'version 7: require(…).default, ioredis': [() => new Redis(url), (client) => new (require('counterfoil/connect-redis').default)({ client, prefix: 'myapp:' })],
+  'version 10 and 9: import { RedisStore }': [() => connecting(createClient({ url })), myApp(RedisStore)],
+  'version 9: require(…).RedisStore': [() => connecting(createClient({ url })), myApp(required.RedisStore)],
+  'version 7: the default import, redis': [() => connecting(createClient4({ url })), myApp(RedisStoreOf7)],
+  'version 7: require(…).default, ioredis': [() => new Redis(url), myApp(required.default)],
   'version 6: require(…)(session), redis 4': [() => connecting(createClient4({ url, legacyMode: true })), older],
   'version 6: require(…)(session), redis 3': [() => require('redis-3').createClient(url), older],
   'version 6: require(…)(session), ioredis': [() => new Redis(url), older],

@@ -1,5 +1,5 @@
-// The steps of the READMEs of @curveball/session and @curveball/session-redis, over HTTP: a session begins, is kept under a cookie of another name, gets a new id, guards a
-// form, and ends.
+// The steps of the READMEs of @curveball/session and @curveball/session-redis, over HTTP: a session begins, is kept under a
+// cookie of another name, gets a new id, guards a form, and ends.
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -93,7 +93,9 @@ test('session-redis: a client that is used elsewhere, too, as the README has it 
   const { hostname: host, port, pathname } = new URL(redisUrl());
   const older = new RedisClient({ host, port: Number(port), db: Number(pathname.slice(1) || 0) });
   t.after(() => older.quit());
-  for (const given of [client, older]) await walk({ store: new RedisStoreByDefault({ prefix: 'mysess', client: given }), ...NAMED }, NAMED.cookieName);
+  for (const given of [client, older]) {
+    await walk({ store: new RedisStoreByDefault({ prefix: 'mysess', client: given }), ...NAMED }, NAMED.cookieName);
+  }
   assert.equal(await client.ping(), 'PONG');
   await new Promise((resolve, reject) => older.ping((error) => (error ? reject(error) : resolve())));
 });

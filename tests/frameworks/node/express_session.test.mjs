@@ -51,7 +51,8 @@ for (const [place, url] of Object.entries(PLACES)) {
     t.after(() => store.close());
     await serving(viewCounter(store), async (origin) => {
       const [ann, bob] = [new Browser(origin), new Browser(origin)];
-      for (const [browser, page, times] of [[ann, '/foo', 1], [ann, '/foo', 2], [ann, '/bar', 1], [bob, '/foo', 1], [ann, '/foo', 3], [bob, '/bar', 1]]) {
+      const visits = [[ann, '/foo', 1], [ann, '/foo', 2], [ann, '/bar', 1], [bob, '/foo', 1], [ann, '/foo', 3], [bob, '/bar', 1]];
+      for (const [browser, page, times] of visits) {
         assert.equal((await browser.go(page)).text, `viewed ${times} times`);
       }
       assert.equal(await store.length(), 2);

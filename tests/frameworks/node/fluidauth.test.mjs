@@ -1,5 +1,5 @@
-// FluidAuth's documentation: a Session with a store, and a store of one's own that derives from BaseSessionStore. Its Session is tests/node/support/fluidauth.cjs where its
-// package is not there: that is not on the registry any more.
+// FluidAuth's documentation: a Session with a store, and a store of one's own that derives from BaseSessionStore. Its Session is
+// tests/node/support/fluidauth.cjs where its package is not there: that is not on the registry any more.
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -17,7 +17,8 @@ async function walk(store) {
   session.deserializeUser = (id) => ({ id });
   const app = express();
   app.use((req, res, next) => {
-    req.cookies = Object.fromEntries((req.headers.cookie ?? '').split('; ').filter(Boolean).map((one) => one.split('=').map(decodeURIComponent)));
+    const cookies = (req.headers.cookie ?? '').split('; ').filter(Boolean);
+    req.cookies = Object.fromEntries(cookies.map((one) => one.split('=').map(decodeURIComponent)));
     next();
   });
   app.use((req, res, next) => session.manageSession(req, res, next));

@@ -1,5 +1,6 @@
-// Miro's Node client as its README (Fastify, a random user id in a cookie) and its storage guide (a storage of one's own; the session of Express as the storage) show it, with
-// our storage. What the client fetches from api.miro.com a server on this machine answers.
+// Miro's Node client as its README (Fastify, a random user id in a cookie) and its storage guide (a storage of one's own; the
+// session of Express as the storage) show it, with our storage. What the client fetches from api.miro.com a server on this
+// machine answers.
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -31,7 +32,9 @@ async function withMiro(visit) {
       if (searchParams.has('refresh_token')) seen.refreshes++;
       granted.add(`access-${proof}`);
       // A life of 120 seconds is none for the client, which takes two minutes off: it refreshes before its next call.
-      return reply(200, { access_token: `access-${proof}`, refresh_token: `next-${proof}`, expires_in: proof.startsWith('brief') ? 120 : 3600, user_id: 'u', scope: 'boards:read', token_type: 'bearer' });
+      const life = proof.startsWith('brief') ? 120 : 3600;
+      const tokens = { access_token: `access-${proof}`, refresh_token: `next-${proof}`, token_type: 'bearer' };
+      return reply(200, { ...tokens, expires_in: life, user_id: 'u', scope: 'boards:read' });
     }
     if (!granted.has((request.headers.authorization ?? '').replace('Bearer ', ''))) return reply(401, {});
     const boards = [{ id: 'b1', name: 'Roadmap', type: 'board' }];

@@ -1,10 +1,11 @@
-// Passport's password tutorial (the application todos-express-password): passport-local with PBKDF2, messages in the session, a CSRF token in each form. Its session store is
-// replaced by ours; once by ours in connect-redis's place, as in older guides.
+// Passport's password tutorial (the application todos-express-password): passport-local with PBKDF2, messages in the session, a
+// CSRF token in each form. Its session store is replaced by ours; once by ours in connect-redis's place, as in older guides.
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import { createRequire } from 'node:module';
+import { promisify } from 'node:util';
 import csrf from 'csurf';
 import express from 'express';
 import session from 'express-session';
@@ -15,7 +16,8 @@ import { Browser, ownPrefix, PLACES, serving } from './support.mjs';
 
 const require = createRequire(import.meta.url);
 const PASSWORD = 'letmein';
-const digest = (password, salt) => new Promise((resolve, reject) => crypto.pbkdf2(password, salt, 1000, 32, 'sha256', (error, key) => (error ? reject(error) : resolve(key))));
+const pbkdf2 = promisify(crypto.pbkdf2);
+const digest = (password, salt) => pbkdf2(password, salt, 1000, 32, 'sha256');
 
 /** The tutorial's application; its database of users and todos is two maps. */
 function todos(store) {
@@ -52,7 +54,8 @@ function todos(store) {
     res.redirect('/');
   });
   app.get('/login', (req, res) => page(res, { login: true }));
-  app.post('/login/password', authenticator.authenticate('local', { successRedirect: '/', failureRedirect: '/login', failureMessage: true }));
+  const redirects = { successRedirect: '/', failureRedirect: '/login', failureMessage: true };
+  app.post('/login/password', authenticator.authenticate('local', redirects));
   app.post('/logout', (req, res, next) => req.logout((error) => (error ? next(error) : res.redirect('/'))));
   app.post('/signup', async (req, res, next) => {
     req.login(await enrol(req.body.username, req.body.password), (error) => (error ? next(error) : res.redirect('/')));
@@ -66,8 +69,9 @@ async function tutorial(store) {
     const browser = new Browser(origin);
     const page = async (...request) => JSON.parse((await browser.go(...request)).text);
     const { token } = await page('/login');
-    assert.equal((await browser.go('/signup', { username: 'ann', password: PASSWORD })).status, 403, 'a form without the token is refused');
-    const welcome = await page('/signup', { username: 'ann', password: PASSWORD, _csrf: token });
+    const ann = { username: 'ann', password: PASSWORD };
+    assert.equal((await browser.go('/signup', ann)).status, 403, 'a form without the token is refused');
+    const welcome = await page('/signup', { ...ann, _csrf: token });
     assert.equal(welcome.user, 'ann');
     assert.deepEqual((await page('/', { title: 'write a store', _csrf: welcome.token })).todos, ['write a store']);
     const inside = browser.cookies.get('connect.sid');
@@ -76,10 +80,10 @@ async function tutorial(store) {
     assert.notEqual(browser.cookies.get('connect.sid'), inside);
     assert.equal(await store.length(), 1, 'sessions that were left are gone');
 
-    const failed = await page('/login/password', { username: 'ann', password: 'wrong', _csrf: (await page('/login')).token });
+    const failed = await page('/login/password', { ...ann, password: 'wrong', _csrf: (await page('/login')).token });
     assert.deepEqual([failed.login, failed.messages], [true, ['Incorrect username or password.']]);
     assert.deepEqual((await page('/login')).messages, [], 'a message is shown once');
-    const again = await page('/login/password', { username: 'ann', password: PASSWORD, _csrf: (await page('/login')).token });
+    const again = await page('/login/password', { ...ann, _csrf: (await page('/login')).token });
     assert.deepEqual([again.user, again.todos], ['ann', ['write a store']]);
 
     const thief = new Browser(origin);

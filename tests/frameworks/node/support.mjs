@@ -1,4 +1,5 @@
-// What the published examples are run with: the three places, a server on a port of its own, and a browser that keeps cookies and sends forms.
+// What the published examples are run with: the three places, a server on a port of its own, and a browser that keeps cookies and
+// sends forms.
 
 import http from 'node:http';
 import redis from '../../node/support/redis.cjs';
@@ -14,7 +15,7 @@ export const PLACES = {
   redis: redisUrl,
 };
 
-/** Listens with an application of Express, FluidAuth or anything else that takes requests, for as long as `visit(origin)` lasts. */
+/** Listens with an application of Express or anything else that takes requests, for as long as `visit(origin)` lasts. */
 export async function serving(app, visit) {
   const server = http.createServer(app);
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -26,7 +27,7 @@ export async function serving(app, visit) {
   }
 }
 
-/** A browser as far as logins need one: cookies, forms, and redirects within the origin. Another origin is where it stops: `location`. */
+/** A browser as far as logins need one: cookies, forms, and redirects within the origin. At another it stops: `location`. */
 export class Browser {
   cookies = new Map();
 
@@ -47,7 +48,8 @@ export class Browser {
     let [url, body] = [new URL(path, this.origin), form && new URLSearchParams(form)];
     for (let hops = 0; hops < 10; hops++) {
       const cookie = [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-      const response = await fetch(url, { method: body ? 'POST' : 'GET', body, redirect: 'manual', headers: cookie ? { cookie } : {} });
+      const headers = cookie ? { cookie } : {};
+      const response = await fetch(url, { method: body ? 'POST' : 'GET', body, headers, redirect: 'manual' });
       this.#keep(response);
       const location = response.headers.get('location');
       if (location === null) return { status: response.status, path: url.pathname, text: await response.text() };

@@ -11,7 +11,9 @@ import testing = require('counterfoil/testing');
 async function main(): Promise<void> {
   const store: counterfoil.Store = counterfoil.open('memory:', { stage: new testing.Stage() });
   const stores: session.Store[] = [
-    new express.CounterfoilStore({ store }), new connectRedis.RedisStore({ url: 'memory:' }), new connectRedis.default({ url: 'memory:' }),
+    new express.CounterfoilStore({ store }),
+    new connectRedis.RedisStore({ url: 'memory:' }),
+    new connectRedis.default({ url: 'memory:' }),
     new (connectRedis(session))({ url: 'memory:' }),
   ];
   if (!stores.every((each) => each instanceof session.Store)) throw new Error('they are no stores of express-session');

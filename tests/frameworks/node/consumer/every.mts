@@ -1,6 +1,7 @@
 // A program of somebody who has installed the package: it uses every way in. Compiled under tsc --strict, then run.
 import session from 'express-session';
-import { AccountsStorage, Backend, CounterfoilError, open, SecondaryStorage, SessionStorage, Storage, Store, type SetOptions, type User } from 'counterfoil';
+import { AccountsStorage, Backend, CounterfoilError, open, SecondaryStorage, SessionStorage, Storage, Store } from 'counterfoil';
+import type { SetOptions, User } from 'counterfoil';
 import connectRedis, { RedisStore, type RedisStoreOptions } from 'counterfoil/connect-redis';
 import CurveballRedisStore, { SessionStore as CurveballStore, type SessionValues } from 'counterfoil/curveball';
 import { CounterfoilStore, type CounterfoilStoreOptions } from 'counterfoil/express-session';
@@ -22,7 +23,8 @@ await new Storage(store).set(7, { any: ['thing'] });
 await new SecondaryStorage(store).set('code', 'x', 60);
 const ann: User = await new AccountsStorage(store).createUser({ email: 'ann@example.org' });
 const at = stage.now();
-const one = await new SessionStorage(store).create({ tokenHash: 'h', userId: ann.id, createdAt: at, updatedAt: at, expiresAt: new Date(at.getTime() + 1000) });
+const times = { createdAt: at, updatedAt: at, expiresAt: new Date(at.getTime() + 1000) };
+const one = await new SessionStorage(store).create({ tokenHash: 'h', userId: ann.id, ...times });
 same(one.userId, ann.id);
 stage.advance(61);
 same(await store.get('code'), undefined);

@@ -10,7 +10,8 @@ import { Stage } from 'counterfoil/testing';
 
 async function main(): Promise<void> {
   const store: Store = open('memory:', { stage: new Stage() });
-  const stores: session.Store[] = [new CounterfoilStore({ store }), new RedisStore({ url: 'memory:' }), new connectRedis({ url: 'memory:' })];
+  const redis: session.Store[] = [new RedisStore({ url: 'memory:' }), new connectRedis({ url: 'memory:' })];
+  const stores = [new CounterfoilStore({ store }), ...redis];
   if (!stores.every((each) => each instanceof session.Store)) throw new Error('they are no stores of express-session');
   const state: MiroState | undefined = await new MiroStorage({ store }).get(7);
   const missing = [await new SessionStore({ store }).get('id'), await new FluidAuthStore({ store }).get('id'), state ?? null];
