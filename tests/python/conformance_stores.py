@@ -216,7 +216,7 @@ class Party:
 def parties(stack: ExitStack) -> Iterator[Party]:
     server = stack.enter_context(staged_redis())
     folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    few = {"rounds": 4, "contenders": 4}
+    few = {"rounds": 3, "contenders": 3}
 
     def over_redis(kind: Callable[[Any], Any]) -> Callable[[], Any]:
         def make() -> Any:
