@@ -155,6 +155,7 @@ class _Sessions:
         keys: Keys | None = None,
         seal_values: bool = False,
         hash_keys: bool = False,
+        plain_until: datetime | None = None,
     ) -> None:
         """What differs between the processes that share the sessions differs in what they do: give Python the options
         that the Express application has. Names are those of `CounterfoilStore`, in Python's form, and of
@@ -184,7 +185,7 @@ class _Sessions:
             For Passport: `lambda session: session.get("passport", {}).get("user")`.
         max_sessions_per_user, when_full: 1 to 10000, 100 by default; one more drops the oldest ("oldest_out"), or is
             LimitError ("refuse").
-        timeout, stage, keys, seal_values, hash_keys: for `open`, not together with an open store.
+        timeout, stage, keys, seal_values, hash_keys, plain_until: for `open`, not together with an open store.
 
         InvalidError, or InvalidTypeError, for what cannot be meant, before anything is opened. A serializer of one's
         own is not for Python: what is stored must be JSON.
@@ -242,11 +243,13 @@ class _Sessions:
         }
         given: dict[str, Any] = {
             "timeout": timeout, "stage": stage, "keys": keys, "seal_values": seal_values or None,
-            "hash_keys": hash_keys or None,
+            "hash_keys": hash_keys or None, "plain_until": plain_until,
         }  # fmt: skip
         self._given = {option: value for option, value in given.items() if value is not None}
         if isinstance(store_or_url, _native.Store | _native.AsyncStore) and self._given:
-            raise InvalidError("timeout, stage, keys, seal_values and hash_keys belong to the store that is given")
+            raise InvalidError(
+                "timeout, stage, keys, seal_values, hash_keys and plain_until belong to the store that is given"
+            )
         self._open(store_or_url)
 
     def _open(self, store_or_url: object) -> None:
