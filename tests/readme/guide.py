@@ -17,6 +17,7 @@ import ast
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -207,7 +208,7 @@ class Guide:
         for command, expected in steps:
             self.use(command)
             if command.startswith(("npm install ", "pip install ")):
-                self.install(command.split()[0], command.split()[2:])
+                self.install(command.split()[0], shlex.split(command)[2:])
             elif command.endswith(" &"):
                 self.serve(block, self.here(command))
             else:
