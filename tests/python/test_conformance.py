@@ -288,6 +288,38 @@ def test_a_report_says_everything() -> None:
             assert rule.why.endswith("."), rule.id
 
 
+def test_a_method_that_does_not_take_what_it_is_given_is_said() -> None:
+    class NoTtl(Full):
+        def set(self, key: str, value: str) -> None:  # type: ignore[override]
+            raise AssertionError("it cannot be called")
+
+    seen = {each.rule.id: each.seen for each in check(NoTtl, kind="backend", **FEW)}
+    said = "its set cannot be called with 3 arguments: too many positional arguments"
+    assert seen["get.what_was_set"] == seen["keys.independent"] == seen["fault.rejects"] == said
+
+    class Table(Full):
+        def delete(self, *, key: str) -> bool:  # type: ignore[override]
+            raise AssertionError("it cannot be called")
+
+        def touch(self, key: str, ttl: float | None) -> bool:
+            raise TypeError("its own")
+
+    seen = {each.rule.id: each.seen for each in check(Table, only=["delete.removes", "touch.moves_expiry"])}
+    assert seen["delete.removes"] == "its delete cannot be called with 1 argument: too many positional arguments"
+    assert seen["touch.moves_expiry"].startswith("it raised TypeError (raised in test_conformance.py")
+
+    class Hooks:
+        def create_user(self, *, user_info: object, email: str) -> None:
+            raise AssertionError("it cannot be called")
+
+        def find_user_by_email(self, email_key: str) -> None:
+            return None
+
+    (result,) = check(Hooks, kind="accounts", only=["user.round_trip"])
+    said = r"its create_user cannot be called with .*email=, .*: got an unexpected keyword argument .*"
+    assert re.fullmatch(said, result.seen)
+
+
 def test_one_object_for_all_rules_stays_open() -> None:
     class Closing(Full):
         closed = 0

@@ -258,14 +258,32 @@ class Trial:
 
     def ask(self, ask: Ask) -> Any:
         target = getattr(self.thing if ask.of is None else ask.of, ask.method)
-        if not self.is_async:
-            return self.awaited(target(*ask.args, **ask.more))
 
         async def call() -> Any:
             given = target(*ask.args, **ask.more)
             return await given if inspect.isawaitable(given) else given
 
-        return self._loop().run(call(), self.patience)
+        try:
+            if self.is_async:
+                return self._loop().run(call(), self.patience)
+            return self.awaited(target(*ask.args, **ask.more))
+        except TypeError as error:
+            self._takes(target, ask, error)
+            raise
+
+    def _takes(self, target: Any, ask: Ask, error: TypeError) -> None:
+        """Unexpected, where the error is that the method does not take what it was given."""
+        try:
+            signature = inspect.signature(target)
+        except (TypeError, ValueError):
+            return
+        try:
+            signature.bind(*ask.args, **ask.more)
+        except TypeError as misfit:  # its text holds names only
+            count = len(ask.args)
+            given = [f"{count} argument{'s' * (count != 1)}"] if count or not ask.more else []
+            said = " and ".join([*given, ", ".join(f"{name}=" for name in ask.more)] if ask.more else given)
+            raise Unexpected(f"its {ask.method} cannot be called with {said}: {misfit}") from error
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop().run(work, self.patience)
@@ -333,6 +351,9 @@ class Trial:
             self.run(self._race_tasks(asks, order, got))
         else:
             self._race_threads(asks, order, got)
+        for ask, each in zip(asks, got, strict=True):
+            if isinstance(each.error, TypeError):
+                self._takes(getattr(self.thing if ask.of is None else ask.of, ask.method), ask, each.error)
         return got
 
     async def _race_tasks(self, asks: Sequence[Ask], order: list[int], got: list[Got]) -> None:
