@@ -449,8 +449,10 @@ static const char *word_of(int kind)
     switch (kind) {
     case CF_OP_POP: return "pop: it needs that method, or the word that this process is its only user (single_process, singleProcess)";
     case CF_OP_TOUCH: return "touch: it needs that method, or the word that this process is its only user (single_process, singleProcess)";
-    case CF_OP_INCR: return "incr: it needs that method, or the word that this process is its only user and that it keeps_ttl (keepsTtl)";
-    case CF_OP_SCAN: return "scan, which count and clear need too";
+    case CF_OP_INCR:
+        return "incr: it needs that method, or the word that this process is its only user (single_process, singleProcess) "
+               "and that set keeps expiries (keeps_ttl, keepsTtl)";
+    case CF_OP_SCAN: return "scan, which count and clear need too: it needs that method";
     case CF_OP_INSERT:
     case CF_OP_UPDATE:
     case CF_OP_FIND:
@@ -496,9 +498,12 @@ int cf_store_call(cf_op *op)
     if (!slot && cf_is_record_op(op->in.kind) && cf_keyed_applies(store)) return cf_keyed_start(op);
     if (!slot) return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support %s", table->name, word_of(op->in.kind));
     if ((op->in.flags & CONDITIONS) && !(table->flags & CF_BACKEND_CONDITIONS))
-        return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support if_absent, if_present and if_equal", table->name);
+        return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED,
+                          "the %s backend does not support if_absent, if_present and if_equal: they need set_if (setIf), or the word "
+                          "that this process is its only user (single_process, singleProcess)", table->name);
     if ((op->in.flags & CF_KEEP_TTL) && !(table->flags & CF_BACKEND_KEEP_TTL))
-        return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED, "the %s backend does not support keep_ttl", table->name);
+        return cf_op_fail(op, CF_ENOTSUP, CF_NOT_APPLIED,
+                          "the %s backend does not support keep_ttl: its set needs to keep expiries, and to say so (keeps_ttl, keepsTtl)", table->name);
     if (store->loop->depth >= CF_DEPTH_MAX)
         return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "a backend called its own store more than %d deep", CF_DEPTH_MAX);
     if (store->seal_values && !op->raw) {

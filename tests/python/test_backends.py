@@ -124,9 +124,16 @@ def test_not_supported_without_single_process() -> None:
             lambda: store.set("a", "2", if_present=True),
             lambda: store.set("a", "2", keep_ttl=True),
         ):
-            with pytest.raises(counterfoil.NotSupportedError) as caught:
+            with pytest.raises(counterfoil.NotSupportedError, match="needs? ") as caught:
                 call()
             assert (caught.value.code, caught.value.outcome) == ("NOT_SUPPORTED", "not_applied")
+        for call, what in (
+            (lambda: store.incr("a"), r"that method.*single_process.*keeps_ttl"),
+            (lambda: store.set("a", "2", if_absent=True), r"set_if \(setIf\).*single_process"),
+            (lambda: store.set("a", "2", keep_ttl=True), r"keeps_ttl, keepsTtl"),
+        ):
+            with pytest.raises(counterfoil.NotSupportedError, match=what):
+                call()
         assert store.get("a") == "1"
 
 
