@@ -124,7 +124,7 @@ def test_not_supported_without_single_process() -> None:
             lambda: store.set("a", "2", if_present=True),
             lambda: store.set("a", "2", keep_ttl=True),
         ):
-            with pytest.raises(counterfoil.NotSupportedError, match="needs? ") as caught:
+            with pytest.raises(counterfoil.NotSupportedError, match=r"needs? ") as caught:
                 call()
             assert (caught.value.code, caught.value.outcome) == ("NOT_SUPPORTED", "not_applied")
         for call, what in (
