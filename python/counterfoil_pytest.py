@@ -9,7 +9,9 @@ It stands beside the package, so that pytest loads no more than this where nothi
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +107,11 @@ def _found(kind: str, where: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise pytest.UsageError(f"--counterfoil-{kind} {where}: {error}") from error
+    except Exception as error:  # of the module: nothing that is broken in pytest or here
+        lines = [each for each in traceback.extract_tb(error.__traceback__) if each.name == "<module>"]
+        there = f" (raised in {os.path.basename(lines[-1].filename)}, line {lines[-1].lineno})" if lines else ""
+        said = f"{type(error).__name__}: {error}{there}"
+        raise pytest.UsageError(f"--counterfoil-{kind} {where}: its import raised {said}") from error
     finally:
         sys.path.remove("")
     return found

@@ -228,12 +228,17 @@ def test_pytest_loads_nothing_unless_it_is_used(tmp_path: Path) -> None:
     assert "secret" not in ran.stdout
 
 
-def test_what_an_option_names() -> None:
+def test_what_an_option_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cf_broken.py").write_text("import os\nURL = os.environ['COUNTERFOIL_NOT_SET']\n")
+    (tmp_path / "cf_misspelt.py").write_text("class Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert counterfoil_pytest._found("backend", "conformance_mutants:Full") is Full
     for name, sentence in (
         ("conformance_mutants:Yours", "has no attribute 'Yours'"),
         ("yours:Mine", "No module named 'yours'"),
         ("mine", "--counterfoil-backend is module:factory, as in mymodule:MyBackend"),
+        ("cf_broken:Mine", r"its import raised KeyError: 'COUNTERFOIL_NOT_SET' \(raised in cf_broken\.py, line 2\)"),
+        ("cf_misspelt:Mine", r"its import raised SyntaxError: .*\(cf_misspelt\.py, line 1\)"),
     ):
         with pytest.raises(pytest.UsageError, match=sentence):
             counterfoil_pytest._found("backend", name)
@@ -318,6 +323,21 @@ def test_a_method_that_does_not_take_what_it_is_given_is_said() -> None:
     (result,) = check(Hooks, kind="accounts", only=["user.round_trip"])
     said = r"its create_user cannot be called with .*email=, .*: got an unexpected keyword argument .*"
     assert re.fullmatch(said, result.seen)
+
+
+def test_what_was_asked_is_said_where_it_matters() -> None:
+    class Lower(Full):
+        def get(self, key: str) -> Any:
+            return super().get(key.lower())
+
+        def set(self, key: str, value: Any, ttl: Any) -> None:
+            super().set(key.lower(), value, ttl if ttl is None else int(ttl))
+
+    seen = {each.rule.id: each.seen for each in check(Lower, only=["keys.distinct", "ttl.exact"], short=0.25)}
+    assert seen["keys.distinct"] == (
+        "of 17 keys that differ in their ends alone these gave another's value or none: 'a'"
+    )
+    assert seen["ttl.exact"] == "with a ttl of 0.25 seconds get gave None when half of it had passed"
 
 
 def test_one_object_for_all_rules_stays_open() -> None:

@@ -231,8 +231,12 @@ def keys_distinct(t: Trial) -> None:
     keys = [stem + end for end in ends]
     for number, key in enumerate(keys):
         put(t, key, str(number))
-    wrong = [number for number, key in enumerate(keys) if not is_value(get(t, key), str(number))]
-    t.expect(not wrong, f"{len(wrong)} of {len(keys)} keys, which differ in little, gave another's value or none")
+    wrong = [end for number, end in enumerate(ends) if not is_value(get(t, keys[number]), str(number))]
+    t.expect(
+        not wrong,
+        f"of {len(keys)} keys that differ in their ends alone these gave another's value or none: "
+        f"{', '.join(ascii(end) for end in wrong)}",
+    )
 
 
 @rule(
@@ -328,7 +332,8 @@ def ttl_exact(t: Trial) -> None:
         t.pass_time(soon.ttl - tick)
     given = get(t, key)
     soon.early()
-    t.expect(is_value(given), f"before its end, get gave {seen(given)}")
+    passed = "half of it" if t.settings.advance is None else f"all but {tick:g} seconds of it"
+    t.expect(is_value(given), f"with a ttl of {soon.ttl:g} seconds get gave {seen(given)} when {passed} had passed")
     if t.settings.advance is None:
         soon.over()
     else:
