@@ -214,54 +214,11 @@ int redis_clear(cf_backend *self, cf_op *op) { return ask_page(self, op, EXPECT_
 
 /* ---------------------------------------------------------------------------------------------------------- answers -- */
 
-static void finish(cf_backend *self, cf_op *op, int status)
+void redis_finish(cf_backend *self, cf_op *op, int status)
 {
     /* A replica that refuses writes still answers reads: nothing is over, and why the connection is left must still be known then. */
     if ((status == CF_OK || status == CF_EINVAL) && !self->leaving) redis_works(self);
     cf_op_finish(op, status);
-}
-
-/* What promises one winner, or that something has ended, and has changed something; and who was not the first, whose word rests on what another has just made. */
-static bool must_last(const cf_op *op, int status)
-{
-    const cf_request *in = cf_op_in(op);
-    if (status != CF_OK) return status == CF_EEXISTS && in->kind == CF_OP_INSERT;
-    switch (in->kind) {
-    case CF_OP_INSERT: return true;
-    case CF_OP_POP:
-    case CF_OP_INCR:
-    case CF_OP_DELETE:
-    case CF_OP_UPDATE:
-    case CF_OP_REMOVE: return cf_op_hit(op);
-    case CF_OP_SET: return cf_op_hit(op) && in->flags & (CF_IF_ABSENT | CF_IF_EQUAL);
-    default: return false;
-    }
-}
-
-/* It has its answer here; where the URL asks for replicas it is done when they have it too. The server lets nothing else of this connection through meanwhile, so replicas
- * that were behind the last time are waited for shortly. */
-static void settle(cf_backend *self, cf_op *op, int status)
-{
-    enum { LONGEST_MS = 1000, BEHIND_MS = 50 };
-    if (!self->options.durable || !must_last(op, status)) {
-        finish(self, op, status);
-        return;
-    }
-    char     replicas[CF_INT_TEXT], limit[CF_INT_TEXT];
-    int64_t  half = cf_op_in(op)->timeout_ms / 2, longest = self->behind ? BEHIND_MS : LONGEST_MS;
-    cf_slice args[] = {LITERAL("WAIT"), number((int64_t)self->options.durable, replicas), number(half < 1 ? 1 : half < longest ? half : longest, limit)};
-    /* On another connection it would mean nothing: CALL_MAYBE, and not repeatable, it ends with its own. */
-    if (redis_queue_push(self, op, (redis_call){.expect = EXPECT_REPLICAS, .flags = CALL_MAYBE}, args, 3) != CF_OK)
-        finish(self, op, cf_op_fail(op, CF_ENOMEM, CF_APPLIED, "no memory to ask for the replicas"));
-}
-
-static int count_replicas(cf_backend *self, cf_op *op, int64_t have)
-{
-    int status = cf_op_error(op)->status; /* that of an insert may be CF_EEXISTS */
-    self->behind = have < (int64_t)self->options.durable;
-    if (!self->behind) return status;
-    return cf_op_fail(op, CF_EUNAVAILABLE, status == CF_OK ? CF_APPLIED : CF_NOT_APPLIED, "applied on Redis at %s, but not replicated: %lld of the replicas have it, durable asks for %zu. A failover could undo it",
-                      self->options.endpoint, (long long)have, self->options.durable);
 }
 
 /* The command at head goes to the end of the queue, as it is or with another head. */
@@ -343,7 +300,7 @@ static void answer_error(cf_backend *self, redis_call call, cf_op *op)
     redis_queue_shift(&self->queue);
     if (call.expect == EXPECT_CLEAR_PAGE || call.expect == EXPECT_CLEAR_DELETED)
         if (cf_op_number(op) > 0) error.outcome = CF_UNKNOWN;
-    finish(self, op, cf_op_fail(op, error.status, error.outcome, "%s", error.text));
+    redis_finish(self, op, cf_op_fail(op, error.status, error.outcome, "%s", error.text));
 }
 
 /* CLEAR goes on: the keys of this page are deleted in one command, then the next page is asked for. */
@@ -375,10 +332,10 @@ static bool fits(redis_expect expect, const redis_reply *reply)
 {
     switch (expect) {
     case EXPECT_VALUE: return reply->type == REPLY_STRING || reply->type == REPLY_NIL;
+    case EXPECT_MARK:
     case EXPECT_OK: return (reply->type == REPLY_STATUS && cf_slice_equal(cf_bytes(reply->text.ptr, reply->text.len), LITERAL("OK"))) || reply->type == REPLY_NIL;
     case EXPECT_HIT:
     case EXPECT_NUMBER:
-    case EXPECT_REPLICAS:
     case EXPECT_CLEAR_DELETED: return reply->type == REPLY_INTEGER;
     default: return reply->type == REPLY_ARRAY;
     }
@@ -392,6 +349,13 @@ static void measure(cf_backend *self, const redis_call *call)
     self->figures.us[bucket]++;
 }
 
+void redis_not_ours(cf_backend *self)
+{
+    self->poisoned = true;
+    cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s gave an answer that does not belong to the question: the connection was given up",
+                 self->options.endpoint);
+}
+
 void redis_answer(cf_backend *self)
 {
     redis_queue *queue = &self->queue;
@@ -400,15 +364,14 @@ void redis_answer(cf_backend *self)
     measure(self, &call);
     if (call.flags & CALL_OWN) {
         redis_queue_shift(queue);
-        redis_settings_answer(self, (redis_expect)call.expect);
+        if (call.expect == EXPECT_REPLICAS) redis_waits_answer(self);
+        else redis_settings_answer(self, (redis_expect)call.expect);
         return;
     }
     cf_op *op = cf_loop_op(self->loop, call.ticket);
     bool   error = reply->type == REPLY_ERROR;
     if (!error && !fits((redis_expect)call.expect, reply)) {
-        self->poisoned = true;
-        cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s gave an answer that does not belong to the question: the connection was given up",
-                     self->options.endpoint);
+        redis_not_ours(self);
         return;
     }
     if (!op) {
@@ -423,7 +386,7 @@ void redis_answer(cf_backend *self)
     if (call.expect == EXPECT_RECORDS) {
         redis_queue_shift(queue);
         if (!self->leaving) redis_works(self);
-        settle(self, op, redis_records_answer(self, op, &call));
+        redis_settle(self, op, &call, redis_records_answer(self, op, &call));
         return;
     }
     if (reply->failed) {
@@ -446,8 +409,8 @@ void redis_answer(cf_backend *self)
         cf_op_set_hit(op, true);
         break;
     case EXPECT_PAGE: cf_op_set_hit(op, true); break;
-    case EXPECT_REPLICAS: finish(self, op, count_replicas(self, op, reply->integer)); return;
+    case EXPECT_MARK: redis_await(self, op); return;
     default: rc = answer_clear(self, op, call); break;
     }
-    if (rc != CF_PENDING) settle(self, op, rc);
+    if (rc != CF_PENDING) redis_settle(self, op, &call, rc);
 }

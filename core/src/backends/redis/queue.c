@@ -173,6 +173,7 @@ static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_ba
             if (write != read) memmove(queue->out.ptr + write, queue->out.ptr + read, call.bytes);
             write += call.bytes;
             if (op) cf_op_set_note(op, queue->first + to);
+            if (call.expect == EXPECT_REPLICAS) self->replicas.last_at = queue->first + to;
             *redis_queue_at(queue, to++) = call;
         } else if (own) {
             queue->own--;
@@ -226,6 +227,7 @@ void redis_queue_lost(cf_backend *self, const cf_error *why)
     queue->sent = 0;
     sift(self, 0, queue->at, keep_after_loss, why);
     queue->written = queue->edge = queue->at;
+    redis_waits_lost(self, why);
 }
 
 static bool keep_none(cf_backend *self, redis_call *call, const cf_error *why)
@@ -239,6 +241,7 @@ void redis_queue_refuse(cf_backend *self, const cf_error *why)
     self->queue.sent = 0;
     sift(self, 0, self->queue.at, keep_none, why);
     self->queue.written = self->queue.edge = self->queue.at;
+    redis_waits_lost(self, why);
 }
 
 void redis_queue_clear(cf_backend *self)
@@ -247,6 +250,7 @@ void redis_queue_clear(cf_backend *self)
     queue->first += queue->count;
     queue->count = queue->sent = queue->dead = queue->own = 0;
     tidy(queue);
+    redis_waits_free(self);
 }
 
 void redis_queue_slim(cf_backend *self)
@@ -259,6 +263,7 @@ void redis_queue_free(cf_backend *self)
 {
     cf_buffer_free(self->platform, &self->queue.out);
     cf_release(self->platform, self->queue.calls);
+    redis_waits_free(self);
 }
 
 bool redis_queue_full(cf_backend *self, size_t more)

@@ -4,6 +4,7 @@
  *   options.c     the URL
  *   commands.c    one slot per operation: what is asked of the server, and what its answers mean
  *   records.c     the same for records
+ *   replicas.c    waits for replicas where the URL asks for them
  *   queue.c       the commands that wait: for the socket, or for their answers
  *   connection.c  dialling, greeting, reading and writing, losing and coming back
  *   sentinel.c    asks Sentinels where the primary is
@@ -29,9 +30,10 @@ typedef enum {
     EXPECT_PAGE,  /* [cursor, [key ...]]                       */
     EXPECT_CLEAR_PAGE,
     EXPECT_CLEAR_DELETED,
-    EXPECT_REPLICAS, /* a number: so many have what came before */
+    EXPECT_MARK,     /* OK: this connection has written, so that it can wait for replicas */
     EXPECT_RECORDS, /* [how it went, a number (, kind, [field, value ...] ...)] */
-    EXPECT_INFO_PERSISTENCE, /* the connection's own, from here on */
+    EXPECT_REPLICAS, /* a number: so many have what came before; the connection's own, from here on */
+    EXPECT_INFO_PERSISTENCE,
     EXPECT_INFO_MEMORY,
     EXPECT_SAVE,
     EXPECT_FSYNC
@@ -108,6 +110,23 @@ typedef struct redis_queue {
     size_t      edge;    /* where those of the first call that is not wholly sent start */
     size_t      written; /* how far the socket has taken them         */
 } redis_queue;
+
+/* ------------------------------------------------------------------------------------------------------------ replicas -- */
+
+typedef struct redis_waiter {
+    uint64_t ticket; /* of an operation that has its answer, and waits for the replicas */
+    uint64_t wait;   /* the WAIT it waits for, counted from 1 */
+} redis_waiter;
+
+typedef struct redis_replicas {
+    redis_waiter *list; /* in the order of the WAITs */
+    size_t        head, count, cap; /* those before head have been ended */
+    uint64_t      asked, answered; /* WAITs; on a connection that was lost all count as answered */
+    uint64_t      last_at;         /* the number of the last one's call */
+    int64_t       last_ms, have;
+    int64_t       patient_ms; /* when they were last waited for as long as it takes */
+    bool          behind;     /* when they were last asked for */
+} redis_replicas;
 
 /* ---------------------------------------------------------------------------------------------------------- connection -- */
 
@@ -199,6 +218,7 @@ struct cf_backend {
     int64_t  heard_ms;  /* when an answer last came, or was first owed */
 
     redis_queue queue;
+    redis_replicas replicas;
     redis_reply reply;
     void       *reader; /* redisReader */
     char       *input;  /* INPUT bytes to read into */
@@ -207,7 +227,6 @@ struct cf_backend {
     uint64_t    receipts;
     bool        seeded;
     bool        no_getdel; /* the server is older than 6.2 */
-    bool        behind;    /* the replicas, when they were last asked for */
     int         credit;    /* of retries, in tenths: one for every ten calls */
     bool        persists_aof, persists_snapshots;
     unsigned    warned;
@@ -254,6 +273,19 @@ void redis_records_text(cf_backend *self, cf_op *op, size_t index, cf_slice text
 void redis_records_odd(cf_backend *self); /* a part that no answer has */
 /* The answer is complete: the status of the operation. */
 int redis_records_answer(cf_backend *self, cf_op *op, const redis_call *call);
+
+/* An answer, or an error that says something, for its operation. */
+void redis_finish(cf_backend *self, cf_op *op, int status);
+/* The answer is none that its question can have. */
+void redis_not_ours(cf_backend *self);
+
+/* replicas.c */
+/* It has its answer, `status`: finished here, or when the replicas have it. `call`, which was answered, is not in the queue any more. */
+void redis_settle(cf_backend *self, cf_op *op, const redis_call *call, int status);
+void redis_await(cf_backend *self, cf_op *op);                /* this connection has written after what must last */
+void redis_waits_answer(cf_backend *self);                    /* the answer of the first WAIT is in self->reply */
+void redis_waits_lost(cf_backend *self, const cf_error *why); /* the connection is gone: nobody knows */
+void redis_waits_free(cf_backend *self);                      /* without a word to anybody */
 
 /* queue.c */
 enum { REDIS_ARGS = 12 };

@@ -1,6 +1,6 @@
 -- KEYS: the name in front of all records. ARGV: expiry in ms since 1970 (0: never), now, epoch (-1: any), most (0: any number), 1 where the oldest goes
 -- then; for each record: kind, its unique fields (two, '' for none), its listing field or '', the kind of the parent that it needs or '', how many
--- fields it has, their names and values. {1, epoch}: done, now or before; {2, 0, kind, record}: that one is there; {3, 0, kind}: no parent;
+-- fields it has, their names and values. {1, epoch}: done; {1, epoch, kind}: done before; {2, 0, kind, record}: that one is there; {3, 0, kind}: no parent;
 -- {4, 0}: another epoch; {5, 0, kind}: as many as are allowed
 local function ask(...)
   local said = redis.pcall(...)
@@ -73,7 +73,7 @@ local function look()
     records[#records + 1] = r
   end
   for i, r in ipairs(records) do
-    if ask('EXISTS', r.key) == 1 then return {1, number(ask('HGET', r.key, 'epoch') or '0')} end
+    if ask('EXISTS', r.key) == 1 then return {1, number(ask('HGET', r.key, 'epoch') or '0'), r.kind} end
     local there = taken(r)
     if there then return {2, 0, r.kind, there} end
     if r.listing ~= '' then
