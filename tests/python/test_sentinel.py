@@ -3,6 +3,7 @@ here the primary changes, and Sentinels are wrong, slow or gone."""
 
 import asyncio
 import os
+import socketserver
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.proxy import Proxy
 from faults.sentinels import NAME, Sentinel, SentinelGroup, until
+from faults.servers import RedisServer
 
 LONG = bool(os.environ.get("CF_LONG"))
 
@@ -42,6 +44,42 @@ def url_of(ports: list[int], group: SentinelGroup, **options: str) -> str:
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     login = urlsplit(group.url()).netloc.rpartition("@")[0]
     return f"redis+sentinel://{login}@{hosts}/{NAME}?{asked}"
+
+
+class Impostor(socketserver.ThreadingTCPServer):
+    """Listens where a Sentinel should: says `answers` in their turn, the last one for ever, once on each connection."""
+
+    daemon_threads = True
+
+    def __init__(self, *answers: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Impostor.Talk)
+        self.answers = answers
+        self.asked = 0
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    @staticmethod
+    def names(port: int) -> bytes:
+        return b"+OK\r\n*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    class Talk(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            server = self.server
+            assert isinstance(server, Impostor)
+            if self.request.recv(4096):
+                server.asked += 1
+                self.request.sendall(server.answers[min(server.asked, len(server.answers)) - 1])
+                self.request.recv(4096)
+
+
+WRONG = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 
 
 class Load:
@@ -249,6 +287,48 @@ def test_sentinels_that_are_gone_frozen_or_cut_off_are_passed_over(group: Sentin
         second.resume()
 
 
+def test_a_sentinel_that_refuses_us_is_not_stormed(group: SentinelGroup) -> None:
+    async def main(sentinel: Impostor) -> None:
+        url = url_of([sentinel.port], group)
+        async with await counterfoil.aio.open(url, timeout=5) as store:
+            with pytest.raises(counterfoil.AuthError):
+                await store.get("a")
+            before = sentinel.asked
+            await asyncio.sleep(1.3)
+            assert (before, sentinel.asked) == (1, 1)  # nobody has asked us meanwhile
+
+    with Impostor(WRONG) as sentinel:
+        asyncio.run(main(sentinel))
+
+
+def test_nor_is_it_while_the_primary_is_away(group: SentinelGroup) -> None:
+    async def main() -> None:
+        proxy = Proxy(group.primary())
+        with proxy, Impostor(Impostor.names(proxy.port), WRONG) as sentinel:
+            async with await counterfoil.aio.open(url_of([sentinel.port], group), timeout=2.5) as store:
+                await store.set("a", "1")
+                proxy("refuse on")
+                group.primary().cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                began = time.monotonic()
+                with pytest.raises(counterfoil.Error):
+                    await store.get("a")
+                assert 1 < sentinel.asked <= 3 + time.monotonic() - began
+
+    asyncio.run(main())
+
+
+def test_who_does_not_say_what_it_is_is_no_primary(group: SentinelGroup) -> None:
+    primary = group.primary()
+    with Proxy(primary) as proxy, Impostor(Impostor.names(proxy.port), Impostor.names(primary.port)) as sentinel:
+        proxy("every answer #1 +OK\\r\\n")  # to INFO replication, behind AUTH
+        with counterfoil.open(url_of([sentinel.port], group), timeout=10) as store:
+            errors: list[str] = []
+            store.on("error", lambda event: errors.append(str(event)))
+            store.set("a", "1")
+            store.get("a")
+            assert any(f":{proxy.port} does not answer as Redis does" in text for text in errors), errors
+
+
 def test_an_answer_of_a_sentinel_that_is_cut_at_every_byte(group: SentinelGroup) -> None:
     first, second, _ = group.sentinels
     port = group.named()
@@ -433,3 +513,89 @@ def test_the_replicas_answer_is_cut_off_at_every_byte(group: SentinelGroup) -> N
                 assert caught.value.outcome == "unknown"
                 assert store.pop("code", receipt=caught.value.receipt) == f"code {place}"
                 assert store.pop("code") is None
+
+
+def calls_of(server: RedisServer, command: str) -> int:
+    stats = server.cli("INFO", "commandstats").decode()
+    return sum(
+        int(line.split("calls=")[1].split(",")[0]) for line in stats.split() if line.startswith(f"cmdstat_{command}:")
+    )
+
+
+def test_what_another_connection_has_written_is_counted_from_a_write_of_this_one(group: SentinelGroup) -> None:
+    primary = group.primary()
+    replicas = [one for one in group.data if one is not primary]
+    with counterfoil.open(group.url(durable="1"), timeout=5) as store:
+        store.set("code", "the code", ttl=60)
+        primary.cli("WAIT", 2, 5000)
+        try:
+            for replica in replicas:
+                replica.pause()  # the primary does not know yet
+            with pytest.raises(counterfoil.UnavailableError, match="not replicated") as popped:
+                store.pop("code")
+            with pytest.raises(counterfoil.UnavailableError, match="not replicated"):
+                counterfoil.AccountsStorage(store).create_user(email="lagging@example.org")
+            for again in (
+                lambda other: other.pop("code", receipt=popped.value.receipt),
+                lambda other: counterfoil.AccountsStorage(other).create_user(email="lagging@example.org"),
+            ):
+                primary.cli("CONFIG", "RESETSTAT")
+                # From Redis 7.2 on a WAIT counts from the last write of its own connection.
+                with (
+                    counterfoil.open(group.url(durable="1"), timeout=5) as other,
+                    pytest.raises(counterfoil.UnavailableError, match="not replicated"),
+                ):
+                    again(other)
+                assert (calls_of(primary, "set"), calls_of(primary, "wait")) == (1, 1)
+        finally:
+            for replica in replicas:
+                replica.resume()
+        assert store.pop("code", receipt=popped.value.receipt) == "the code"
+
+
+def test_many_wait_for_the_replicas_together(group: SentinelGroup) -> None:
+    async def main() -> None:
+        async with await counterfoil.aio.open(group.url(durable="2"), timeout=20) as store:
+            await asyncio.gather(*(store.set(f"code{number}", "1", ttl=60) for number in range(200)))
+            await store.pop("code0")
+            with Cut(group):
+                group.primary().cli("CONFIG", "RESETSTAT")
+                calls = (store.pop(f"code{number}") for number in range(1, 200))
+                ended = await asyncio.gather(*calls, return_exceptions=True)
+                assert {getattr(one, "outcome", one) for one in ended} == {"applied"}
+                # Each holds up the connection until it gives up.
+                assert 1 <= calls_of(group.primary(), "wait") <= 20
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not LONG, reason="ten seconds: CF_LONG=1")
+def test_a_replica_that_is_far_away_is_not_taken_to_be_behind_for_ever() -> None:
+    primary = RedisServer()
+    primary.start()
+    try:
+        with Proxy(primary) as proxy:
+            replica = RedisServer(config={"replicaof": f"127.0.0.1 {proxy.port}"})
+            replica.start()
+            try:
+                until(lambda: primary.cli("ROLE")[2])
+                proxy("delay reply 200")
+                with counterfoil.open(primary.url(), durable=1, timeout=5) as store:
+                    until(lambda: store.incr("far"))
+                    replica.pause()
+                    with pytest.raises(counterfoil.UnavailableError, match="not replicated"):
+                        store.incr("far")
+                    replica.resume()
+
+                    def well() -> bool:
+                        try:
+                            return store.incr("far") > 0
+                        except counterfoil.UnavailableError:
+                            return False
+
+                    until(well)
+            finally:
+                replica.resume()
+                replica.stop()
+    finally:
+        primary.stop()

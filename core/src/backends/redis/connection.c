@@ -124,8 +124,11 @@ static void came_down(cf_backend *self, const cf_error *why)
         self->shy = true;
         self->refused_until_ms = now_ms(self) + REFUSED_MS;
         redis_queue_refuse(self, &reason);
+        if (self->options.primary) redis_seek_end(self);
     }
-    wait_before_next(self, refused ? REFUSED_MS : was_ready && self->attempts == 0 ? 0 : backoff(self));
+    /* Sentinels have passwords too, and are asked before each attempt. */
+    bool storm = refused || self->seek.why.status == CF_EAUTH;
+    wait_before_next(self, storm ? REFUSED_MS : was_ready && self->attempts == 0 ? 0 : backoff(self));
 }
 
 static void failed(cf_backend *self, int status, const char *format, const char *detail)
@@ -222,7 +225,7 @@ void redis_greeted(cf_backend *self)
         self->poisoned = true;
         return;
     }
-    if (reply->type != REPLY_STATUS && reply->type != REPLY_ERROR) {
+    if ((reply->type != REPLY_STATUS && reply->type != REPLY_ERROR) || step == HELLO_ROLE) {
         cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "what listens at %s does not answer as Redis does", self->options.endpoint);
         self->poisoned = true;
         return;

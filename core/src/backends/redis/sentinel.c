@@ -43,7 +43,7 @@ static void hang_up(cf_backend *self)
 
 static void rest(cf_backend *self)
 {
-    bool young = self->outage_ms < 0 || cf_monotonic(self->platform) - self->outage_ms < YOUNG_MS;
+    bool young = (self->outage_ms < 0 || cf_monotonic(self->platform) - self->outage_ms < YOUNG_MS) && self->seek.why.status != CF_EAUTH;
     self->seek.state = SEEK_RESTING;
     cf_timer_set(self->seek.timer, young ? POLL_MS : SLOW_POLL_MS);
 }
@@ -359,6 +359,7 @@ void redis_seek_end(cf_backend *self)
 {
     hang_up(self);
     self->seek.state = SEEK_IDLE;
+    self->seek.why.status = CF_OK;
     cf_timer_set(self->seek.timer, -1);
 }
 
