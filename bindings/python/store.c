@@ -94,7 +94,13 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
         if (text != NULL || !PyErr_ExceptionMatches(PyExc_UnicodeError))
             return text;
         PyErr_Clear(); /* it quotes the value */
-        return cf_op_kind(op) == CF_OP_POP
+        bool taken = cf_op_kind(op) == CF_OP_POP;
+        cf_slice value = cf_op_value(op);
+        if (value.len > 3 && memcmp(value.ptr, "Cf\1", 3) == 0) /* FORMAT.md, 14 */
+            return cfpy_raise(state, CF_ECORRUPT, taken ? CF_APPLIED : CF_NOT_APPLIED,
+                              taken ? "the value was taken but is sealed, and this store was opened without seal_values and keys"
+                                    : "the value is sealed, and this store was opened without seal_values and keys");
+        return taken
                    ? cfpy_raise(state, CF_ECORRUPT, CF_APPLIED, "the value was taken but is not UTF-8: pop_bytes gives such values")
                    : cfpy_raise(state, CF_ECORRUPT, CF_NOT_APPLIED, "the value is not UTF-8: get_bytes gives such values");
     }

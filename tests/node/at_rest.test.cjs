@@ -39,6 +39,16 @@ test('values are envelopes where they lie, and text for who has the key', async 
   await Promise.all([store.close(), raw.close()]);
 });
 
+test('who has forgotten the keys is told', async () => {
+  const url = name();
+  const store = open(url, { keys: ring, sealValues: true });
+  const plain = open(url);
+  await store.set('k', 'v');
+  await assert.rejects(plain.get('k'), { code: 'CORRUPT', outcome: 'not_applied', message: /is sealed, and .* without sealValues and keys/ });
+  await assert.rejects(plain.pop('k'), { code: 'CORRUPT', outcome: 'applied', message: /is sealed/ });
+  await Promise.all([store.close(), plain.close()]);
+});
+
 test('an envelope that another implementation made opens', async () => {
   const url = name();
   const store = open(url, { prefix: 'p:', keys: ring, sealValues: true });

@@ -66,6 +66,17 @@ def test_values_are_envelopes_where_they_lie(url: str) -> None:
         assert store.pop_bytes("k") == b"the secret"
 
 
+def test_who_has_forgotten_the_keys_is_told(url: str) -> None:
+    with counterfoil.open(url, keys=RING, seal_values=True) as store, counterfoil.open(url) as plain:
+        store.set("k", "v")
+        with pytest.raises(counterfoil.CorruptError, match="is sealed, and .* without seal_values and keys") as caught:
+            plain.get("k")
+        assert caught.value.outcome == "not_applied"
+        with pytest.raises(counterfoil.CorruptError, match="taken but is sealed") as caught:
+            plain.pop("k")
+        assert caught.value.outcome == "applied"
+
+
 def test_an_envelope_that_another_implementation_made_opens(url: str) -> None:
     with counterfoil.open(url, prefix="p:", keys=RING, seal_values=True) as store, counterfoil.open(url) as raw:
         raw.set("p:k", bytes.fromhex(GOLDEN))
