@@ -69,7 +69,7 @@ def test_values_are_envelopes_where_they_lie(url: str) -> None:
 def test_who_has_forgotten_the_keys_is_told(url: str) -> None:
     with counterfoil.open(url, keys=RING, seal_values=True) as store, counterfoil.open(url) as plain:
         store.set("k", "v")
-        with pytest.raises(counterfoil.CorruptError, match="is sealed, and .* without seal_values and keys") as caught:
+        with pytest.raises(counterfoil.CorruptError, match=r"is sealed, and .* without seal_values and keys") as caught:
             plain.get("k")
         assert caught.value.outcome == "not_applied"
         with pytest.raises(counterfoil.CorruptError, match="taken but is sealed") as caught:
