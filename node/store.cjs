@@ -265,12 +265,16 @@ function figures(given) {
   return result;
 }
 
+/** As Python has ours. */
+const SNAKES = new Map([['seal_values', 'sealValues'], ['hash_keys', 'hashKeys'], ['plain_until', 'plainUntil']]);
+
 /** Options that are not ours are the URL's: maxEntries: 3 is ?max_entries=3. Which there are, the backend knows. */
 function withUrlOptions(url, options) {
   let result = url;
   let separator = url.includes('?') ? '&' : '?';
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
+    if (SNAKES.has(name)) throw invalid(`option ${name} is written ${SNAKES.get(name)}`);
     if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean' && typeof value !== 'bigint') {
       throw invalid(`option ${name} must be a string, a number or a boolean (a file is given by its path)`);
     }

@@ -49,6 +49,12 @@ test('who has forgotten the keys is told', async () => {
   await Promise.all([store.close(), plain.close()]);
 });
 
+test('the names that Python has for these options are told apart from the options of an URL', () => {
+  for (const [given, meant] of [['seal_values', 'sealValues'], ['hash_keys', 'hashKeys'], ['plain_until', 'plainUntil']]) {
+    assert.throws(() => open('memory:', { keys: ring, [given]: true }), { code: 'INVALID', message: `option ${given} is written ${meant}` });
+  }
+});
+
 test('an envelope that another implementation made opens', async () => {
   const url = name();
   const store = open(url, { prefix: 'p:', keys: ring, sealValues: true });
