@@ -36,9 +36,8 @@ class Sentinel(RedisServer):
         return ["redis-server", self.dir / "redis.conf", "--sentinel"]
 
     def _directives(self) -> str:
-        written = self.dir / "redis.conf"
-        if written.exists():
-            return written.read_text()
+        if self.fixed_port:  # restarted: otherwise what is in the folder is not ours
+            return (self.dir / "redis.conf").read_text()
         port, quorum, down_after_ms = self.monitors
         lines = [
             "bind 127.0.0.1 -::1",

@@ -13,7 +13,6 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from counterfoil.testing import KINDS, Report, check, rules
@@ -21,9 +20,9 @@ from cross_auth._storage import session_status
 from cross_auth.storage.redis import RedisStorage
 from cross_auth.storage.sqlmodel import SQLModelAccountsStorage, SQLModelSessionStorage
 from faults.proxy import Proxy
+from faults.servers import RedisServer
 from miro_api import Miro
 from miro_api.storage import InMemoryStorage
-from redis_servers import ServerStage, redis_variable
 from sqlalchemy import UniqueConstraint, event
 from sqlalchemy.orm import registry
 from sqlalchemy.pool import NullPool
@@ -39,17 +38,16 @@ MIRO = f"miro_api {version('miro_api')}"
 
 
 class StagedRedis:
-    """The Redis server whose clock can be moved, behind a proxy that can refuse."""
+    """A server whose clock can be moved, behind a proxy that can refuse. Not the suites' own one: their cases take its
+    clock on by decades, and what is tried here says instants of today."""
 
     def __init__(self) -> None:
-        target = urlsplit(redis_variable("CLOCK"))
-        self.stage = ServerStage()
-        self.stage.lead()
-        self.proxy = Proxy(f"{target.hostname}:{target.port}")
+        self.server = RedisServer(clock=True).start()
+        self.proxy = Proxy(self.server)
         self.url = f"redis://127.0.0.1:{self.proxy.port}/0"
 
     def advance(self, thing: object, seconds: float) -> None:
-        self.stage.advance(seconds)
+        self.server.advance(round(seconds * 1000))
 
     @contextlib.contextmanager
     def broken(self, thing: object) -> Iterator[None]:
@@ -72,8 +70,11 @@ class StagedRedis:
 @contextlib.contextmanager
 def staged_redis() -> Iterator[StagedRedis]:
     server = StagedRedis()
-    with server.proxy:
-        yield server
+    try:
+        with server.proxy:
+            yield server
+    finally:
+        server.server.stop()
 
 
 class StorageOfTheGuide:
