@@ -515,6 +515,70 @@ def test_the_replicas_answer_is_cut_off_at_every_byte(group: SentinelGroup) -> N
                 assert store.pop("code") is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (b"-BUSY Redis is busy running a script.\r\n", None),  # asked again, on the same connection
+        (b"-NOPERM this user has no permissions to run the 'wait' command\r\n", "unknown"),
+        (
+            b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n",
+            "unknown",
+        ),
+        (b"-READONLY You can't write against a read only replica.\r\n", "unknown"),
+        (b"+OK\r\n", "unknown"),
+        (b"$-1\r\n", "unknown"),
+        (b"*0\r\n", "unknown"),
+        (b":1\r\n:1\r\n", None),  # one too many: the connection is left behind it
+        (b":0\r\n", "applied"),
+    ],
+)
+def test_an_odd_answer_about_the_replicas_is_no_success(
+    group: SentinelGroup, answer: bytes, outcome: str | None
+) -> None:
+    assert group.password
+    with Proxy(group.primary()) as proxy:
+        url = f"redis://:{quote(group.password, safe='')}@127.0.0.1:{proxy.port}/0"
+        with counterfoil.open(url, durable=1, timeout=5) as store:
+            store.pop("code")
+            store.set("code", "the code", ttl=60)
+            proxy.answer(answer, "#1", scope="now")
+            if outcome is None:
+                assert store.pop("code") == "the code"
+            else:
+                with pytest.raises(counterfoil.Error) as caught:
+                    store.pop("code")
+                assert caught.value.outcome == outcome
+                assert store.pop("code", receipt=caught.value.receipt) == "the code"
+            assert store.incr("odd") > 0
+
+
+def test_all_that_wait_for_the_replicas_learn_that_the_connection_is_gone(group: SentinelGroup) -> None:
+    assert group.password
+    codes = [f"together{number}" for number in range(50)]
+
+    async def lost(proxy: Proxy, store: counterfoil.aio.AsyncStore) -> int:
+        await asyncio.gather(*(store.set(code, code, ttl=60) for code in codes))
+        proxy.cut("reply", "#50", "rst", scope="now")  # mostly the WAIT of them all
+        ended = await asyncio.gather(*(store.pop(code) for code in codes), return_exceptions=True)
+        errors = {code: one for code, one in zip(codes, ended, strict=True) if one != code}
+        for code, error in errors.items():
+            assert isinstance(error, counterfoil.UnavailableError), error
+            assert error.outcome == "unknown"
+            assert await store.pop(code, receipt=error.receipt) == code
+        return len(errors)
+
+    async def main(proxy: Proxy, url: str) -> None:
+        async with await counterfoil.aio.open(url, durable=1, timeout=10) as store:
+            await store.pop("nothing")
+            for _ in range(20):
+                if await lost(proxy, store):
+                    return
+        raise AssertionError("no call was cut off")
+
+    with Proxy(group.primary()) as proxy:
+        asyncio.run(main(proxy, f"redis://:{quote(group.password, safe='')}@127.0.0.1:{proxy.port}/0"))
+
+
 def calls_of(server: RedisServer, command: str) -> int:
     stats = server.cli("INFO", "commandstats").decode()
     return sum(
