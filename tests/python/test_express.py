@@ -649,6 +649,8 @@ def test_a_session_is_a_mapping() -> None:
         ({"secret": "CANARY-\ud800"}, ValueError, "surrogates"),
         ({"secret": None}, TypeError, "secret"),
         ({"secret": ["a", 5]}, TypeError, "secret"),
+        ({"secret": {"a": 1}}, TypeError, "not dict"),
+        ({"secret": {"a", "b"}}, TypeError, "not set"),
         ({"name": "a b"}, ValueError, "name"),
         ({"name": 5}, TypeError, "name"),
         ({"prefix": "a\n"}, ValueError, "prefix"),

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal, TypedDict
@@ -362,7 +362,8 @@ class Signer:
 
     def __init__(self, secret: str | bytes | Iterable[str | bytes]) -> None:
         given = [secret] if isinstance(secret, str | bytes) else secret
-        if not isinstance(given, Iterable):
+        # What has no order of its own cannot say which one signs.
+        if not isinstance(given, Iterable) or isinstance(given, Mapping | Set):
             raise InvalidTypeError(f"secret must be str, or a list of them, not {type(secret).__name__}")
         self._keys = [self._key(one) for one in given]
         if not self._keys:

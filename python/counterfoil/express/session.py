@@ -108,7 +108,7 @@ def _problem(value: object) -> str | None:
             if problem := _problem(one):
                 return problem
         return None
-    return f"a {type(value).__name__}, which JSON cannot say: convert it, as by isoformat() or str()"
+    return f"{type(value).__name__}, which JSON cannot say: convert it, as by isoformat() or str()"
 
 
 def checked(data: object) -> dict[str, Any]:
