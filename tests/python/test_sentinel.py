@@ -394,6 +394,16 @@ def test_all_of_it_by_tls() -> None:
             store.set("a", "1")
             secure.fail_over()
             assert store.get("a") == "1"
+        assert secure.certificates
+        ca = secure.dir / "ca.pem"
+        ca.write_bytes(Path(secure.certificates.ca).read_bytes())
+        with counterfoil.open(secure.url(tls_ca=str(ca)), timeout=10) as store:
+            store.set("a", "2")
+            secure.wait_until_whole()
+            secure.primary().cli("WAIT", 1, 5000)
+            ca.write_text("it is just being replaced")  # what was read last goes on being used
+            kill_the_primary(secure)
+            assert store.get("a") == "2"
         with (
             counterfoil.open(secure.url(tls_server_name="elsewhere.example"), timeout=10) as store,
             pytest.raises(counterfoil.AuthError, match=r"elsewhere\.example"),

@@ -404,7 +404,7 @@ static void connected(cf_backend *self, int fd)
         greet(self);
         return;
     }
-    if ((!self->tls_context && redis_tls_context_new(self->platform, &self->options, self->options.host, &self->tls_context, &error) != CF_OK) ||
+    if ((self->options.primary && redis_tls_context_aim(self->tls_context, self->options.host, &error) != CF_OK) ||
         redis_tls_new(self->tls_context, fd, &self->tls, &error) != CF_OK) {
         came_down(self, &error);
         return;
@@ -598,10 +598,6 @@ int redis_found(cf_backend *self, cf_slice host, cf_slice port)
             came_down(self, &why);
         } else if (self->link > LINK_SEEKING) {
             redis_hang_up(self, false);
-        }
-        if (self->options.tls) {
-            redis_tls_context_free(self->tls_context);
-            self->tls_context = NULL;
         }
     }
     self->seek.fresh = true;

@@ -47,7 +47,9 @@ static int redis_open(cf_loop *loop, const cf_url *url, cf_backend **out, cf_err
         cf_timer_new(loop, redis_on_dial_timer, self, &self->dial_timer) != CF_OK ||
         (options.primary && cf_timer_new(loop, redis_on_seek_timer, self, &self->seek.timer) != CF_OK))
         rc = cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
-    if (rc == CF_OK && options.tls) rc = redis_tls_context_new(platform, &self->options, options.primary ? options.sentinels[0].host : options.host, &self->tls_context, error);
+    const char *host = options.primary ? options.sentinels[0].host : options.host;
+    if (rc == CF_OK && options.tls) rc = redis_tls_context_new(platform, &self->options, host, &self->tls_context, error);
+    if (rc == CF_OK && options.tls && options.primary) rc = redis_tls_context_new(platform, &self->options, host, &self->seek.tls_context, error);
     if (rc != CF_OK) {
         redis_close(self, error);
         return rc;

@@ -29,8 +29,6 @@ static void hang_up(cf_backend *self)
     seek->job = NULL;
     redis_tls_free(seek->tls);
     seek->tls = NULL;
-    redis_tls_context_free(seek->tls_context);
-    seek->tls_context = NULL;
     cf_watch_free(seek->watch);
     seek->watch = NULL;
     if (seek->fd >= 0) self->platform->close(self->platform->self, seek->fd);
@@ -255,8 +253,7 @@ static void connected(cf_backend *self)
         ask(self, true);
         return;
     }
-    if (redis_tls_context_new(self->platform, &self->options, self->options.sentinels[seek->at].host, &seek->tls_context, &error) != CF_OK ||
-        redis_tls_new(seek->tls_context, seek->fd, &seek->tls, &error) != CF_OK) {
+    if (redis_tls_context_aim(seek->tls_context, self->options.sentinels[seek->at].host, &error) != CF_OK || redis_tls_new(seek->tls_context, seek->fd, &seek->tls, &error) != CF_OK) {
         pass_over(self, &error);
         return;
     }
@@ -367,6 +364,7 @@ void redis_seek_free(cf_backend *self)
 {
     if (!self->seek.timer) return;
     hang_up(self);
+    redis_tls_context_free(self->seek.tls_context);
     cf_timer_free(self->seek.timer);
 }
 

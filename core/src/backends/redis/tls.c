@@ -14,6 +14,8 @@ int redis_tls_context_new(const cf_platform *platform, const redis_options *opti
 }
 
 /* Without a context there are no connections: nobody calls what follows. */
+int redis_tls_context_aim(redis_tls_context *context, const char *host, cf_error *error) { return redis_tls_context_new(NULL, NULL, host, &context, error); }
+
 void redis_tls_context_free(redis_tls_context *context) { (void)context; }
 
 int redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error *error)
@@ -314,6 +316,21 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
 
 /* ---- contexts and connections ---- */
 
+int redis_tls_context_aim(redis_tls_context *c, const char *host, cf_error *error)
+{
+    cf_slice   name = cf_text(c->options->tls_server_name ? c->options->tls_server_name : host);
+    cf_address address;
+    if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
+    char *copy = cf_alloc(c->platform, name.len + 1);
+    if (!copy) return no_memory(error);
+    if (name.len) memcpy(copy, name.ptr, name.len);
+    copy[name.len] = 0;
+    cf_release(c->platform, c->name);
+    c->name = copy;
+    c->ip = cf_address_of(copy, "0", &address) == CF_OK;
+    return CF_OK;
+}
+
 int redis_tls_context_new(const cf_platform *platform, const redis_options *options, const char *host, redis_tls_context **out, cf_error *error)
 {
     *out = NULL;
@@ -321,22 +338,14 @@ int redis_tls_context_new(const cf_platform *platform, const redis_options *opti
     if (!c) return no_memory(error);
     c->platform = platform;
     c->options = options;
-    cf_slice   name = cf_text(options->tls_server_name ? options->tls_server_name : host);
-    cf_address address;
-    if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
-    c->name = cf_alloc(platform, name.len + 1);
     c->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "counterfoil");
-    int rc = CF_OK;
-    if (!c->name || !c->method || !BIO_meth_set_write(c->method, bio_write) || !BIO_meth_set_read(c->method, bio_read) ||
-        !BIO_meth_set_ctrl(c->method, bio_ctrl)) {
+    int rc = redis_tls_context_aim(c, host, error);
+    if (rc == CF_OK && (!c->method || !BIO_meth_set_write(c->method, bio_write) || !BIO_meth_set_read(c->method, bio_read) ||
+        !BIO_meth_set_ctrl(c->method, bio_ctrl))) {
         ERR_clear_error();
         rc = no_memory(error);
-    } else {
-        if (name.len) memcpy(c->name, name.ptr, name.len);
-        c->name[name.len] = 0;
-        c->ip = cf_address_of(c->name, "0", &address) == CF_OK;
-        rc = make_rules(c, &c->rules, error);
     }
+    if (rc == CF_OK) rc = make_rules(c, &c->rules, error);
     if (rc != CF_OK) redis_tls_context_free(c);
     else *out = c;
     return rc;
