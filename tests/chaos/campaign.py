@@ -67,7 +67,8 @@ class Worker:
 
     async def kill(self) -> None:
         if self.process and self.process.returncode is None:
-            os.kill(self.process.pid, signal.SIGKILL)  # Process.kill() may reap it behind asyncio's back
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)  # Process.kill() may reap it behind asyncio's back
             await self.process.wait()
 
     async def stop(self) -> None:
@@ -323,7 +324,7 @@ SETTINGS = {
         "the same without durable (control)",
         "the replicas are cut off before the primary is killed: what Redis promises by itself",
         excused=tuple(PROMISES),
-        shows=("codes with two winners", "codes that came back"),
+        shows=("codes with two winners", "codes that came back", "numbers given twice", "sessions alive after log-out"),
     ),
     "redis": Setting("Redis, one server", "appendonly, appendfsync always"),
     "sqlite": Setting("SQLite", "one file"),
