@@ -131,7 +131,7 @@ class Store extends EventEmitter {
   }
 
   stats() {
-    try { return Promise.resolve(figures(this.#handle.stats())); } catch (error) { return Promise.reject(error); }
+    try { return promised(this.#handle.stats()).then(figures); } catch (error) { return Promise.reject(error); }
   }
 
   close() {

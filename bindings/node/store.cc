@@ -288,7 +288,6 @@ static napi_value method_incr(napi_env napi, napi_callback_info info)
     return submit(call.env, call.store, &request, FORM_NUMBER);
 }
 
-// scan(prefix, cursor), reseal(prefix, cursor): one page
 static napi_value submit_page(Env *env, Store *store, cf_request request, napi_value at, int form)
 {
     char   cursor[CF_CURSOR_MAX + 2];
@@ -300,6 +299,7 @@ static napi_value submit_page(Env *env, Store *store, cf_request request, napi_v
     return submit(env, store, &request, form);
 }
 
+// scan(prefix, cursor), reseal(prefix, cursor): one page
 template <int KIND, int FORM> static napi_value method_page(napi_env napi, napi_callback_info info)
 {
     Call<2>   call;
@@ -714,36 +714,47 @@ static napi_value construct(napi_env napi, napi_callback_info info)
     return status == CF_OK ? self : nullptr;
 }
 
+// A method that gives a promise. In a thread that is being ended (worker.terminate()) JavaScript may go on for some microseconds in which Node-API
+// refuses its calls: nothing was done then, and nothing can be thrown. `undefined` would be taken for an answer, null is one that never comes.
+template <napi_callback METHOD> static napi_value answers(napi_env napi, napi_callback_info info)
+{
+    napi_value result = METHOD(napi, info);
+    if (result == nullptr && napi_get_null(napi, &result) != napi_ok) return nullptr;
+    return result;
+}
+
 napi_status store_define(napi_env napi, napi_value exports)
 {
     Env *env = env_get(napi);
 #define METHOD(NAME, FUNCTION) {NAME, nullptr, FUNCTION, nullptr, nullptr, nullptr, napi_default, env}
+#define ANSWERS(NAME, FUNCTION) METHOD(NAME, answers<FUNCTION>)
     const napi_property_descriptor methods[] = {
-        METHOD("get", (by_key<CF_OP_GET, FORM_TEXT>)),
-        METHOD("getBuffer", (by_key<CF_OP_GET, FORM_BYTES>)),
-        METHOD("set", method_set),
-        METHOD("delete", (by_key<CF_OP_DELETE, FORM_HIT>)),
-        METHOD("pop", method_pop<FORM_TEXT>),
-        METHOD("popBuffer", method_pop<FORM_BYTES>),
-        METHOD("touch", method_touch),
-        METHOD("incr", method_incr),
-        METHOD("scan", (method_page<CF_OP_SCAN, FORM_PAGE>)),
-        METHOD("reseal", (method_page<CF_OP_RESEAL, FORM_SWEEP>)),
-        METHOD("resealTokens", method_reseal_tokens),
-        METHOD("count", method_count),
-        METHOD("clear", method_clear),
-        METHOD("storageGet", method_storage_get),
-        METHOD("storageSet", method_storage_set),
-        METHOD("secondaryGet", (secondary_by_key<cf_secondary_get, FORM_TEXT>)),
-        METHOD("secondarySet", method_secondary_set),
-        METHOD("secondaryDelete", (secondary_by_key<cf_secondary_delete, FORM_NOTHING>)),
-        METHOD("secondaryPop", (secondary_by_key<cf_secondary_pop, FORM_TEXT>)),
-        METHOD("accounts", method_accounts),
-        METHOD("sessions", method_sessions),
-        METHOD("stats", method_stats),
+        ANSWERS("get", (by_key<CF_OP_GET, FORM_TEXT>)),
+        ANSWERS("getBuffer", (by_key<CF_OP_GET, FORM_BYTES>)),
+        ANSWERS("set", method_set),
+        ANSWERS("delete", (by_key<CF_OP_DELETE, FORM_HIT>)),
+        ANSWERS("pop", (method_pop<FORM_TEXT>)),
+        ANSWERS("popBuffer", (method_pop<FORM_BYTES>)),
+        ANSWERS("touch", method_touch),
+        ANSWERS("incr", method_incr),
+        ANSWERS("scan", (method_page<CF_OP_SCAN, FORM_PAGE>)),
+        ANSWERS("reseal", (method_page<CF_OP_RESEAL, FORM_SWEEP>)),
+        ANSWERS("resealTokens", method_reseal_tokens),
+        ANSWERS("count", method_count),
+        ANSWERS("clear", method_clear),
+        ANSWERS("storageGet", method_storage_get),
+        ANSWERS("storageSet", method_storage_set),
+        ANSWERS("secondaryGet", (secondary_by_key<cf_secondary_get, FORM_TEXT>)),
+        ANSWERS("secondarySet", method_secondary_set),
+        ANSWERS("secondaryDelete", (secondary_by_key<cf_secondary_delete, FORM_NOTHING>)),
+        ANSWERS("secondaryPop", (secondary_by_key<cf_secondary_pop, FORM_TEXT>)),
+        ANSWERS("accounts", method_accounts),
+        ANSWERS("sessions", method_sessions),
+        ANSWERS("stats", method_stats),
         METHOD("close", method_close),
         METHOD("settle", method_settle),
     };
+#undef ANSWERS
 #undef METHOD
     napi_value  handle = nullptr;
     napi_status status = napi_define_class(napi, "Handle", NAPI_AUTO_LENGTH, construct, env, sizeof methods / sizeof *methods, methods, &handle);

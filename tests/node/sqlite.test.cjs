@@ -358,7 +358,10 @@ test('worker.terminate, 200 times, with operations in flight: nothing that was a
   const busy = acknowledged.filter((count) => count > 0).length;
   t.diagnostic(`${busy} of ${rounds} threads had written something`);
   assert(busy > rounds / 4);
-  for (let n = 0; n < rounds; n++) assert(Number((await store.get(`w${n}`)) ?? 0) >= acknowledged[n], `thread ${n}`);
+  for (let n = 0; n < rounds; n++) {
+    const there = await store.get(`w${n}`);
+    assert(Number(there ?? 0) >= acknowledged[n], `thread ${n}: ${there}, and ${acknowledged[n]} were acknowledged (seed ${seed})`);
+  }
   assert.equal((await store.stats()).pending, 0);
   await store.close();
   await rows(file); // and it is whole

@@ -46,6 +46,32 @@ test('terminate, 1,000 times, at random moments, with operations in flight', asy
   await shared.close();
 });
 
+// JavaScript that is being ended goes on for a moment in which Node-API refuses what it is asked for: that must not look like an answer.
+test('worker.terminate: what a thread took for done in its last moments was done', async () => {
+  const rounds = 40, warm = 20000; // by then its loop is compiled as one piece, which is not ended in the middle
+  const acknowledged = new Int32Array(new SharedArrayBuffer(4 * rounds)), missed = new Int32Array(new SharedArrayBuffer(4 * rounds));
+  const store = open('memory:last-moments');
+  const code = `(async () => {
+    const store = open('memory:last-moments'), { n, acknowledged, missed } = workerData;
+    for (let i = 1; ; i++) {
+      await store.set('w' + n, String(i));
+      Atomics.store(acknowledged, n, i);
+      if ((await store.get('w' + n)) === undefined) Atomics.store(missed, n, i);
+    }
+  })();`;
+  for (let n = 0; n < rounds; n++) {
+    const worker = new Worker(`const { open } = require(${JSON.stringify(require.resolve('counterfoil'))}); const { workerData } = require('node:worker_threads'); ${code}`, { eval: true, workerData: { n, acknowledged, missed } });
+    const failed = once(worker, 'error').then(([error]) => { throw error; });
+    failed.catch(() => {});
+    while (Atomics.load(acknowledged, n) < warm) await Promise.race([new Promise((resolve) => setTimeout(resolve, 1)), failed]);
+    await worker.terminate();
+    const there = Number(await store.get(`w${n}`));
+    assert(there >= acknowledged[n], `thread ${n} has set ${acknowledged[n]}, and the store has ${there}`);
+    assert.equal(missed[n], 0, `thread ${n} did not find what it had set`);
+  }
+  await store.close();
+});
+
 test('memory:NAME is one for all workers: every pop has one winner', async () => {
   const keys = 50000, threads = 4;
   const store = open('memory:pops');
