@@ -257,13 +257,10 @@ napi_value result_to_js(Env *env, cf_op *op, int form, int64_t now, cf_error *fa
     case FORM_TEXT:
         if (!cf_op_hit(op)) return undefined(napi);
         value = text_to_js(napi, cf_op_value(op), &bad);
-        if (bad) {
-            cf_slice found = cf_op_value(op);
-            bool     sealed = found.len > 3 && memcmp(found.ptr, "Cf\1", 3) == 0; // FORMAT.md, 14
+        if (bad)
             cf_error_set(failure, CF_ECORRUPT, cf_op_kind(op) == CF_OP_POP ? CF_APPLIED : CF_NOT_APPLIED, "%s",
-                         sealed ? "the value is sealed, and this store was opened without sealValues and keys"
-                                : "the value is not UTF-8: read it with getBuffer or popBuffer");
-        }
+                         cf_is_sealed(cf_op_value(op)) ? "the value is sealed, and this store was opened without sealValues and keys"
+                                                       : "the value is not UTF-8: read it with getBuffer or popBuffer");
         return value;
     case FORM_BYTES: return cf_op_hit(op) ? bytes_to_js(napi, cf_op_value(op)) : undefined(napi);
     case FORM_HIT: return napi_get_boolean(napi, cf_op_hit(op), &value) == napi_ok ? value : nullptr;

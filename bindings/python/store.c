@@ -95,8 +95,7 @@ PyObject *cfpy_result(cfpy_state *state, cf_op *op, cfpy_mode mode)
             return text;
         PyErr_Clear(); /* it quotes the value */
         bool taken = cf_op_kind(op) == CF_OP_POP;
-        cf_slice value = cf_op_value(op);
-        if (value.len > 3 && memcmp(value.ptr, "Cf\1", 3) == 0) /* FORMAT.md, 14 */
+        if (cf_is_sealed(cf_op_value(op)))
             return cfpy_raise(state, CF_ECORRUPT, taken ? CF_APPLIED : CF_NOT_APPLIED,
                               taken ? "the value was taken but is sealed, and this store was opened without seal_values and keys"
                                     : "the value is sealed, and this store was opened without seal_values and keys");

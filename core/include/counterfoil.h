@@ -362,6 +362,7 @@ CF_API int             cf_op_kind(const cf_op *op);
 CF_API int             cf_op_status(const cf_op *op); /* CF_PENDING until it has finished */
 CF_API bool            cf_op_hit(const cf_op *op);
 CF_API cf_slice        cf_op_value(const cf_op *op);
+CF_API bool            cf_is_sealed(cf_slice value);  /* it begins as `seal_values` writes (FORMAT.md, 14): a store without the keys has read it */
 CF_API int64_t         cf_op_number(const cf_op *op);
 CF_API cf_slice        cf_op_cursor(const cf_op *op); /* empty: there are no more pages */
 CF_API const cf_error *cf_op_error(const cf_op *op);  /* never NULL */

@@ -1,13 +1,17 @@
 /* seal.c: XAES-256-GCM (C2SP) on OpenSSL: a 256-bit key, a random nonce of 192 bits, so that one key serves for ever. FORMAT.md has the envelope. */
 #include "seal.h"
 
+enum { MAGIC = 3 };
+static const char magic[MAGIC] = {'C', 'f', 1};
+
+bool cf_is_sealed(cf_slice value) { return value.len >= MAGIC && memcmp(value.ptr, magic, MAGIC) == 0; }
+
 #ifdef CF_TLS
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
 
-enum { MAGIC = 3, ID = 4, NONCE = 24, TAG = 16, HEAD = MAGIC + 1 + ID, KEY = 32, BLOCK = 16 };
-static const char magic[MAGIC] = {'C', 'f', 1};
+enum { ID = 4, NONCE = 24, TAG = 16, HEAD = MAGIC + 1 + ID, KEY = 32, BLOCK = 16 };
 static const char bound_to[] = "counterfoil value";
 enum { BOUND = 3 * 4 + sizeof bound_to + CF_PREFIX_MAX + CF_KEY_MAX + HEAD };
 enum { XAES_256_GCM = 1 };
@@ -188,19 +192,17 @@ static const one_key *find(const cf_seal *seal, const unsigned char *id)
     return NULL;
 }
 
-static bool begins_sealed(cf_slice value) { return value.len >= MAGIC && memcmp(value.ptr, magic, MAGIC) == 0; }
-
 static bool is_current(const cf_seal *seal, cf_slice envelope)
 {
     const unsigned char *head = (const unsigned char *)envelope.ptr;
-    return envelope.len >= CF_SEAL_MORE && begins_sealed(envelope) && head[MAGIC] == XAES_256_GCM && find(seal, head + MAGIC + 1) == &seal->keys[0];
+    return envelope.len >= CF_SEAL_MORE && cf_is_sealed(envelope) && head[MAGIC] == XAES_256_GCM && find(seal, head + MAGIC + 1) == &seal->keys[0];
 }
 
 int cf_seal_open(cf_seal *seal, cf_slice key, cf_buffer *value, const char **why)
 {
     unsigned char *head = (unsigned char *)value->ptr;
     int            len = 0, more = 0;
-    bool           sealed = begins_sealed(cf_bytes(value->ptr, value->len));
+    bool           sealed = cf_is_sealed(cf_bytes(value->ptr, value->len));
     if (!sealed && cf_seal_takes_plain(seal)) return CF_OK;
     *why = "the value is not sealed, or not by this library (for what was stored before sealing began there is plain_until)";
     if (value->len < CF_SEAL_MORE || !sealed) return CF_ECORRUPT;
@@ -295,7 +297,7 @@ static int take_plain_text(cf_seal *seal, cf_slice text, cf_buffer *out, const c
 /* What an envelope in a text holds must begin as one: there, what is plain is not taken. */
 static int open_envelope(cf_seal *seal, cf_slice key, cf_buffer *out, const char **why)
 {
-    return begins_sealed(cf_bytes(out->ptr, out->len)) ? cf_seal_open(seal, key, out, why) : CF_ECORRUPT;
+    return cf_is_sealed(cf_bytes(out->ptr, out->len)) ? cf_seal_open(seal, key, out, why) : CF_ECORRUPT;
 }
 
 int cf_seal_open_text(cf_seal *seal, cf_slice key, cf_slice sealed, cf_buffer *out, const char **why)

@@ -22,11 +22,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from faults.sentinels import SentinelGroup, until
+from faults.sentinels import SentinelGroup
 from faults.servers import RedisServer
 
 HERE = Path(__file__).resolve().parent
@@ -207,29 +206,11 @@ async def off(call: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)
 
 
-def cut_off(group: SentinelGroup) -> list[RedisServer]:
-    """The replicas can no longer follow."""
-    primary = group.primary()
-    replicas = [one for one in group.data if one is not primary and one.process]
-    for replica in replicas:
-        replica.cli("CONFIG", "SET", "masterauth", "another")
-    primary.cli("CLIENT", "KILL", "TYPE", "replica")
-    return replicas
-
-
-def let_follow(group: SentinelGroup, replicas: list[RedisServer]) -> None:
-    assert group.password
-    for replica in replicas:
-        until(partial(replica.cli, "CONFIG", "SET", "masterauth", group.password))
-
-
 def kill_primary(group: SentinelGroup, first_cut_off: bool, linger: float) -> None:
-    old = group.primary()
-    cut = cut_off(group) if first_cut_off else []
+    cut = group.cut_off() if first_cut_off else []
     time.sleep(linger)
-    old.kill()
-    group.wait_for_primary(other_than=old.port)
-    let_follow(group, cut)
+    group.kill_primary()
+    group.let_follow(cut)
     group.revive()
 
 
@@ -249,9 +230,9 @@ def sentinel_nemesis(group: SentinelGroup, kinds: list[str]) -> Callable[[Campai
         elif kind == "replicas cut off, then primary killed":
             await off(kill_primary, group, True, linger)
         elif kind == "replicas cut off for a while":
-            cut = await off(cut_off, group)
+            cut = await off(group.cut_off)
             await asyncio.sleep(linger)
-            await off(let_follow, group, cut)
+            await off(group.let_follow, cut)
         elif kind == "primary frozen":
             await off(freeze, group.primary(), 4 * linger)
             await off(group.wait_until_whole)

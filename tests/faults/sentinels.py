@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -211,6 +212,26 @@ class SentinelGroup:
             with contextlib.suppress(TimeoutError):
                 return self.wait_for_primary(before, timeout=10)
         raise TimeoutError("there was no failover")
+
+    def cut_off(self) -> list[RedisServer]:
+        """The replicas, which cannot follow until let_follow: what the primary does from now on dies with it."""
+        primary = self.primary()
+        replicas = [one for one in self.data if one is not primary and one.process]
+        for replica in replicas:
+            replica.cli("CONFIG", "SET", "masterauth", "another")
+        primary.cli("CLIENT", "KILL", "TYPE", "replica")
+        return replicas
+
+    def let_follow(self, replicas: list[RedisServer]) -> None:
+        assert self.password
+        for replica in replicas:  # one that was promoted has just closed its connections
+            until(partial(replica.cli, "CONFIG", "SET", "masterauth", self.password))
+
+    def kill_primary(self) -> None:
+        """Returns when there is another one."""
+        old = self.primary()
+        old.kill()
+        self.wait_for_primary(other_than=old.port)
 
     def revive(self) -> None:
         """Everybody is up again, and agreed: the data servers as replicas of whom the Sentinels name."""

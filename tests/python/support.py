@@ -209,6 +209,34 @@ RECORDS = frozenset({"records"})
 CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move; exact also for the shortest life
 
 
+class Kept(Backend):
+    """The least of one process that may be sealed."""
+
+    single_process = True
+    keeps_ttl = True
+    binary = True
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.data.get(key)
+
+    def set(self, key: str, value: bytes, ttl: object) -> None:
+        self.data[key] = value
+
+    def delete(self, key: str) -> bool:
+        return self.data.pop(key, None) is not None
+
+
+class Scanned(Kept):
+    """Somebody's own backend, of one process, that can be swept."""
+
+    def scan(self, prefix: str, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
+        keys, begin = sorted(key for key in list(self.data) if key.startswith(prefix)), cursor or 0
+        return keys[begin : begin + limit], begin + limit if begin + limit < len(keys) else None
+
+
 @dataclass(frozen=True)
 class BackendLine:
     """What to open: a URL, one of the Redis servers, a new database file, a class of backends whose methods may become

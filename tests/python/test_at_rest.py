@@ -16,7 +16,7 @@ import pytest
 from counterfoil.testing import Stage
 from faults.proxy import Proxy
 from redis_servers import own_prefix, redis_variable
-from support import Player, load_cases, run_blocking
+from support import Kept, Player, Scanned, load_cases, run_blocking
 
 ROOT = Path(__file__).resolve().parents[2]
 RING = {7: bytes(range(32))}
@@ -27,24 +27,6 @@ NUMBERS = itertools.count()
 @pytest.fixture
 def url() -> str:
     return f"memory:at-rest-{next(NUMBERS)}"
-
-
-class Kept(counterfoil.Backend):
-    single_process = True
-    keeps_ttl = True
-    binary = True
-
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes | None:
-        return self.data.get(key)
-
-    def set(self, key: str, value: bytes, ttl: object) -> None:
-        self.data[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.data.pop(key, None) is not None
 
 
 def test_values_are_envelopes_where_they_lie(url: str) -> None:
@@ -359,7 +341,7 @@ OLD, NEW = {1: b"1" * 32}, {2: b"2" * 32}
 @pytest.mark.parametrize("where", ["memory", "sqlite", "redis", "backend"])
 @pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "asyncio"])
 def test_a_sweep_seals_anew_page_by_page(where: str, blocking: bool, url: str, tmp_path: Path) -> None:
-    target: Any = {"memory": url, "sqlite": f"sqlite:{tmp_path / 'swept.db'}", "backend": Scanned()}.get(where)
+    target: Any = {"memory": url, "sqlite": f"sqlite:{tmp_path / 'swept.db'}", "backend": Timed()}.get(where)
     target = target or redis_variable("")
     prefix, ring = own_prefix(), [*NEW.items(), *OLD.items()]
 
@@ -398,7 +380,7 @@ def test_a_sweep_seals_anew_page_by_page(where: str, blocking: bool, url: str, t
             raw.clear(force=True)
 
 
-class Scanned(Kept):
+class Timed(Scanned):
     def __init__(self) -> None:
         super().__init__()
         self.ttls: dict[str, object] = {}
@@ -408,13 +390,9 @@ class Scanned(Kept):
         if ttl != self.KEEP:
             self.ttls[key] = ttl
 
-    def scan(self, prefix: str, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
-        keys, begin = sorted(key for key in self.data if key.startswith(prefix)), cursor or 0
-        return keys[begin : begin + limit], begin + limit if begin + limit < len(keys) else None
-
 
 def test_a_sweep_keeps_the_expiry(url: str, stage: Stage) -> None:
-    backend = Scanned()
+    backend = Timed()
     with (
         counterfoil.open(url, keys=OLD, seal_values=True, hash_keys=True, stage=stage) as old,
         counterfoil.open(url, keys=NEW | OLD, seal_values=True, hash_keys=True, stage=stage) as now,
@@ -442,7 +420,7 @@ def test_a_sweep_that_cannot_be() -> None:
     with counterfoil.open(Kept(), keys=RING, seal_values=True) as store, pytest.raises(counterfoil.NotSupportedError):
         list(store.reseal())  # it has no scan
 
-    class Torn(Scanned):
+    class Torn(Timed):
         def scan(self, prefix: str, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
             if cursor:
                 raise OSError("the second page")

@@ -20,34 +20,11 @@ import pytest
 from counterfoil import Resealed
 from counterfoil.testing import Stage
 from redis_servers import own_prefix, redis_variable
+from support import Kept, Scanned
 
 OLD, NEW = {1: b"1" * 32}, {2: b"2" * 32}
 BOTH = [*NEW.items(), *OLD.items()]
 NUMBERS = itertools.count()
-
-
-class Kept(counterfoil.Backend):
-    """Somebody's own backend, of one process."""
-
-    single_process = True
-    keeps_ttl = True
-    binary = True
-
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes | None:
-        return self.data.get(key)
-
-    def set(self, key: str, value: bytes, ttl: object) -> None:
-        self.data[key] = value
-
-    def delete(self, key: str) -> bool:
-        return self.data.pop(key, None) is not None
-
-    def scan(self, prefix: str, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
-        keys, begin = sorted(key for key in list(self.data) if key.startswith(prefix)), cursor or 0
-        return keys[begin : begin + limit], begin + limit if begin + limit < len(keys) else None
 
 
 class Place:
@@ -65,7 +42,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         "memory": lambda: f"memory:reseal-{next(NUMBERS)}",
         "sqlite": lambda: f"sqlite:{tmp_path / 'reseal.db'}?synchronous=normal",
         "redis": lambda: redis_variable(""),
-        "backend": Kept,
+        "backend": Scanned,
     }
     place = Place(targets[request.param]())
     with place.open():  # what is only in memory stays as long as somebody has it open
@@ -275,12 +252,9 @@ def test_tables_of_an_application() -> None:
 
 
 def test_what_cannot_be_swept() -> None:
-    class NoScan(Kept):
-        scan = None  # type: ignore[assignment]
-
     with counterfoil.open("memory:") as store, pytest.raises(counterfoil.InvalidError, match="no keys"):
         list(counterfoil.AccountsStorage(store).reseal())
-    with counterfoil.open(NoScan(), keys=NEW) as store, pytest.raises(counterfoil.NotSupportedError, match="scan"):
+    with counterfoil.open(Kept(), keys=NEW) as store, pytest.raises(counterfoil.NotSupportedError, match="scan"):
         list(counterfoil.AccountsStorage(store).reseal())
 
 

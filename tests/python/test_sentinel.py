@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -402,7 +402,7 @@ def test_all_of_it_by_tls() -> None:
             secure.wait_until_whole()
             secure.primary().cli("WAIT", 1, 5000)
             ca.write_text("it is just being replaced")  # what was read last goes on being used
-            kill_the_primary(secure)
+            secure.kill_primary()
             assert store.get("a") == "2"
         with (
             counterfoil.open(secure.url(tls_server_name="elsewhere.example"), timeout=10) as store,
@@ -411,31 +411,15 @@ def test_all_of_it_by_tls() -> None:
             store.get("a")
 
 
-class Cut:
+@contextmanager
+def cut(group: SentinelGroup) -> Iterator[None]:
     """The replicas cannot reach the primary any more, and what it does from now on dies with it."""
-
-    def __init__(self, group: SentinelGroup) -> None:
-        self.group = group
-        self.replicas = [one for one in group.data if one.port != group.primary().port]
-
-    def __enter__(self) -> "Cut":
-        for replica in self.replicas:
-            replica.cli("CONFIG", "SET", "masterauth", "another")
-        primary = self.group.primary()
-        primary.cli("CLIENT", "KILL", "TYPE", "replica")
-        until(lambda: primary.cli("ROLE")[2] == [])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.group.password
-        for replica in self.replicas:
-            until(partial(replica.cli, "CONFIG", "SET", "masterauth", self.group.password))
-
-
-def kill_the_primary(group: SentinelGroup) -> None:
-    old = group.primary()
-    old.kill()
-    group.wait_for_primary(other_than=old.port)
+    primary, replicas = group.primary(), group.cut_off()
+    until(lambda: primary.cli("ROLE")[2] == [])
+    try:
+        yield
+    finally:
+        group.let_follow(replicas)
 
 
 def winners_over_a_failover(durable: str) -> tuple[list[str | None], list[counterfoil.Error]]:
@@ -446,12 +430,12 @@ def winners_over_a_failover(durable: str) -> tuple[list[str | None], list[counte
         with counterfoil.open(pair.url(durable=durable), timeout=10) as store:
             store.set("code", "the code", ttl=600)
             pair.primary().cli("WAIT", 1, 5000)
-            with Cut(pair):
+            with cut(pair):
                 try:
                     won.append(store.pop("code"))
                 except counterfoil.Error as error:
                     refused.append(error)
-                kill_the_primary(pair)
+                pair.kill_primary()
         with counterfoil.open(pair.url(), timeout=10) as store:  # the new primary has no replica
             if refused:
                 won.append(store.pop("code", receipt=refused[0].receipt))
@@ -495,7 +479,7 @@ def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: Se
             lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
             lambda: accounts.delete_user(user.id),
         ]
-        with Cut(group):
+        with cut(group):
             for call in calls:
                 with pytest.raises(counterfoil.UnavailableError, match="not replicated") as caught:
                     call()
@@ -632,7 +616,7 @@ def test_many_wait_for_the_replicas_together(group: SentinelGroup) -> None:
         async with await counterfoil.aio.open(group.url(durable="2"), timeout=20) as store:
             await asyncio.gather(*(store.set(f"code{number}", "1", ttl=60) for number in range(200)))
             await store.pop("code0")
-            with Cut(group):
+            with cut(group):
                 group.primary().cli("CONFIG", "RESETSTAT")
                 calls = (store.pop(f"code{number}") for number in range(1, 200))
                 ended = await asyncio.gather(*calls, return_exceptions=True)

@@ -1,6 +1,4 @@
 /* connection.c: dialling, greeting, reading and writing, losing and coming back. */
-#include <errno.h>
-
 #include "redis.h"
 
 enum {
@@ -164,9 +162,8 @@ static void greet(cf_backend *self)
     self->hello_out.len = self->hello_written = 0;
     self->hello_at = self->hello_count = 0;
     if (options->password) {
-        cf_slice args[3] = {cf_text("AUTH"), cf_text(options->user), cf_text(options->password)};
-        if (!options->user) args[1] = args[2];
-        rc = say(self, HELLO_AUTH, args, options->user ? 3 : 2);
+        self->hello[self->hello_count++] = HELLO_AUTH;
+        rc = redis_format_auth(self->platform, &self->hello_out, options->user, options->password);
     }
     if (rc == CF_OK && options->db) {
         cf_slice args[2] = {cf_text("SELECT"), cf_bytes(number, cf_format_int(options->db, number))};
@@ -247,8 +244,6 @@ static int64_t wire_read(cf_backend *self)
     return self->tls ? redis_tls_read(self->tls, self->input, INPUT) : self->platform->read(self->platform->self, self->fd, self->input, INPUT);
 }
 
-static bool would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
-
 /* What to wait for now: for TLS also what it needs in order to go on with the other direction. */
 static void watch_for(cf_backend *self, bool unsent)
 {
@@ -271,7 +266,7 @@ static void broke(cf_backend *self)
 static bool push_on(cf_backend *self)
 {
     if (!self->tls || !(redis_tls_wants(self->tls) & CF_WRITABLE)) return true;
-    if (redis_tls_send(self->tls, NULL, 0) < 0 && !would_block()) {
+    if (redis_tls_send(self->tls, NULL, 0) < 0 && !redis_would_block()) {
         broke(self);
         return false;
     }
@@ -283,7 +278,7 @@ static bool write_hello(cf_backend *self)
 {
     while (self->hello_written < self->hello_out.len) {
         int64_t sent = wire_send(self, self->hello_out.ptr + self->hello_written, self->hello_out.len - self->hello_written);
-        if (sent < 0 && would_block()) break;
+        if (sent < 0 && redis_would_block()) break;
         if (sent <= 0) {
             broke(self);
             return false;
@@ -313,7 +308,7 @@ static void write_queue(cf_backend *self)
     }
     while (redis_queue_unsent(queue)) {
         int64_t sent = wire_send(self, queue->out.ptr + queue->written, redis_queue_unsent(queue));
-        if (sent < 0 && would_block()) break;
+        if (sent < 0 && redis_would_block()) break;
         if (sent <= 0) {
             broke(self);
             return;
@@ -329,7 +324,7 @@ static bool read_input(cf_backend *self)
 {
     for (int i = 0; i < READS || (self->tls && redis_tls_has_more(self->tls)); i++) {
         int64_t got = wire_read(self);
-        if (got < 0 && would_block()) return true;
+        if (got < 0 && redis_would_block()) return true;
         if (got <= 0) {
             bool early = self->link == LINK_GREETING;
             if (early && got == 0) failed(self, CF_EUNAVAILABLE, "Redis at %s closed the connection %s", "before it had said anything useful");

@@ -42,6 +42,13 @@ int redis_format(const cf_platform *platform, cf_buffer *out, const cf_slice *ar
     return CF_OK;
 }
 
+int redis_format_auth(const cf_platform *platform, cf_buffer *out, const char *user, const char *password)
+{
+    cf_slice args[3] = {cf_text("AUTH"), cf_text(user), cf_text(password)};
+    if (!user) args[1] = args[2];
+    return redis_format(platform, out, args, user ? 3 : 2);
+}
+
 /* --------------------------------------------------------------------------------------------------------------- ring -- */
 
 redis_call *redis_queue_at(redis_queue *queue, size_t index) { return &queue->calls[(queue->head + index) & (queue->cap - 1)]; }

@@ -16,6 +16,8 @@
 #ifndef CF_REDIS_H
 #define CF_REDIS_H
 
+#include <errno.h>
+
 #include "options.h"
 #include "tls.h"
 
@@ -319,7 +321,10 @@ int         redis_cancel(cf_backend *self, cf_op *op, int why);
 /* A command as bytes at the end of a buffer. */
 int         redis_format(const cf_platform *platform, cf_buffer *out, const cf_slice *args, size_t count);
 
+int         redis_format_auth(const cf_platform *platform, cf_buffer *out, const char *user, const char *password); /* user NULL: the default one */
+
 /* connection.c */
+static inline bool redis_would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 void redis_flush(cf_backend *self);
 void redis_works(cf_backend *self); /* an operation was answered: whatever was wrong is over */
 void redis_forked(cf_backend *self);

@@ -4,8 +4,6 @@
  * for QUIET_MS. Then the Sentinel is asked again every POLL_MS, and as soon as it names another address than the last one the link goes there
  * (redis_found): no attempt at a dead server, and no silent connection to a frozen one, is waited for. Who does not answer, or has named a server
  * that turns out to be no primary, is passed over for the next one. */
-#include <errno.h>
-
 #include "redis.h"
 
 enum {
@@ -168,8 +166,6 @@ static void understand(cf_backend *self)
 
 /* --------------------------------------------------------------------------------------------------------------- asking -- */
 
-static bool would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
-
 /* False: it is given up. */
 static bool push(cf_backend *self)
 {
@@ -178,7 +174,7 @@ static bool push(cf_backend *self)
         const char *bytes = seek->out.ptr + seek->written;
         size_t      count = seek->out.len - seek->written;
         int64_t     sent = seek->tls ? redis_tls_send(seek->tls, bytes, count) : self->platform->send(self->platform->self, seek->fd, bytes, count);
-        if (sent < 0 && would_block()) break;
+        if (sent < 0 && redis_would_block()) break;
         if (sent <= 0) {
             give_up(self, CF_EUNAVAILABLE, "cannot be written to: ", strerror(errno));
             return false;
@@ -197,11 +193,7 @@ static void ask(cf_backend *self, bool login)
     seek->state = SEEK_ASKING;
     seek->out.len = seek->written = seek->len = 0;
     seek->owes_login = login && options->sentinel_password;
-    if (seek->owes_login) {
-        cf_slice args[3] = {cf_text("AUTH"), cf_text(options->sentinel_user), cf_text(options->sentinel_password)};
-        if (!options->sentinel_user) args[1] = args[2];
-        rc = redis_format(self->platform, &seek->out, args, options->sentinel_user ? 3 : 2);
-    }
+    if (seek->owes_login) rc = redis_format_auth(self->platform, &seek->out, options->sentinel_user, options->sentinel_password);
     if (rc == CF_OK)
         rc = redis_format(self->platform, &seek->out, (cf_slice[]){cf_text("SENTINEL"), cf_text("get-master-addr-by-name"), cf_text(options->primary)}, 3);
     if (rc != CF_OK) give_up(self, CF_EUNAVAILABLE, "cannot be asked: no memory", "");
@@ -228,7 +220,7 @@ static void listen(cf_backend *self)
         char   *room = seek->in + seek->len;
         size_t  size = INPUT - seek->len;
         int64_t got = seek->tls ? redis_tls_read(seek->tls, room, size) : self->platform->read(self->platform->self, seek->fd, room, size);
-        if (got < 0 && would_block()) {
+        if (got < 0 && redis_would_block()) {
             push(self); /* what TLS may want to write */
             return;
         }
