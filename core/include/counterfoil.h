@@ -212,6 +212,10 @@ typedef struct cf_open_options {
  *   redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]   the primary that these Sentinels (up to 16; port 26379) call NAME,
  *                                                     wherever it is after a failover; who is not the primary by its own word is never used
  *   rediss+sentinel://...                             the same, Sentinels and servers by TLS
+ *   redis+cluster://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...]   a cluster: these servers (up to 16; port 6379) name the others. Slots that move and failovers
+ *                                                     are followed. Records of one store are in one slot; operations under way at once on one key may change places
+ *                                                     while its slot moves. A scan goes over one server after the other, and fails (UNAVAILABLE) when they change
+ *   rediss+cluster://...                              the same by TLS; a server's HOST is what the cluster calls it
  *     ?db=N                 the database, where the path does not say it
  *     ?user=U&password=P    instead of those in front of the host
  *     ?sentinel_user=U&sentinel_password=P   (redis+sentinel, rediss+sentinel) for the Sentinels; USER and PASSWORD are for the servers

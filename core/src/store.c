@@ -119,7 +119,7 @@ int cf_open(cf_loop *loop, cf_slice text, const cf_open_options *options, cf_sto
     for (size_t i = 0; i < sizeof builtins / sizeof *builtins; i++)
         if (cf_slice_equal(parsed.url.scheme, cf_text(builtins[i]->name))) table = builtins[i];
     if (!table) {
-        rc = refuse(error, "no backend of this version has that URL scheme; known: memory:, sqlite:, redis:, rediss:, redis+unix:, redis+sentinel:, rediss+sentinel:");
+        rc = refuse(error, "no backend of this version has that URL scheme; known: memory:, sqlite:, redis:, rediss:, redis+unix:, redis+sentinel:, rediss+sentinel:, redis+cluster:, rediss+cluster:");
     } else {
         cf_backend *self = NULL;
         rc = table->open(loop, &parsed.url, &self, error);

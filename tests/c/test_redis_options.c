@@ -128,13 +128,13 @@ static void check_fields(const char *url, const redis_options *o, json_t *says)
     } texts[] = {{"host", o->host},         {"port", o->port},     {"user", o->user},       {"password", o->password}, {"name", o->name},
                  {"tls_ca", o->tls_ca},     {"tls_key", o->tls_key}, {"tls_cert", o->tls_cert}, {"tls_server_name", o->tls_server_name},
                  {"endpoint", o->endpoint}, {"primary", o->primary}, {"sentinel_user", o->sentinel_user}, {"sentinel_password", o->sentinel_password},
-                 {"first", o->sentinels[0].host}, {"first_port", o->sentinels[0].port}, {"second", o->sentinels[1].host}, {"second_port", o->sentinels[1].port}};
+                 {"first", o->places[0].host}, {"first_port", o->places[0].port}, {"second", o->places[1].host}, {"second_port", o->places[1].port}};
     const struct {
         const char *name;
         int64_t     number;
     } numbers[] = {{"db", o->db},   {"connect_ms", o->connect_ms}, {"silence_ms", o->silence_ms}, {"max_pending", (int64_t)o->max_pending},
                    {"tls", o->tls}, {"unix_socket", o->unix_socket}, {"receipts", o->receipts}, {"max_pending_bytes", (int64_t)o->max_pending_bytes},
-                   {"sentinels", (int64_t)o->sentinel_count}, {"durable", (int64_t)o->durable}};
+                   {"sentinels", (int64_t)o->place_count}, {"durable", (int64_t)o->durable}};
     const char *key;
     json_t     *want;
     json_object_foreach(says, key, want)

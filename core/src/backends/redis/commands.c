@@ -97,14 +97,16 @@ static int run(cf_backend *self, cf_op *op, redis_script script, redis_expect ex
     cf_slice all[REDIS_ARGS] = {LITERAL("EVALSHA"), scripts[script].sha1, with_receipt ? LITERAL("2") : LITERAL("1"), in->key};
     size_t   at = 4;
     char     receipt[CF_RECEIPT_LEN], hash[16], life[CF_INT_TEXT];
-    char     key[CF_PREFIX_MAX + CF_KEY_MAX + 1 + CF_RECEIPT_LEN];
+    char     key[CF_PREFIX_MAX + CF_KEY_MAX + 1 + CF_RECEIPT_LEN + REDIS_TAIL];
     if (with_receipt) {
         if (!name_receipt(self, op, receipt)) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the system gives no random bytes");
         /* A NUL cannot be in a caller's key, so no caller's key is ever a receipt, and no page of a scan shows one. */
         memcpy(key, in->key.ptr, in->key.len);
         key[in->key.len] = 0;
         memcpy(key + in->key.len + 1, receipt, sizeof receipt);
-        all[at++] = cf_bytes(key, in->key.len + 1 + sizeof receipt);
+        size_t len = in->key.len + 1 + sizeof receipt;
+        if (self->store) len += redis_slot_tail(in->key, cf_bytes(key, len), key + len);
+        all[at++] = cf_bytes(key, len);
     }
     for (size_t i = 0; i < count; i++) all[at++] = args[i];
     if (with_receipt) {
@@ -195,22 +197,26 @@ static int ask_page(cf_backend *self, cf_op *op, redis_expect expect, cf_slice p
     cf_slice args[] = {LITERAL("SCAN"), cursor.len ? cursor : LITERAL("0"), LITERAL("COUNT"), number((int64_t)limit, count),
                        LITERAL("MATCH"), glob(prefix, pattern)};
     redis_call call = {.expect = (uint8_t)expect, .flags = (uint8_t)(CALL_REPEATABLE | flags)};
+    bool digits = cursor.len <= 20;
+    for (size_t i = 0; i < cursor.len && digits; i++) digits = cursor.ptr[i] >= '0' && cursor.ptr[i] <= '9';
+    if (!digits) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
     return flags ? redis_queue_push(self, op, call, args, prefix.len ? 6 : 4) == CF_OK ? CF_PENDING : CF_ENOMEM
                  : redis_ask(self, op, call, args, prefix.len ? 6 : 4);
 }
 
-int redis_scan(cf_backend *self, cf_op *op) { return redis_scan_from(self, op, cf_op_in(op)->key); }
+int redis_scan(cf_backend *self, cf_op *op) { return redis_scan_from(self, op, cf_op_in(op)->key, cf_op_in(op)->cursor); }
 
-int redis_scan_from(cf_backend *self, cf_op *op, cf_slice prefix)
+int redis_scan_from(cf_backend *self, cf_op *op, cf_slice prefix, cf_slice cursor)
 {
-    const cf_request *in = cf_op_in(op);
-    bool digits = in->cursor.len <= 20;
-    for (size_t i = 0; i < in->cursor.len && digits; i++) digits = in->cursor.ptr[i] >= '0' && in->cursor.ptr[i] <= '9';
-    if (!digits) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
-    return ask_page(self, op, EXPECT_PAGE, prefix, in->cursor, in->limit, 0);
+    return ask_page(self, op, EXPECT_PAGE, prefix, cursor, cf_op_in(op)->limit, 0);
 }
 
 int redis_clear(cf_backend *self, cf_op *op) { return ask_page(self, op, EXPECT_CLEAR_PAGE, cf_op_in(op)->key, LITERAL(""), CF_SCAN_MAX, 0); }
+
+int redis_clear_from(cf_backend *self, cf_op *op, cf_slice cursor)
+{
+    return ask_page(self, op, EXPECT_CLEAR_PAGE, cf_op_in(op)->key, cursor, CF_SCAN_MAX, CALL_MAYBE);
+}
 
 /* ---------------------------------------------------------------------------------------------------------- answers -- */
 
@@ -272,6 +278,14 @@ static void answer_error(cf_backend *self, redis_call call, cf_op *op)
     if (call.flags & CALL_MAYBE && error.outcome == CF_NOT_APPLIED && error.status != CF_EINVAL && error.status != CF_ECORRUPT)
         error.outcome = CF_UNKNOWN;
     switch (verdict) {
+    case ERROR_MOVED:
+    case ERROR_ASK:
+        if (redis_cluster_redirect(self, op, call, cf_bytes(self->reply.text.ptr, self->reply.text.len), verdict == ERROR_ASK)) return;
+        break;
+    case ERROR_UNSETTLED:
+        self->store->why = error;
+        if (redis_cluster_later(self, op, call)) return;
+        break;
     case ERROR_LATER:
         self->why = error;
         redis_hold(self);
@@ -298,7 +312,7 @@ static void answer_error(cf_backend *self, redis_call call, cf_op *op)
     case ERROR_FINAL: break;
     }
     redis_queue_shift(&self->queue);
-    if (call.expect == EXPECT_CLEAR_PAGE || call.expect == EXPECT_CLEAR_DELETED)
+    if (call.expect == EXPECT_CLEAR_PAGE || call.expect == EXPECT_CLEAR_ONE || call.expect == EXPECT_CLEAR_DELETED)
         if (cf_op_number(op) > 0) error.outcome = CF_UNKNOWN;
     redis_finish(self, op, cf_op_fail(op, error.status, error.outcome, "%s", error.text));
 }
@@ -306,7 +320,6 @@ static void answer_error(cf_backend *self, redis_call call, cf_op *op)
 /* CLEAR goes on: the keys of this page are deleted in one command, then the next page is asked for. */
 static int clear_on(cf_backend *self, cf_op *op, redis_call call)
 {
-    unsigned flags = CALL_MAYBE;
     if (call.expect == EXPECT_CLEAR_PAGE && self->reply.key_count) {
         redis_reply *reply = &self->reply;
         char      digits[CF_INT_TEXT];
@@ -315,13 +328,14 @@ static int clear_on(cf_backend *self, cf_op *op, redis_call call)
         return redis_queue_push_parts(self, op, (redis_call){.expect = EXPECT_CLEAR_DELETED, .ticket = call.ticket}, parts, 4);
     }
     if (cf_op_cursor(op).len == 0) return CF_OK;
-    return ask_page(self, op, EXPECT_CLEAR_PAGE, cf_op_in(op)->key, cf_op_cursor(op), CF_SCAN_MAX, flags);
+    return redis_clear_from(self, op, cf_op_cursor(op));
 }
 
 static int answer_clear(cf_backend *self, cf_op *op, redis_call call)
 {
-    if (call.expect == EXPECT_CLEAR_DELETED) cf_op_set_number(op, cf_op_number(op) + self->reply.integer);
-    int rc = clear_on(self, op, call);
+    if (call.expect != EXPECT_CLEAR_PAGE) cf_op_set_number(op, cf_op_number(op) + self->reply.integer);
+    if (call.expect == EXPECT_CLEAR_ONE) return CF_PENDING;
+    int rc = self->store ? redis_cluster_clear_on(self, op, call) : clear_on(self, op, call);
     if (rc == CF_ENOMEM) return cf_op_fail(op, rc, cf_op_number(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "no memory");
     cf_op_set_hit(op, true);
     return rc;
@@ -336,6 +350,7 @@ static bool fits(redis_expect expect, const redis_reply *reply)
     case EXPECT_OK: return (reply->type == REPLY_STATUS && cf_slice_equal(cf_bytes(reply->text.ptr, reply->text.len), LITERAL("OK"))) || reply->type == REPLY_NIL;
     case EXPECT_HIT:
     case EXPECT_NUMBER:
+    case EXPECT_CLEAR_ONE:
     case EXPECT_CLEAR_DELETED: return reply->type == REPLY_INTEGER;
     default: return reply->type == REPLY_ARRAY;
     }
@@ -365,6 +380,7 @@ void redis_answer(cf_backend *self)
     if (call.flags & CALL_OWN) {
         redis_queue_shift(queue);
         if (call.expect == EXPECT_REPLICAS) redis_waits_answer(self);
+        else if (call.expect == EXPECT_SLOTS) redis_cluster_answer(self, &call);
         else redis_settings_answer(self, (redis_expect)call.expect);
         return;
     }

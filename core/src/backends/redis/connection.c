@@ -116,7 +116,7 @@ static void came_down(cf_backend *self, const cf_error *why)
     self->why = reason;
     redis_queue_lost(self, &reason);
     if (was_ready) self->figures.disconnects++;
-    cf_backend_event(self->loop, self, was_ready ? CF_EVENT_DISCONNECT : CF_EVENT_ERROR, reason.status, "%s", reason.text);
+    cf_backend_event(self->loop, self->store ? self->store : self, was_ready ? CF_EVENT_DISCONNECT : CF_EVENT_ERROR, reason.status, "%s", reason.text);
     if (refused) {
         self->refusal = reason;
         self->shy = true;
@@ -127,7 +127,10 @@ static void came_down(cf_backend *self, const cf_error *why)
     /* Sentinels have passwords too, and are asked before each attempt. */
     bool storm = refused || self->seek.why.status == CF_EAUTH;
     wait_before_next(self, storm ? REFUSED_MS : was_ready && self->attempts == 0 ? 0 : backoff(self));
+    if (self->store) redis_cluster_down(self, &reason, refused);
 }
+
+void redis_give_up(cf_backend *self, const cf_error *why) { came_down(self, why); }
 
 static void failed(cf_backend *self, int status, const char *format, const char *detail)
 {
@@ -190,7 +193,7 @@ static void ready(cf_backend *self)
     cf_timer_set(self->timer, -1);
     forget_hello(self);
     if (self->options.primary) redis_seek_end(self);
-    cf_backend_event(self->loop, self, CF_EVENT_CONNECT, CF_OK, "connected to Redis at %s", self->options.endpoint);
+    cf_backend_event(self->loop, self->store ? self->store : self, CF_EVENT_CONNECT, CF_OK, "connected to Redis at %s", self->options.endpoint);
     redis_ask_settings(self);
 }
 
@@ -305,6 +308,7 @@ static void write_queue(cf_backend *self)
         self->heard_ms = us / 1000; /* silence counts from now on */
         cf_timer_set(self->timer, self->options.silence_ms);
         if (self->options.primary) redis_seek_if_silent(self);
+        if (self->store) redis_cluster_owes(self);
     }
     while (redis_queue_unsent(queue)) {
         int64_t sent = wire_send(self, queue->out.ptr + queue->written, redis_queue_unsent(queue));
@@ -382,6 +386,7 @@ static void on_ready(void *user, unsigned events)
     leave_if_done(self);
     if (self->link == LINK_READY) write_queue(self);
     redis_queue_slim(self);
+    if (self->store) redis_cluster_sort(self);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- dialling -- */

@@ -11,8 +11,10 @@ static const struct {
     {"LOADING", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is still loading its data (LOADING)"},
     {"MASTERDOWN", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is a replica that has lost its primary (MASTERDOWN)"},
     {"BUSY", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is busy with somebody's script (BUSY)"},
-    {"TRYAGAIN", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "asks for another try (TRYAGAIN)"},
-    {"CLUSTERDOWN", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "belongs to a cluster that is down (CLUSTERDOWN)"},
+    {"TRYAGAIN", ERROR_UNSETTLED, CF_EUNAVAILABLE, CF_NOT_APPLIED, "asks for another try (TRYAGAIN)"},
+    {"CLUSTERDOWN", ERROR_UNSETTLED, CF_EUNAVAILABLE, CF_NOT_APPLIED, "belongs to a cluster that is down (CLUSTERDOWN)"},
+    {"MOVED", ERROR_MOVED, CF_EINVAL, CF_NOT_APPLIED, "is one server of a cluster: the URL then begins with redis+cluster: (MOVED)"},
+    {"ASK", ERROR_ASK, CF_EINVAL, CF_NOT_APPLIED, "is one server of a cluster: the URL then begins with redis+cluster: (ASK)"},
     {"READONLY", ERROR_LEAVE, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is a replica and takes no writes (READONLY)"},
     {"NOAUTH", ERROR_LEAVE, CF_EAUTH, CF_NOT_APPLIED, "asks for a password (NOAUTH)"},
     {"NOREPLICAS", ERROR_FINAL, CF_EUNAVAILABLE, CF_NOT_APPLIED, "has too few replicas to take writes (NOREPLICAS)"},
@@ -58,7 +60,7 @@ redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (cf_slice_equal(word, cf_text(words[i].word))) {
             cf_error_set(error, words[i].status, words[i].outcome, "Redis at %s %s", self->options.endpoint, words[i].meaning);
-            return words[i].verdict;
+            return self->store || words[i].verdict < ERROR_MOVED ? words[i].verdict : words[i].verdict == ERROR_UNSETTLED ? ERROR_LATER : ERROR_FINAL;
         }
     if (cf_slice_starts(text, cf_text("ERR unknown command"))) {
         cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED, "Redis at %s is too old, or its operator took a command away that this needs",

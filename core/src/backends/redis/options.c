@@ -1,4 +1,4 @@
-/* options.c: what a redis:, rediss:, redis+unix:, redis+sentinel: or rediss+sentinel: URL says. No sentence shows a value, nor the name of an option that is
+/* options.c: what a redis:, rediss:, redis+unix:, redis+sentinel:, redis+cluster: ... URL says. No sentence shows a value, nor the name of an option that is
  * unknown: where a password holds an & that was not written %26, that "name" is the rest of the password. */
 #include "options.h"
 
@@ -9,7 +9,7 @@ typedef struct reading {
     redis_options     *out;
     cf_error          *error;
     const char        *scheme;
-    bool               sentinel;
+    bool               sentinel, cluster;
     bool               db_given, login_given; /* in front of the options */
 } reading;
 
@@ -121,8 +121,9 @@ static int read_brackets(reading *r, cf_slice text)
 
 static int read_host(reading *r, cf_slice text)
 {
-    const char *no_host = r->sentinel ? "a host is missing; the URL looks like redis+sentinel://host1:26379,host2,host3/mymaster/0"
-                                      : "the URL names no host; it looks like redis://localhost:6379/0";
+    const char *no_host = r->sentinel  ? "a host is missing; the URL looks like redis+sentinel://host1:26379,host2,host3/mymaster/0"
+                          : r->cluster ? "a host is missing; the URL looks like redis+cluster://host1:6379,host2,host3"
+                                       : "the URL names no host; it looks like redis://localhost:6379/0";
     if (text.len == 0) return refuse(r, no_host);
     if (text.ptr[0] == '[') return read_brackets(r, text);
     const char *colon = memchr(text.ptr, ':', text.len);
@@ -139,7 +140,8 @@ static int read_host(reading *r, cf_slice text)
     return fault ? refuse_option(r, "the host", fault) : CF_OK;
 }
 
-static int read_sentinels(reading *r, cf_slice text)
+/* HOST[:PORT][,HOST[:PORT]...] */
+static int read_places(reading *r, cf_slice text)
 {
     redis_options *out = r->out;
     for (bool more = true; more;) {
@@ -147,11 +149,11 @@ static int read_sentinels(reading *r, cf_slice text)
         cf_slice    one = comma ? cf_bytes(text.ptr, (size_t)(comma - text.ptr)) : text;
         more = comma != NULL;
         if (more) text = cf_bytes(comma + 1, text.len - one.len - 1);
-        if (out->sentinel_count == REDIS_SENTINELS) return refuse(r, "has more than 16 Sentinels");
-        int rc = keep(r, cf_text("26379"), false, &out->port);
+        if (out->place_count == REDIS_PLACES) return refuse(r, r->sentinel ? "has more than 16 Sentinels" : "has more than 16 hosts; a few are enough, they name the others");
+        int rc = keep(r, r->sentinel ? cf_text("26379") : cf_text("6379"), false, &out->port);
         if (rc == CF_OK) rc = read_host(r, one);
         if (rc != CF_OK) return rc;
-        out->sentinels[out->sentinel_count++] = (redis_place){out->host, out->port};
+        out->places[out->place_count++] = (redis_place){out->host, out->port};
         out->host = out->port = NULL;
     }
     return CF_OK;
@@ -176,7 +178,8 @@ static int read_authority(reading *r, cf_slice text)
 {
     if (!text.ptr) {
         if (r->out->unix_socket) return refuse(r, "a URL looks like redis+unix:///run/redis.sock, with three slashes");
-        return refuse(r, r->sentinel ? "after the colon come two slashes and hosts, as in redis+sentinel://host1:26379,host2,host3/mymaster/0"
+        return refuse(r, r->sentinel  ? "after the colon come two slashes and hosts, as in redis+sentinel://host1:26379,host2,host3/mymaster/0"
+                         : r->cluster ? "after the colon come two slashes and hosts, as in redis+cluster://host1:6379,host2,host3"
                                      : "after the colon come two slashes and a host, as in redis://localhost:6379/0");
     }
     const char *at = text.len ? memchr(text.ptr, '@', text.len) : NULL;
@@ -188,7 +191,7 @@ static int read_authority(reading *r, cf_slice text)
         int rc = read_login(r, login);
         if (rc != CF_OK) return rc;
     }
-    if (r->sentinel) return read_sentinels(r, text);
+    if (r->sentinel || r->cluster) return read_places(r, text);
     if (!r->out->unix_socket) return read_host(r, text);
     if (text.len == 0) return CF_OK;
     return refuse(r, "a unix socket has no host: the path follows three slashes, or the @, as in redis+unix:///run/redis.sock");
@@ -199,6 +202,7 @@ static int read_db(reading *r, cf_slice text, const char *what)
     int64_t number;
     if (!cf_parse_int(text, &number) || number < 0 || number > INT32_MAX)
         return refuse_option(r, what, "must be a whole number from 0 to 2147483647");
+    if (r->cluster && number) return refuse_option(r, what, "can only be 0: a cluster has no other");
     r->out->db = number;
     r->db_given = true;
     return CF_OK;
@@ -327,7 +331,7 @@ static int read_option(reading *r, const option_rule *rule, cf_slice value)
         return refuse_option(r, rule->name, "must be on or off");
     case TLS_FILE:
     case TLS_NAME:
-        if (!r->out->tls) return refuse_option(r, rule->name, "is for URLs that start with rediss: or rediss+sentinel: only; with this one nothing is encrypted");
+        if (!r->out->tls) return refuse_option(r, rule->name, "is for URLs that start with rediss:, rediss+sentinel: or rediss+cluster: only; with this one nothing is encrypted");
         if (empty) return refuse_option(r, rule->name, "is empty");
         break;
     }
@@ -343,7 +347,9 @@ static int read_options(reading *r, const cf_url *url)
         const option_rule *rule = rules, *end = rules + sizeof rules / sizeof *rules;
         while (rule != end && !cf_slice_equal(url->options[i].name, cf_text(rule->name))) rule++;
         if (rule == end)
-            return refuse(r, r->sentinel ? "knows the options db, user, password, sentinel_user, sentinel_password, name, connect_timeout, silence, max_pending, "
+            return refuse(r, r->cluster    ? "knows the options user, password, name, connect_timeout, silence, max_pending, max_pending_bytes, receipts, durable; "
+                                             "rediss+cluster: also tls_ca, tls_cert, tls_key, tls_server_name; open itself prefix, ttl, timeout"
+                             : r->sentinel ? "knows the options db, user, password, sentinel_user, sentinel_password, name, connect_timeout, silence, max_pending, "
                                            "max_pending_bytes, receipts, durable; rediss+sentinel: also tls_ca, tls_cert, tls_key, tls_server_name"
                                          : "knows the options db, user, password, name, connect_timeout, silence, max_pending, max_pending_bytes, "
                                            "receipts, durable; rediss: also tls_ca, tls_cert, tls_key, tls_server_name; open itself prefix, ttl, timeout");
@@ -365,7 +371,8 @@ static int read_options(reading *r, const cf_url *url)
 static void name_endpoint(redis_options *out)
 {
     char room[512];
-    if (!out->host) snprintf(room, sizeof room, "%s", out->primary);
+    if (out->cluster && !out->host) snprintf(room, sizeof room, "the cluster of %s:%s", out->places[0].host, out->places[0].port);
+    else if (!out->host) snprintf(room, sizeof room, "%s", out->primary);
     else if (out->unix_socket) snprintf(room, sizeof room, "%s", out->host);
     else snprintf(room, sizeof room, strchr(out->host, ':') ? "[%s]:%s" : "%s:%s", out->host, out->port);
     size_t len = strlen(room);
@@ -381,12 +388,14 @@ int redis_options_read(const cf_platform *platform, const cf_url *url, redis_opt
         .receipts = true, .connect_ms = 2000, .silence_ms = 10000, .max_pending = 10000, .max_pending_bytes = 32u << 20};
     static const struct {
         const char *name;
-        bool        tls, unix_socket, sentinel;
-    } schemes[] = {{"redis", false, false, false},
-                   {"rediss", true, false, false},
-                   {"redis+unix", false, true, false},
-                   {"redis+sentinel", false, false, true},
-                   {"rediss+sentinel", true, false, true}};
+        bool        tls, unix_socket, sentinel, cluster;
+    } schemes[] = {{"redis", false, false, false, false},
+                   {"rediss", true, false, false, false},
+                   {"redis+unix", false, true, false, false},
+                   {"redis+sentinel", false, false, true, false},
+                   {"rediss+sentinel", true, false, true, false},
+                   {"redis+cluster", false, false, false, true},
+                   {"rediss+cluster", true, false, false, true}};
     reading r = {.platform = platform, .out = out, .error = error};
     for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
         if (cf_slice_equal(url->scheme, cf_text(schemes[i].name))) {
@@ -394,9 +403,10 @@ int redis_options_read(const cf_platform *platform, const cf_url *url, redis_opt
             out->tls = schemes[i].tls;
             out->unix_socket = schemes[i].unix_socket;
             r.sentinel = schemes[i].sentinel;
+            r.cluster = out->cluster = schemes[i].cluster;
         }
     int rc = keep(&r, cf_text("counterfoil"), false, &out->name);
-    if (rc == CF_OK && !out->unix_socket && !r.sentinel) rc = keep(&r, cf_text("6379"), false, &out->port);
+    if (rc == CF_OK && !out->unix_socket && !r.sentinel && !r.cluster) rc = keep(&r, cf_text("6379"), false, &out->port);
     if (rc == CF_OK) rc = read_authority(&r, url->authority);
     if (rc == CF_OK) rc = read_path(&r, url->path);
     if (rc == CF_OK) rc = read_options(&r, url);
@@ -428,6 +438,23 @@ int redis_options_locate(const cf_platform *platform, redis_options *options, cf
     return CF_OK;
 }
 
+int redis_options_copy(const cf_platform *platform, const redis_options *from, cf_slice host, cf_slice port, redis_options *out)
+{
+    cf_error error;
+    reading  r = {.platform = platform, .out = out, .error = &error, .scheme = ""};
+    char *const texts[] = {from->user, from->password, from->name, from->tls_ca, from->tls_cert, from->tls_key, from->tls_server_name};
+    *out = *from;
+    char **const copies[] = {&out->user, &out->password, &out->name, &out->tls_ca, &out->tls_cert, &out->tls_key, &out->tls_server_name};
+    out->host = out->port = out->primary = out->sentinel_user = out->sentinel_password = NULL;
+    out->place_count = 0;
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++) *copies[i] = NULL;
+    int rc = redis_options_locate(platform, out, host, port);
+    for (size_t i = 0; i < sizeof copies / sizeof *copies && rc == CF_OK; i++)
+        if (texts[i]) rc = keep(&r, cf_text(texts[i]), false, copies[i]);
+    if (rc != CF_OK) redis_options_free(platform, out);
+    return rc;
+}
+
 void redis_options_free(const cf_platform *platform, redis_options *options)
 {
     char *const texts[] = {options->host,   options->port,     options->user,    options->password,        options->name,          options->primary,
@@ -436,10 +463,10 @@ void redis_options_free(const cf_platform *platform, redis_options *options)
         if (texts[i]) wipe(texts[i], strlen(texts[i])); /* all: in a URL that was mistyped the password may be the host */
         cf_release(platform, texts[i]);
     }
-    for (size_t i = 0; i < options->sentinel_count; i++) {
-        wipe(options->sentinels[i].host, strlen(options->sentinels[i].host));
-        cf_release(platform, options->sentinels[i].host);
-        cf_release(platform, options->sentinels[i].port);
+    for (size_t i = 0; i < options->place_count; i++) {
+        wipe(options->places[i].host, strlen(options->places[i].host));
+        cf_release(platform, options->places[i].host);
+        cf_release(platform, options->places[i].port);
     }
     *options = (redis_options){0};
 }

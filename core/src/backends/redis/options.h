@@ -1,4 +1,4 @@
-/* options.h: what a redis:, rediss:, redis+unix:, redis+sentinel: or rediss+sentinel: URL says. The public header has the list. */
+/* options.h: what a redis:, rediss:, redis+unix:, redis+sentinel:, redis+cluster: ... URL says. The public header has the list. */
 #ifndef CF_REDIS_OPTIONS_H
 #define CF_REDIS_OPTIONS_H
 
@@ -8,11 +8,11 @@ typedef struct redis_place {
     char *host, *port;
 } redis_place;
 
-enum { REDIS_SENTINELS = 16 };
+enum { REDIS_PLACES = 16 };
 
 /* Every text is terminated, percent-decoded once and owned; NULL: not given. */
 typedef struct redis_options {
-    bool    unix_socket, tls, receipts;
+    bool    unix_socket, tls, receipts, cluster;
     char   *host; /* a name, an IP address without brackets, or the path of the socket */
     char   *port;
     char   *user, *password; /* password NULL: no AUTH, and no user. user NULL: the default user. A user without a password has "" */
@@ -25,8 +25,8 @@ typedef struct redis_options {
     char    endpoint[128]; /* for sentences: HOST:PORT or the path, cut to fit; never credentials */
 
     char       *primary; /* NULL, or the name by which Sentinels know the primary. Host and port are then those of the one that was named last, NULL before */
-    redis_place sentinels[REDIS_SENTINELS];
-    size_t      sentinel_count;
+    redis_place places[REDIS_PLACES]; /* the Sentinels; or, of a cluster, where to ask first */
+    size_t      place_count;
     char       *sentinel_user, *sentinel_password; /* as user and password */
 } redis_options;
 
@@ -34,6 +34,8 @@ typedef struct redis_options {
 int  redis_options_read(const cf_platform *platform, const cf_url *url, redis_options *out, cf_error *error);
 /* What a Sentinel has named: CF_OK; CF_EINVAL when it is no host and port, or CF_ENOMEM, and nothing has changed. */
 int  redis_options_locate(const cf_platform *platform, redis_options *options, cf_slice host, cf_slice port);
+/* Those of a connection to one server of a cluster. CF_OK, CF_EINVAL when that is no host and port, or CF_ENOMEM; then there is nothing to free. */
+int  redis_options_copy(const cf_platform *platform, const redis_options *from, cf_slice host, cf_slice port, redis_options *out);
 void redis_options_free(const cf_platform *platform, redis_options *options); /* wipes what it frees */
 
 #endif

@@ -83,7 +83,7 @@ static void tidy(redis_queue *queue)
 
 static void add(redis_queue *queue, cf_op *op, redis_call call)
 {
-    if (op) cf_op_set_note(op, queue->first + queue->count);
+    if (op) cf_op_set_note(op, queue->place | (queue->first + queue->count));
     if (call.flags & CALL_OWN) queue->own++;
     *redis_queue_at(queue, queue->count++) = call;
 }
@@ -95,6 +95,7 @@ int redis_queue_push(cf_backend *self, cf_op *op, redis_call call, const cf_slic
     size_t before = queue->out.len;
     if (redis_format(self->platform, &queue->out, args, count) != CF_OK) return CF_ENOMEM;
     call.bytes = (uint32_t)(queue->out.len - before);
+    call.slot = self->slot;
     if (op) call.ticket = cf_op_ticket(op);
     add(queue, op, call);
     self->figures.commands++;
@@ -133,6 +134,15 @@ int redis_queue_again(cf_backend *self, cf_op *op, redis_call call, cf_slice hea
     return CF_OK;
 }
 
+int redis_queue_hand_over(cf_backend *self, cf_op *op, redis_call call, cf_backend *to)
+{
+    if (to->queue.count == to->queue.cap && grow(to) != CF_OK) return CF_ENOMEM;
+    if (cf_buffer_append(to->platform, &to->queue.out, cf_bytes(self->queue.out.ptr + self->queue.at, call.bytes)) != CF_OK) return CF_ENOMEM;
+    add(&to->queue, op, call);
+    redis_queue_shift(&self->queue);
+    return CF_OK;
+}
+
 void redis_queue_shift(redis_queue *queue)
 {
     queue->at += queue->calls[queue->head].bytes;
@@ -166,8 +176,38 @@ static bool partly_sent(const redis_queue *queue) { return queue->edge < queue->
 
 /* ------------------------------------------------------------------------------------------------------------- leaving -- */
 
+/* A CLEAR has a number as soon as it has removed something. */
+int redis_outcome(const cf_op *op, const redis_call *call, int otherwise)
+{
+    return call->flags & CALL_MAYBE || cf_op_number(op) > 0 ? CF_UNKNOWN : otherwise;
+}
+
+static void end(cf_backend *self, const redis_call *call, int status, int outcome, const char *sentence)
+{
+    cf_op *op = cf_loop_op(self->loop, call->ticket);
+    if (op) cf_op_finish(op, cf_op_fail(op, status, redis_outcome(op, call, outcome), "%s", sentence));
+}
+
+/* Of what was not sent: whether its slot is this server's. Else it goes to whom it belongs to. */
+static bool belongs_here(cf_backend *self, redis_call *call, const char *bytes, const cf_error *why)
+{
+    cf_backend *to = redis_cluster_route(self->store ? self->store : self, call->slot);
+    bool page = call->expect == EXPECT_PAGE || call->expect == EXPECT_CLEAR_PAGE;
+    (void)why;
+    if (page && self->cluster) to = redis_cluster_page(self, cf_loop_op(self->loop, call->ticket), call->slot);
+    if (page && (self->cluster ? !to : !self->owned)) {
+        end(self, call, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the servers of the cluster have changed meanwhile: begin again with the first page");
+        return false;
+    }
+    if (to == self || (page && !self->cluster) || call->expect == EXPECT_MARK) return true;
+    if (to->queue.count == to->queue.cap && grow(to) != CF_OK) return true;
+    if (cf_buffer_append(to->platform, &to->queue.out, cf_bytes(bytes, call->bytes)) != CF_OK) return true;
+    add(&to->queue, cf_loop_op(self->loop, call->ticket), *call);
+    return false;
+}
+
 /* Keeps of the calls from `from` on those that `keep` wants, with their bytes, in their order. The connection's own it keeps where it lives on. */
-static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_backend *self, redis_call *call, const cf_error *why),
+static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_backend *self, redis_call *call, const char *bytes, const cf_error *why),
                  const cf_error *why)
 {
     redis_queue *queue = &self->queue;
@@ -176,10 +216,10 @@ static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_ba
         redis_call call = *redis_queue_at(queue, i);
         bool       own = call.flags & CALL_OWN;
         cf_op     *op = own || (call.flags & CALL_DEAD) ? NULL : cf_loop_op(self->loop, call.ticket);
-        if (own ? !keep : op && (!keep || keep(self, &call, why))) {
+        if (own ? !keep || keep == belongs_here : op && (!keep || keep(self, &call, queue->out.ptr + read, why))) {
             if (write != read) memmove(queue->out.ptr + write, queue->out.ptr + read, call.bytes);
             write += call.bytes;
-            if (op) cf_op_set_note(op, queue->first + to);
+            if (op) cf_op_set_note(op, queue->place | (queue->first + to));
             if (call.expect == EXPECT_REPLICAS) self->replicas.last_at = queue->first + to;
             *redis_queue_at(queue, to++) = call;
         } else if (own) {
@@ -201,22 +241,19 @@ void redis_queue_bury(cf_backend *self)
     sift(self, queue->sent + partly, queue->edge + (partly ? redis_queue_at(queue, queue->sent)->bytes : 0), NULL, NULL);
 }
 
-/* A CLEAR has a number as soon as it has removed something. */
-int redis_outcome(const cf_op *op, const redis_call *call, int otherwise)
+void redis_queue_reroute(cf_backend *self)
 {
-    return call->flags & CALL_MAYBE || cf_op_number(op) > 0 ? CF_UNKNOWN : otherwise;
-}
-
-static void end(cf_backend *self, const redis_call *call, int status, int outcome, const char *sentence)
-{
-    cf_op *op = cf_loop_op(self->loop, call->ticket);
-    if (op) cf_op_finish(op, cf_op_fail(op, status, redis_outcome(op, call, outcome), "%s", sentence));
+    redis_queue *queue = &self->queue;
+    bool partly = partly_sent(queue);
+    sift(self, queue->sent + partly, queue->edge + (partly ? redis_queue_at(queue, queue->sent)->bytes : 0), belongs_here, NULL);
 }
 
 /* Of a call that was sent wholly on the connection that was lost. */
-static bool keep_after_loss(cf_backend *self, redis_call *call, const cf_error *why)
+static bool keep_after_loss(cf_backend *self, redis_call *call, const char *bytes, const cf_error *why)
 {
-    bool sent = call->flags & CALL_MAYBE;
+    (void)bytes;
+    bool in_page = self->store && (call->expect == EXPECT_CLEAR_ONE || call->expect == EXPECT_CLEAR_DELETED); /* its keys would go different ways */
+    bool sent = call->flags & CALL_MAYBE || in_page;
     if (!sent) return true;
     if ((call->flags & CALL_REPEATABLE) && self->credit >= 10) {
         self->credit -= 10;
@@ -237,8 +274,9 @@ void redis_queue_lost(cf_backend *self, const cf_error *why)
     redis_waits_lost(self, why);
 }
 
-static bool keep_none(cf_backend *self, redis_call *call, const cf_error *why)
+static bool keep_none(cf_backend *self, redis_call *call, const char *bytes, const cf_error *why)
 {
+    (void)bytes;
     end(self, call, why->status, why->outcome, why->text);
     return false;
 }
@@ -286,8 +324,14 @@ bool redis_queue_full(cf_backend *self, size_t more)
 
 int redis_cancel(cf_backend *self, cf_op *op, int why)
 {
+    uint64_t note = cf_op_note(op);
+    if (self->cluster && note >> REDIS_PLACE_SHIFT) {
+        size_t place = (size_t)(note >> REDIS_PLACE_SHIFT) - 1;
+        if (place >= self->cluster->count || !self->cluster->nodes[place]) return CF_UNKNOWN;
+        self = self->cluster->nodes[place];
+    }
     redis_queue *queue = &self->queue;
-    uint64_t index = cf_op_note(op) - queue->first;
+    uint64_t index = note - queue->place - queue->first;
     if (index >= queue->count) return CF_UNKNOWN;
     redis_call *call = redis_queue_at(queue, (size_t)index);
     if (call->ticket != cf_op_ticket(op)) return CF_UNKNOWN;

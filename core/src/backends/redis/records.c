@@ -17,6 +17,9 @@ enum {
 /* A line break cannot be in a caller's key, so no key of records is ever one, and no page of a scan shows one. What is between the braces chooses the slot of a cluster. */
 #define MARK "\n{records}"
 #define RECEIPT "receipt:"
+/* Never written. With two keys, of which none is there, a server runs a script only while it has the whole slot, and none of a slot that is just moving: a script that
+ * finds half of the records would make the other half anew. */
+#define WHOLE "whole:"
 
 /* ------------------------------------------------------------------------------------------------------------ asking -- */
 
@@ -29,7 +32,7 @@ typedef struct question {
     bool        receipt;
     char        digits[NUMBERS][CF_INT_TEXT];
     char        index[64];
-    char        keys[2 * (CF_PREFIX_MAX + sizeof MARK) + sizeof RECEIPT + CF_RECEIPT_LEN];
+    char        keys[2 * (CF_PREFIX_MAX + sizeof MARK) + sizeof RECEIPT + sizeof WHOLE + CF_RECEIPT_LEN];
 } question;
 
 static void add(question *ask, cf_slice text) { ask->args[ask->count++] = text; }
@@ -104,6 +107,12 @@ static char *put(char *to, cf_slice bytes)
     return to + bytes.len;
 }
 
+cf_slice redis_records_base(const cf_op *op, char room[CF_PREFIX_MAX + 16])
+{
+    cf_slice prefix = cf_op_in(op)->key;
+    return cf_bytes(room, (size_t)(put(put(room, prefix), LITERAL(MARK)) - room));
+}
+
 /* The plan, the keys, and a receipt for what cannot be asked again without one. */
 static int begin(question *ask, cf_backend *self, cf_op *op, bool receipt)
 {
@@ -113,14 +122,19 @@ static int begin(question *ask, cf_backend *self, cf_op *op, bool receipt)
     ask->op = op;
     ask->count = 2;
     ask->numbers = 0;
-    ask->receipt = receipt && self->options.receipts;
+    ask->receipt = receipt && (self->options.receipts || self->store);
     if (!cf_plan_read(in->value, &ask->plan)) return cf_op_fail(op, CF_ECORRUPT, CF_NOT_APPLIED, "a plan was lost");
-    add(ask, ask->receipt ? LITERAL("2") : LITERAL("1"));
+    if (self->store && !redis_slot_by_tag(cf_bytes(ask->keys, (size_t)(second - ask->keys))))
+        return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "on a cluster, records cannot be kept under a prefix whose first braces are {}: use another prefix");
+    add(ask, ask->receipt || self->store ? LITERAL("2") : LITERAL("1"));
     add(ask, cf_bytes(ask->keys, (size_t)(second - ask->keys)));
     if (ask->receipt) {
         end = put(put(end, ask->args[3]), LITERAL(RECEIPT));
         if (!redis_new_receipt(self, end)) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the system gives no random bytes");
         add(ask, cf_bytes(second, (size_t)(end - second) + CF_RECEIPT_LEN));
+    } else if (self->store) {
+        end = put(put(end, ask->args[3]), LITERAL(WHOLE));
+        add(ask, cf_bytes(second, (size_t)(end - second)));
     }
     return CF_OK;
 }
@@ -226,7 +240,7 @@ static int list_all(question *ask)
     cf_slice parts[] = {ask->args[3], cf_text(cf_kind_of(ask->plan.kind)->name), LITERAL(":")};
     char    *end = begins;
     for (int i = 0; i < 3; i++) end = put(end, parts[i]);
-    return redis_scan_from(ask->self, ask->op, cf_bytes(begins, (size_t)(end - begins)));
+    return redis_scan_from(ask->self, ask->op, cf_bytes(begins, (size_t)(end - begins)), cf_op_in(ask->op)->cursor);
 }
 
 int redis_records_add_id(cf_op *op, cf_slice key)

@@ -3,11 +3,12 @@
 
 enum { INPUT = 64 * 1024 };
 
-static int redis_close(cf_backend *self, cf_error *error)
+int redis_close(cf_backend *self, cf_error *error)
 {
     const cf_platform *platform = self->platform;
     (void)error;
     if (self->timer && self->dial_timer) redis_hang_up(self, true);
+    redis_cluster_free(self);
     redis_seek_free(self);
     cf_timer_free(self->timer);
     cf_timer_free(self->dial_timer);
@@ -24,41 +25,53 @@ static int redis_close(cf_backend *self, cf_error *error)
     return CF_OK;
 }
 
-static int redis_open(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error *error)
+static int make_connection(cf_backend *self)
+{
+    int rc = cf_timer_new(self->loop, redis_on_timer, self, &self->timer);
+    if (rc == CF_OK) rc = cf_timer_new(self->loop, redis_on_dial_timer, self, &self->dial_timer);
+    if (rc == CF_OK && self->options.primary) rc = cf_timer_new(self->loop, redis_on_seek_timer, self, &self->seek.timer);
+    if (rc == CF_OK && !(self->input = cf_alloc(self->platform, INPUT))) rc = CF_ENOMEM;
+    return rc;
+}
+
+int redis_new(cf_loop *loop, const redis_options *options, cf_backend **out, cf_error *error)
 {
     const cf_platform *platform = cf_loop_platform(loop);
-    redis_options options;
-    int rc = redis_options_read(platform, url, &options, error);
-    if (rc != CF_OK) return rc;
     cf_backend *self = cf_zalloc(platform, sizeof *self);
     if (!self) {
-        redis_options_free(platform, &options);
+        redis_options given = *options;
+        redis_options_free(platform, &given);
         return cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
     }
     self->loop = loop;
     self->platform = platform;
-    self->options = options;
+    self->options = *options;
     self->fd = self->seek.fd = -1;
     self->outage_ms = -1;
     self->credit = 10000;
     for (int i = 0; i < REDIS_ADDRESSES; i++) self->dials[i] = (redis_dial){.self = self, .fd = -1};
-    self->input = cf_alloc(platform, INPUT);
-    if (!self->input || cf_timer_new(loop, redis_on_timer, self, &self->timer) != CF_OK ||
-        cf_timer_new(loop, redis_on_dial_timer, self, &self->dial_timer) != CF_OK ||
-        (options.primary && cf_timer_new(loop, redis_on_seek_timer, self, &self->seek.timer) != CF_OK))
-        rc = cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
-    const char *host = options.primary ? options.sentinels[0].host : options.host;
-    if (rc == CF_OK && options.tls) rc = redis_tls_context_new(platform, &self->options, host, &self->tls_context, error);
-    if (rc == CF_OK && options.tls && options.primary) rc = redis_tls_context_new(platform, &self->options, host, &self->seek.tls_context, error);
+    int rc = options->cluster && !options->host ? redis_cluster_new(self) : make_connection(self);
+    if (rc != CF_OK) rc = cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
+    const char *host = options->host ? options->host : options->places[0].host;
+    if (rc == CF_OK && options->tls) rc = redis_tls_context_new(platform, &self->options, host, &self->tls_context, error);
+    if (rc == CF_OK && options->tls && options->primary) rc = redis_tls_context_new(platform, &self->options, host, &self->seek.tls_context, error);
     if (rc != CF_OK) {
-        redis_close(self, error);
+        cf_error kept;
+        redis_close(self, &kept);
         return rc;
     }
     *out = self;
     return CF_OK;
 }
 
-static void redis_stats(cf_backend *self, cf_stat_fn each, void *user)
+int redis_open(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error *error)
+{
+    redis_options options;
+    int rc = redis_options_read(cf_loop_platform(loop), url, &options, error);
+    return rc == CF_OK ? redis_new(loop, &options, out, error) : rc;
+}
+
+void redis_stats(cf_backend *self, cf_stat_fn each, void *user)
 {
     static const char *const bounds[REDIS_BUCKETS] = {"us_64",    "us_128",    "us_256",    "us_512",    "us_1024",   "us_2048",
                                                       "us_4096",  "us_8192",   "us_16384",  "us_32768",  "us_65536",  "us_131072",

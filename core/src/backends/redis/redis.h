@@ -8,6 +8,8 @@
  *   queue.c       the commands that wait: for the socket, or for their answers
  *   connection.c  dialling, greeting, reading and writing, losing and coming back
  *   sentinel.c    asks Sentinels where the primary is
+ *   cluster.c     the servers of a cluster: each is a backend of its own; who has which slot, and what goes where
+ *   slots.c       which slot a key is in
  *   tls.c         TLS over a socket
  *   reply.c       answers, read by hiredis
  *   errors.c      what the server's error words mean
@@ -21,6 +23,14 @@
 #include "options.h"
 #include "tls.h"
 
+/* -------------------------------------------------------------------------------------------------------------- slots -- */
+
+enum { REDIS_SLOTS = 16384, REDIS_TAIL = 3 };
+uint16_t redis_slot(cf_slice key);
+bool     redis_slot_by_tag(cf_slice key); /* whatever follows the key does not change its slot */
+/* `name` begins with `key`. The bytes (REDIS_TAIL, or none) that bring it into the slot of the key. */
+size_t   redis_slot_tail(cf_slice key, cf_slice name, char tail[REDIS_TAIL]);
+
 /* ------------------------------------------------------------------------------------------------------------ replies -- */
 
 /* How the answer of a command is read. */
@@ -32,9 +42,12 @@ typedef enum {
     EXPECT_PAGE,  /* [cursor, [key ...]]                       */
     EXPECT_CLEAR_PAGE,
     EXPECT_CLEAR_DELETED,
+    EXPECT_CLEAR_ONE, /* on a cluster: one key of a page, of which the last one is EXPECT_CLEAR_DELETED */
     EXPECT_MARK,     /* OK: this connection has written, so that it can wait for replicas */
     EXPECT_RECORDS, /* [how it went, a number (, kind, [field, value ...] ...)] */
     EXPECT_REPLICAS, /* a number: so many have what came before; the connection's own, from here on */
+    EXPECT_ASKING,   /* OK, of the connection's own */
+    EXPECT_SLOTS,    /* CLUSTER SLOTS, of the connection's own */
     EXPECT_INFO_PERSISTENCE,
     EXPECT_INFO_MEMORY,
     EXPECT_SAVE,
@@ -77,7 +90,8 @@ enum {
     CALL_MAYBE      = 1 << 1, /* it may have taken effect already: on a connection that was lost, or partly */
     CALL_DEAD       = 1 << 2, /* nobody waits for it, and it was not sent: never send it                    */
     CALL_OWN        = 1 << 3, /* the connection's own                                                       */
-    CALL_SCRIPT     = 1 << 4  /* EVALSHA, see `script`                                                      */
+    CALL_SCRIPT     = 1 << 4, /* EVALSHA, see `script`                                                      */
+    CALL_ANEW       = 1 << 5  /* CLEAR on a cluster: a key was not where it had been seen, so begin anew    */
 };
 typedef enum {
     SCRIPT_POP,
@@ -98,6 +112,8 @@ typedef struct redis_call {
     uint32_t sent_us; /* when, modulo 2^32                          */
     uint8_t  expect, flags, script;
     uint8_t  kind; /* of the records that it is about */
+    uint16_t slot; /* on a cluster: of its key */
+    uint8_t  hops; /* how often it was sent on to another server */
 } redis_call;
 
 /* The commands in the order of their answers: first `sent` of them wholly sent, then those that are not. Their bytes stand one behind the other in `out`, and
@@ -106,7 +122,8 @@ typedef struct redis_queue {
     redis_call *calls; /* a ring; cap is a power of two */
     size_t      cap, head, count, sent, dead;
     size_t      own;   /* of them the connection's own, which take no caller's place */
-    uint64_t    first; /* the number of the call at head: an operation's note is the number of its call */
+    uint64_t    first; /* the number of the call at head: an operation's note is the number of its call, and in front of it */
+    uint64_t    place; /* that of the server, of a cluster */
     cf_buffer   out;
     size_t      at;      /* where the bytes of the call at head start */
     size_t      edge;    /* where those of the first call that is not wholly sent start */
@@ -133,7 +150,7 @@ typedef struct redis_replicas {
 /* ---------------------------------------------------------------------------------------------------------- connection -- */
 
 typedef enum {
-    LINK_DOWN,       /* no socket: waits for its timer, or for somebody to ask */
+    LINK_DOWN,       /* no socket: waits for its timer, or for somebody to ask. The store itself of a cluster is always that */
     LINK_SEEKING,    /* the Sentinels are asked */
     LINK_RESOLVING,
     LINK_DIALLING,
@@ -142,7 +159,7 @@ typedef enum {
     LINK_READY
 } redis_link;
 
-enum { REDIS_ADDRESSES = 8, REDIS_BUCKETS = 17 };
+enum { REDIS_ADDRESSES = 8, REDIS_BUCKETS = 17, REDIS_KNOWN = 64, REDIS_NODES = 4096, REDIS_NOBODY = 0xffff, REDIS_PLACE_SHIFT = 48 };
 
 typedef struct redis_dial {
     cf_backend *self;
@@ -180,6 +197,32 @@ typedef struct redis_seek {
     cf_error           why;
 } redis_seek;
 
+/* Who has which slot. */
+typedef struct redis_cluster {
+    cf_backend **nodes; /* servers that are spoken to; NULL: a place that is free */
+    size_t       count; /* of places */
+    uint16_t     owner[REDIS_SLOTS], said[REDIS_SLOTS]; /* places, or REDIS_NOBODY; and what the answer that is being read says */
+    redis_place  known[REDIS_KNOWN]; /* who else can be asked: all that the last answer has named */
+    size_t       known_count;
+    uint32_t     version; /* of `owner` */
+    bool         complete; /* an answer has come */
+    bool         wanted, asking;
+    bool         refused;  /* whoever was asked last wants none of us */
+    bool         unsorted; /* nodes have got what they do not know of */
+    cf_backend  *asked;    /* whom, last */
+    uint64_t     question; /* which */
+    size_t       turn;     /* who is asked next */
+    int64_t      asked_ms, outage_ms, later_ms, due_ms; /* due_ms: of the timer; INT64_MAX: it rests */
+    /* Of the answer that is being read. */
+    uint16_t     from, to;
+    bool         odd;
+    char         host[256];
+    size_t       host_len;
+    redis_place  heard[REDIS_KNOWN];
+    size_t       heard_count;
+    uint64_t     redirects;
+} redis_cluster;
+
 struct cf_backend {
     cf_loop           *loop;
     const cf_platform *platform;
@@ -202,6 +245,11 @@ struct cf_backend {
     size_t      hello_written;
 
     redis_seek seek;
+
+    redis_cluster *cluster; /* of a store whose URL names a cluster: what it asks goes to its nodes, and waits here as long as nobody knows to which */
+    cf_backend    *store;   /* of a node: that store */
+    uint16_t       slot;    /* of what is being asked */
+    unsigned       owned;   /* slots of a node */
 
     unsigned attempts;  /* since an operation was last answered */
     int64_t  outage_ms; /* when it stopped working; -1: it works */
@@ -240,7 +288,8 @@ struct cf_backend {
 };
 
 /* commands.c */
-extern const cf_backend_table cf_redis_table, cf_rediss_table, cf_redis_unix_table, cf_redis_sentinel_table, cf_rediss_sentinel_table;
+extern const cf_backend_table cf_redis_table, cf_rediss_table, cf_redis_unix_table, cf_redis_sentinel_table, cf_rediss_sentinel_table, cf_redis_cluster_table,
+    cf_rediss_cluster_table;
 int redis_get(cf_backend *self, cf_op *op);
 int redis_set(cf_backend *self, cf_op *op);
 int redis_del(cf_backend *self, cf_op *op);
@@ -249,7 +298,8 @@ int redis_touch(cf_backend *self, cf_op *op);
 int redis_incr(cf_backend *self, cf_op *op);
 int redis_scan(cf_backend *self, cf_op *op);
 int redis_clear(cf_backend *self, cf_op *op);
-int redis_scan_from(cf_backend *self, cf_op *op, cf_slice prefix); /* a page of the keys that begin so */
+int redis_scan_from(cf_backend *self, cf_op *op, cf_slice prefix, cf_slice cursor); /* a page of the keys that begin so; the server's own cursor */
+int redis_clear_from(cf_backend *self, cf_op *op, cf_slice cursor); /* the next page */
 /* The answer of the call at the head of the queue is complete. */
 void redis_answer(cf_backend *self);
 /* Asks: CF_PENDING, or an error that is written into the operation. */
@@ -265,6 +315,7 @@ int redis_update(cf_backend *self, cf_op *op);
 int redis_find(cf_backend *self, cf_op *op);
 int redis_list(cf_backend *self, cf_op *op);
 int redis_remove(cf_backend *self, cf_op *op);
+cf_slice redis_records_base(const cf_op *op, char room[CF_PREFIX_MAX + 16]); /* what all keys of its store's records begin with */
 int redis_records_add_id(cf_op *op, cf_slice key); /* of a page for a LIST of all records */
 /* The parts of an answer, as they come; `op` NULL: nobody waits for it any more. `last`: of its record. */
 void redis_records_begin(cf_backend *self);
@@ -295,6 +346,10 @@ enum { REDIS_ARGS = 12 };
 int         redis_queue_push(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count);
 /* The same for a command that is bytes already, in parts; call.ticket is given. */
 int         redis_queue_push_parts(cf_backend *self, cf_op *op, redis_call call, const cf_slice *parts, size_t count);
+/* The command at head goes to the end of another server's queue; CF_ENOMEM: it stays. */
+int         redis_queue_hand_over(cf_backend *self, cf_op *op, redis_call call, cf_backend *to);
+/* What was not sent, and belongs elsewhere by now, goes there. */
+void        redis_queue_reroute(cf_backend *self);
 /* Appends the command at head once more, with `head` for its first `skip` bytes. */
 int         redis_queue_again(cf_backend *self, cf_op *op, redis_call call, cf_slice head, size_t skip);
 redis_call *redis_queue_at(redis_queue *queue, size_t index);
@@ -326,6 +381,7 @@ int         redis_format_auth(const cf_platform *platform, cf_buffer *out, const
 /* connection.c */
 static inline bool redis_would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 void redis_flush(cf_backend *self);
+void redis_give_up(cf_backend *self, const cf_error *why); /* the connection, or the attempt */
 void redis_works(cf_backend *self); /* an operation was answered: whatever was wrong is over */
 void redis_forked(cf_backend *self);
 void redis_hang_up(cf_backend *self, bool politely); /* the socket and everything of it, without a word to the queue */
@@ -352,13 +408,39 @@ void redis_seek_end(cf_backend *self);     /* the primary works */
 void redis_seek_free(cf_backend *self);
 void redis_on_seek_timer(void *self);
 
+/* redis.c */
+int redis_open(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error *error);
+void redis_stats(cf_backend *self, cf_stat_fn each, void *user);
+int redis_new(cf_loop *loop, const redis_options *options, cf_backend **out, cf_error *error); /* has the options, also after an error */
+int redis_close(cf_backend *self, cf_error *error);
+
+/* cluster.c */
+int         redis_cluster_new(cf_backend *self); /* CF_OK or CF_ENOMEM */
+void        redis_cluster_free(cf_backend *self);
+cf_backend *redis_cluster_route(cf_backend *self, uint16_t slot); /* the server that has it; else the store itself, where it waits */
+void        redis_cluster_down(cf_backend *node, const cf_error *why, bool refused); /* it has lost its connection, or did not get one */
+void        redis_cluster_owes(cf_backend *node); /* an answer, from now on */
+void        redis_cluster_sort(cf_backend *node); /* what its answers have sent elsewhere is on its way from here on */
+cf_backend *redis_cluster_page(cf_backend *self, cf_op *op, uint16_t slot); /* whose page a call for one is that waits for the map; NULL: nobody's any more */
+/* It says who has the slot, in the text of its error. False: that is no such text. */
+bool        redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_slice text, bool only_this);
+bool        redis_cluster_later(cf_backend *node, cf_op *op, redis_call call); /* the call at its head is to be asked anew, soon. False: no memory */
+/* The cursor behind a page: that of the server, "" for the last. CF_OK or CF_ENOMEM. */
+int         redis_cluster_cursor(cf_backend *node, cf_op *op, cf_slice text);
+int         redis_cluster_clear_on(cf_backend *node, cf_op *op, redis_call call); /* a page of a CLEAR has come, or is gone */
+/* The answer to CLUSTER SLOTS, part by part, and all of it. */
+void        redis_cluster_begin(cf_backend *node);
+void        redis_cluster_number(cf_backend *node, int depth, size_t index, size_t outer, int64_t number);
+void        redis_cluster_text(cf_backend *node, int depth, size_t index, cf_slice text);
+void        redis_cluster_answer(cf_backend *node, const redis_call *call);
+
 /* reply.c */
 void redis_reader_free(cf_backend *self); /* with the connection; the next feed makes another */
 /* Reads what arrived; calls redis_answer for each reply. False: the connection must go (self->poisoned and self->why say why). */
 bool redis_reader_feed(cf_backend *self, const char *bytes, size_t count);
 
 /* errors.c */
-typedef enum { ERROR_FINAL, ERROR_LATER, ERROR_LEAVE, ERROR_NO_SCRIPT, ERROR_NO_GETDEL, ERROR_POISON } redis_verdict;
+typedef enum { ERROR_FINAL, ERROR_LATER, ERROR_LEAVE, ERROR_NO_SCRIPT, ERROR_NO_GETDEL, ERROR_POISON, ERROR_MOVED, ERROR_ASK, ERROR_UNSETTLED } redis_verdict;
 /* What the text of an error reply means. Fills in status, outcome and the sentence, in which no word of the server's but the first is repeated. */
 redis_verdict redis_judge(const cf_backend *self, cf_slice text, cf_error *error);
 

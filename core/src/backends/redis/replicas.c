@@ -97,10 +97,13 @@ void redis_await(cf_backend *self, cf_op *op)
 static void leave_mark(cf_backend *self, cf_op *op)
 {
     const cf_request *in = cf_op_in(op);
-    char key[CF_PREFIX_MAX + CF_KEY_MAX + 1];
-    if (in->key.len) memcpy(key, in->key.ptr, in->key.len);
-    key[in->key.len] = 0;
-    cf_slice args[] = {LITERAL("SET"), cf_bytes(key, in->key.len + 1), LITERAL(""), LITERAL("PX"), LITERAL("1")};
+    char     key[CF_PREFIX_MAX + CF_KEY_MAX + 1 + REDIS_TAIL], room[CF_PREFIX_MAX + 16];
+    cf_slice of = self->store && in->kind >= CF_OP_INSERT && in->kind <= CF_OP_REMOVE ? redis_records_base(op, room) : in->key;
+    size_t   len = of.len + 1;
+    if (of.len) memcpy(key, of.ptr, of.len);
+    key[of.len] = 0;
+    if (self->store) len += redis_slot_tail(of, cf_bytes(key, len), key + len);
+    cf_slice args[] = {LITERAL("SET"), cf_bytes(key, len), LITERAL(""), LITERAL("PX"), LITERAL("1")};
     /* On another connection it would mean nothing: CALL_MAYBE, and not repeatable, it ends with its own. */
     if (redis_queue_push(self, op, (redis_call){.expect = EXPECT_MARK, .flags = CALL_MAYBE}, args, 5) != CF_OK) cannot_ask(self, op);
 }

@@ -71,7 +71,8 @@ static void take_element(cf_backend *self, const redisReadTask *task, cf_slice t
     case EXPECT_CLEAR_PAGE:
         if (at == 1) {
             self->reply.last_page = cf_slice_equal(text, cf_text("0"));
-            if (op) rc = cf_op_set_cursor(op, self->reply.last_page ? cf_text("") : text);
+            cf_slice next = self->reply.last_page ? cf_text("") : text;
+            if (op) rc = self->store && cf_op_in(op)->kind != CF_OP_LIST ? redis_cluster_cursor(self, op, next) : cf_op_set_cursor(op, next);
         } else if (op && expected(self) == EXPECT_PAGE) {
             rc = cf_op_in(op)->kind == CF_OP_LIST ? redis_records_add_id(op, text) : cf_op_add_key(op, text);
         } else if (op && cf_slice_starts(text, cf_op_in(op)->key) && !cf_key_fault(text)) {
@@ -82,6 +83,7 @@ static void take_element(cf_backend *self, const redisReadTask *task, cf_slice t
         }
         if (rc != CF_OK) self->reply.failed = rc;
         break;
+    case EXPECT_SLOTS: redis_cluster_text(self, at, (size_t)task->idx, text); break;
     case EXPECT_RECORDS:
         if (at == 1) redis_records_kind(self, (size_t)task->idx, text);
         else redis_records_text(self, op, (size_t)task->idx, text, (size_t)task->idx + 1 == (size_t)task->parent->elements);
@@ -115,7 +117,8 @@ static void *create_array(const redisReadTask *task, element_count count)
 {
     cf_backend *self = of(task);
     int         at = depth(task);
-    if (at > 1) return refuse(self, "an answer that is nested too deeply");
+    bool slots = self->link == LINK_READY && expected(self) == EXPECT_SLOTS;
+    if (at > (slots ? 3 : 1)) return refuse(self, "an answer that is nested too deeply");
     if ((size_t)count > ELEMENTS_MAX) return refuse_for_good(self, "an answer of too many parts");
     if (at == 0) {
         self->reply.type = REPLY_ARRAY;
@@ -123,6 +126,7 @@ static void *create_array(const redisReadTask *task, element_count count)
         cf_op *op = self->link == LINK_READY ? waiting(self) : NULL;
         if (op && cf_op_value(op).len) (void)cf_op_value_buffer(op, 0);
         if (of_records(self)) redis_records_begin(self);
+        if (slots) redis_cluster_begin(self);
     } else if (of_records(self)) {
         redis_records_next(self, (size_t)task->idx, (size_t)count);
     }
@@ -135,6 +139,8 @@ static void *create_integer(const redisReadTask *task, long long value)
     if (depth(task) == 0) {
         self->reply.type = REPLY_INTEGER;
         self->reply.integer = value;
+    } else if (self->link == LINK_READY && expected(self) == EXPECT_SLOTS) {
+        redis_cluster_number(self, depth(task), (size_t)task->idx, (size_t)task->parent->idx, value);
     } else if (of_records(self)) {
         if (depth(task) == 1) redis_records_number(self, (size_t)task->idx, value);
         else redis_records_odd(self);

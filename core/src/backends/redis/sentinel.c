@@ -44,7 +44,7 @@ static void rest(cf_backend *self)
     cf_timer_set(self->seek.timer, young ? POLL_MS : SLOW_POLL_MS);
 }
 
-static void next_one(cf_backend *self) { self->seek.at = (self->seek.at + 1) % self->options.sentinel_count; }
+static void next_one(cf_backend *self) { self->seek.at = (self->seek.at + 1) % self->options.place_count; }
 
 /* This one is of no use: the next, or, after all of them, nobody. */
 static void pass_over(cf_backend *self, const cf_error *error)
@@ -53,7 +53,7 @@ static void pass_over(cf_backend *self, const cf_error *error)
     hang_up(self);
     if (seek->why.status == CF_OK || error->status != CF_EUNAVAILABLE) seek->why = *error;
     next_one(self);
-    if (++seek->failed < self->options.sentinel_count) {
+    if (++seek->failed < self->options.place_count) {
         ask_one(self);
         return;
     }
@@ -66,7 +66,7 @@ static void pass_over(cf_backend *self, const cf_error *error)
 
 static void give_up(cf_backend *self, int status, const char *what, const char *detail)
 {
-    const redis_place *place = &self->options.sentinels[self->seek.at];
+    const redis_place *place = &self->options.places[self->seek.at];
     cf_error error;
     cf_error_set(&error, status, CF_NOT_APPLIED, strchr(place->host, ':') ? "the Sentinel at [%s]:%s %s%s" : "the Sentinel at %s:%s %s%s", place->host, place->port, what, detail);
     pass_over(self, &error);
@@ -245,7 +245,7 @@ static void connected(cf_backend *self)
         ask(self, true);
         return;
     }
-    if (redis_tls_context_aim(seek->tls_context, self->options.sentinels[seek->at].host, &error) != CF_OK || redis_tls_new(seek->tls_context, seek->fd, &seek->tls, &error) != CF_OK) {
+    if (redis_tls_context_aim(seek->tls_context, self->options.places[seek->at].host, &error) != CF_OK || redis_tls_new(seek->tls_context, seek->fd, &seek->tls, &error) != CF_OK) {
         pass_over(self, &error);
         return;
     }
@@ -304,8 +304,8 @@ static void looked_up(cf_backend *self, const cf_address *addresses, int count)
 static void ask_one(cf_backend *self)
 {
     redis_seek        *seek = &self->seek;
-    const redis_place *place = &self->options.sentinels[seek->at];
-    int64_t            fair = self->options.connect_ms / ((int64_t)self->options.sentinel_count + 1);
+    const redis_place *place = &self->options.places[seek->at];
+    int64_t            fair = self->options.connect_ms / ((int64_t)self->options.place_count + 1);
     cf_timer_set(seek->timer, fair < 50 ? 50 : fair < ANSWER_MS ? fair : ANSWER_MS);
     if (seek->fd >= 0) { /* it has answered before */
         ask(self, false);
