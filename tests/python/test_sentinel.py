@@ -422,44 +422,93 @@ def cut(group: SentinelGroup) -> Iterator[None]:
         group.let_follow(replicas)
 
 
-def winners_over_a_failover(durable: str) -> tuple[list[str | None], list[counterfoil.Error]]:
-    """One code, popped before and after a failover to a replica that had not heard of the first pop."""
+Refusals = list[counterfoil.Error]
+
+
+def over_a_failover(durable: str | None = None) -> tuple[list[str | None], list[str], Refusals, Refusals]:
+    """One code, popped before and after a failover to a replica that had not heard of the first pop; and one person,
+    who signs up by two processes before and by one after it: what they were told, and what they were refused."""
     won: list[str | None] = []
-    refused: list[counterfoil.Error] = []
+    who: list[str] = []
+    refused: Refusals = []
+    unsure: Refusals = []
+
+    def sign_up(store: counterfoil.Store) -> str:
+        accounts = counterfoil.AccountsStorage(store)
+        user, _, _ = accounts.find_or_create_by_social_account(
+            provider="github", provider_user_id="1", user={"email": "ada@example.org"}
+        )
+        return str(user.id)
+
     with SentinelGroup(down_after_ms=1500, replicas=1, sentinels=1, password="p") as pair:
-        with counterfoil.open(pair.url(durable=durable), timeout=10) as store:
+        url = pair.url() if durable is None else pair.url(durable=durable)
+        with counterfoil.open(url, timeout=10) as store, counterfoil.open(url, timeout=10) as other:
             store.set("code", "the code", ttl=600)
+            assert other.get("code") == "the code"
             pair.primary().cli("WAIT", 1, 5000)
             with cut(pair):
                 try:
                     won.append(store.pop("code"))
                 except counterfoil.Error as error:
                     refused.append(error)
+                for one in (store, other):
+                    try:
+                        who.append(sign_up(one))
+                    except counterfoil.Error as error:
+                        unsure.append(error)
                 pair.kill_primary()
         with counterfoil.open(pair.url(), timeout=10) as store:  # the new primary has no replica
             if refused:
                 won.append(store.pop("code", receipt=refused[0].receipt))
             won.append(store.pop("code"))
-    return won, refused
+            who.append(sign_up(store))
+    return won, who, refused, unsure
 
 
 @pytest.mark.parametrize("again", range(100 if LONG else 1))
-def test_a_pop_that_a_failover_could_undo_is_no_win_when_durable(again: int) -> None:
+def test_what_a_failover_could_undo_is_no_win_when_durable(again: int) -> None:
     del again
-    # The control: without it two callers win, which is why there is such an option.
-    assert winners_over_a_failover("0") == (["the code", "the code"], [])
-    won, (error,) = winners_over_a_failover("1")
+    # The control: without it two callers win, and a person has two accounts, which is why there is such an option.
+    won, who, refused, unsure = over_a_failover("0")
+    assert (won, refused, unsure) == (["the code", "the code"], [], [])
+    assert (who[0] == who[1], who[1] == who[2]) == (True, False)
+
+    won, who, (error,), unsure = over_a_failover("1")
     assert (type(error), error.outcome) == (counterfoil.UnavailableError, "applied")
     assert "not replicated: 0 of the replicas have it, durable asks for 1" in str(error)
     assert won == ["the code", None]  # by the receipt its own caller has it from the new primary, and nobody else
+    # Neither who has made the account nor who has found it was told of one that is gone.
+    assert [(type(one), one.outcome) for one in unsure] == [
+        (counterfoil.UnavailableError, "applied"),
+        (counterfoil.UnavailableError, "not_applied"),
+    ]
+    assert len(who) == 1
+
+
+def test_behind_sentinels_a_pop_is_no_win_either_where_nobody_has_said_anything() -> None:
+    won, who, (error,), unsure = over_a_failover()
+    assert (type(error), error.outcome) == (counterfoil.UnavailableError, "applied")
+    assert won == ["the code", None]
+    assert (len(who), unsure) == (3, [])  # accounts wait for nobody unless they are told to
+
+
+def not_replicated(call: Callable[[], object], outcome: str) -> None:
+    with pytest.raises(counterfoil.UnavailableError, match="not replicated") as caught:
+        call()
+    assert caught.value.outcome == outcome
 
 
 def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: SentinelGroup) -> None:
-    with counterfoil.open(group.url(durable="2"), timeout=10) as store:
+    with (
+        counterfoil.open(group.url(durable="2"), timeout=10) as store,
+        counterfoil.open(group.url(durable="2"), timeout=10) as other,
+    ):
         accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
+        theirs = counterfoil.AccountsStorage(other)
         user = accounts.create_user(email="durable@example.org")
+        doomed = accounts.create_user(email="doomed@example.org")
         now = datetime.now(UTC)
-        for number in range(2):
+        made = [
             sessions.create(
                 token_hash=f"hash {number}",
                 user_id=user.id,
@@ -467,29 +516,118 @@ def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: Se
                 updated_at=now,
                 expires_at=now + timedelta(hours=1),
             )
+            for number in range(3)
+        ]
         store.set("a", "1")
+        store.set("of/1", "1")
+
+        def sign_up(by: counterfoil.AccountsStorage) -> object:
+            return by.find_or_create_by_social_account(
+                provider="github", provider_user_id="1", user={"email": "second@example.org"}
+            )
+
         calls: list[Callable[[], object]] = [
             lambda: store.incr("n"),
             lambda: store.set("b", "1", if_absent=True),
             lambda: store.set("a", "2", if_equal="1"),
             lambda: store.pop("a"),
             lambda: store.delete("b"),
-            lambda: accounts.create_user(email="second@example.org"),
+            lambda: sign_up(accounts),
             lambda: accounts.update_user(user.id, email_verified=True),
+            lambda: sessions.revoke(made[0].id, revoked_at=now),
             lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
-            lambda: accounts.delete_user(user.id),
+            lambda: accounts.delete_user(doomed.id),
+        ]
+        # What rests on what another has just done: who is told who was the first, and who ends what has ended.
+        second: list[Callable[[], object]] = [
+            lambda: sign_up(theirs),
+            lambda: theirs.find_social_account(provider="github", provider_user_id="1"),
+            lambda: theirs.find_user_by_email("second@example.org"),
+            lambda: theirs.create_user(email="second@example.org"),
+            lambda: theirs.update_user(user.id, email="second@example.org"),
+            lambda: other.delete("b"),
+            lambda: counterfoil.SessionStorage(other).revoke(made[0].id, revoked_at=now),
+            lambda: theirs.delete_user(doomed.id),
         ]
         with cut(group):
             for call in calls:
-                with pytest.raises(counterfoil.UnavailableError, match="not replicated") as caught:
-                    call()
-                assert caught.value.outcome == "applied"
-            # What promises none of it, and what has changed nothing, waits for nobody.
+                not_replicated(call, "applied")
+            for call in second:
+                not_replicated(call, "not_applied")
+            # What promises none of it waits for nobody.
             store.set("plain", "1")
             assert store.touch("plain", 60)
-            assert (store.pop("a"), store.delete("b"), store.set("plain", "2", if_absent=True)) == (None, False, False)
+            assert (store.pop("a"), store.set("plain", "2", if_absent=True)) == (None, False)
+            assert (store.set("plain", "2", if_equal="3"), store.get("plain")) == (False, "1")
+            assert store.clear("of/") == 1
+            assert theirs.find_user_by_id(user.id) is not None
+            assert theirs.find_user_by_email("nobody@example.org") is None
+            assert theirs.find_social_account(provider="github", provider_user_id="2") is None
+            assert theirs.list_social_accounts(user_id=user.id) == []
+            assert counterfoil.SessionStorage(other).get(token_hash="hash 1", now=now) is None
         until(lambda: len(group.primary().cli("ROLE")[2]) == 2)
         assert store.incr("n") == 2
+        assert sign_up(theirs) == sign_up(accounts)
+
+
+def test_behind_sentinels_pops_and_endings_wait_for_a_replica_while_there_is_one(group: SentinelGroup) -> None:
+    primary = group.primary()
+    with counterfoil.open(group.url(), timeout=10) as store:
+        accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
+        user = accounts.create_user(email="by-default@example.org")
+        now = datetime.now(UTC)
+        made = [
+            sessions.create(
+                token_hash=f"default {number}", user_id=user.id, created_at=now, updated_at=now, expires_at=now
+            )
+            for number in range(2)
+        ]
+        for key in ("a", "b", "of/1", "before", "cut", "alone"):
+            store.set(key, "1", ttl=600)
+
+        def waits(call: Callable[[], object]) -> bool:
+            before = calls_of(primary, "wait")
+            call()
+            return calls_of(primary, "wait") > before
+
+        ending: list[Callable[[], object]] = [
+            lambda: store.pop("a"),
+            lambda: store.delete("b"),
+            lambda: store.delete("b"),
+            lambda: sessions.revoke(made[0].id, revoked_at=now),
+            lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
+            lambda: accounts.delete_user(user.id),
+        ]
+        other: list[Callable[[], object]] = [
+            lambda: store.pop("a"),
+            lambda: store.clear("of/"),
+            lambda: store.set("c", "1"),
+            lambda: store.set("c", "1", if_absent=True),
+            lambda: store.set("c", "2", if_equal="1"),
+            lambda: store.incr("n"),
+            lambda: accounts.create_user(email="default@example.org"),
+            lambda: accounts.find_user_by_email("default@example.org"),
+        ]
+        assert [waits(call) for call in ending] == [True] * len(ending)
+        assert [waits(call) for call in other] == [False] * len(other)
+        with counterfoil.open(group.url(durable="0"), timeout=10) as never:
+            assert not waits(lambda: never.pop("before"))
+
+        replicas = group.cut_off()
+        try:
+            until(lambda: primary.cli("ROLE")[2] == [])
+            not_replicated(lambda: store.pop("cut"), "applied")
+            # It has asked, and heard that there is nobody any more.
+            assert not waits(lambda: store.pop("alone"))
+        finally:
+            group.let_follow(replicas)
+        until(lambda: len(primary.cli("ROLE")[2]) == 2)
+
+        def again() -> bool:
+            store.set("after", "1", ttl=600)
+            return waits(lambda: store.pop("after"))
+
+        until(again)
 
 
 def test_the_replicas_answer_is_cut_off_at_every_byte(group: SentinelGroup) -> None:

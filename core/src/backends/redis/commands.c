@@ -381,6 +381,7 @@ void redis_answer(cf_backend *self)
         redis_queue_shift(queue);
         if (call.expect == EXPECT_REPLICAS) redis_waits_answer(self);
         else if (call.expect == EXPECT_SLOTS) redis_cluster_answer(self, &call);
+        else if (call.expect == EXPECT_INFO_REPLICATION) redis_waits_recount(self);
         else redis_settings_answer(self, (redis_expect)call.expect);
         return;
     }

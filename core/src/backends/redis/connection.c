@@ -172,7 +172,7 @@ static void greet(cf_backend *self)
         cf_slice args[2] = {cf_text("SELECT"), cf_bytes(number, cf_format_int(options->db, number))};
         rc = say(self, HELLO_SELECT, args, 2);
     }
-    if (rc == CF_OK && options->primary) rc = say(self, HELLO_ROLE, (cf_slice[]){cf_text("INFO"), cf_text("replication")}, 2);
+    if (rc == CF_OK && (options->primary || options->durable_default)) rc = say(self, HELLO_ROLE, (cf_slice[]){cf_text("INFO"), cf_text("replication")}, 2);
     if (rc == CF_OK) rc = say(self, HELLO_PING, (cf_slice[]){cf_text("PING")}, 1);
     if (rc == CF_OK) rc = say(self, HELLO_NAME, (cf_slice[]){cf_text("CLIENT"), cf_text("SETNAME"), cf_text(options->name)}, 3);
     if (rc != CF_OK) {
@@ -219,7 +219,9 @@ void redis_greeted(cf_backend *self)
     }
     /* Sentinels may be behind, and what they name may have changed since: nobody is taken for the primary who does not say so. */
     if (step == HELLO_ROLE && reply->type == REPLY_STRING && !reply->failed) {
-        if (cf_slice_equal(redis_info_line(cf_bytes(reply->text.ptr, reply->text.len), "role"), cf_text("master"))) return;
+        cf_slice info = cf_bytes(reply->text.ptr, reply->text.len);
+        redis_waits_count(self, info);
+        if (!self->options.primary || cf_slice_equal(redis_info_line(info, "role"), cf_text("master"))) return; /* in a cluster the slots tell */
         cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s is a replica, though a Sentinel has named it as the primary: a failover may be under way",
                      self->options.endpoint);
         self->poisoned = true;

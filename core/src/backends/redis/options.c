@@ -385,7 +385,7 @@ static void name_endpoint(redis_options *out)
 int redis_options_read(const cf_platform *platform, const cf_url *url, redis_options *out, cf_error *error)
 {
     *out = (redis_options){
-        .receipts = true, .connect_ms = 2000, .silence_ms = 10000, .max_pending = 10000, .max_pending_bytes = 32u << 20};
+        .receipts = true, .durable = SIZE_MAX, .connect_ms = 2000, .silence_ms = 10000, .max_pending = 10000, .max_pending_bytes = 32u << 20};
     static const struct {
         const char *name;
         bool        tls, unix_socket, sentinel, cluster;
@@ -414,6 +414,7 @@ int redis_options_read(const cf_platform *platform, const cf_url *url, redis_opt
         redis_options_free(platform, out);
         return rc;
     }
+    if (out->durable == SIZE_MAX) out->durable = out->durable_default = r.sentinel || r.cluster;
     name_endpoint(out);
     return CF_OK;
 }

@@ -21,6 +21,7 @@ typedef struct redis_options {
     int64_t connect_ms, silence_ms;
     size_t  max_pending, max_pending_bytes;
     size_t  durable; /* so many replicas must have what has one winner, or ends something; 0: none */
+    bool    durable_default; /* nobody has said so: pop and what ends something only, and only while there are replicas */
     char   *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     char    endpoint[128]; /* for sentences: HOST:PORT or the path, cut to fit; never credentials */
 

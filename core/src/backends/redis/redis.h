@@ -48,6 +48,7 @@ typedef enum {
     EXPECT_REPLICAS, /* a number: so many have what came before; the connection's own, from here on */
     EXPECT_ASKING,   /* OK, of the connection's own */
     EXPECT_SLOTS,    /* CLUSTER SLOTS, of the connection's own */
+    EXPECT_INFO_REPLICATION,
     EXPECT_INFO_PERSISTENCE,
     EXPECT_INFO_MEMORY,
     EXPECT_SAVE,
@@ -145,6 +146,8 @@ typedef struct redis_replicas {
     int64_t       last_ms, have;
     int64_t       patient_ms; /* when they were last waited for as long as it takes */
     bool          behind;     /* when they were last asked for */
+    int           online;     /* so many has the server, by its own word */
+    int64_t       counted_ms; /* when it last said so, or was asked */
 } redis_replicas;
 
 /* ---------------------------------------------------------------------------------------------------------- connection -- */
@@ -338,6 +341,8 @@ void redis_settle(cf_backend *self, cf_op *op, const redis_call *call, int statu
 void redis_await(cf_backend *self, cf_op *op);                /* this connection has written after what must last */
 void redis_waits_answer(cf_backend *self);                    /* the answer of the first WAIT is in self->reply */
 void redis_waits_lost(cf_backend *self, const cf_error *why); /* the connection is gone: nobody knows */
+void redis_waits_count(cf_backend *self, cf_slice info);      /* what INFO replication says */
+void redis_waits_recount(cf_backend *self);                   /* the same, of an answer in self->reply */
 void redis_waits_free(cf_backend *self);                      /* without a word to anybody */
 
 /* queue.c */

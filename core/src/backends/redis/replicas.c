@@ -1,37 +1,76 @@
-/* replicas.c: the option durable. What must not be undone is done when so many replicas have it: a WAIT follows its answer.
+/* replicas.c: the option durable. What must not be undone is done when so many replicas have it: a WAIT follows its answer. Where the URL says nothing about it, but
+ * a Sentinel names the primary, that goes for pop and for what ends something, as long as the primary says that it has a replica.
  *
  * The server lets nothing else of this connection through while it waits. So all that was answered before a WAIT is on its way waits for that one, and replicas
  * that were behind the last time are waited for shortly, but for one WAIT in ten seconds: they may be far away, and need longer than that always. */
+#include <stdio.h>
+
 #include "redis.h"
 
 #define LITERAL(text) cf_bytes(text, sizeof(text) - 1)
 
-/* What promises one winner, or that something has ended, and has changed something; and who was not the first, whose word rests on what another has just made. */
-static bool must_last(const cf_op *op, int status)
+/* What ends something: whoever asks for it relies on its being over, also where it was over already; a second try of what was not replicated finds that. */
+static bool ends(const cf_op *op)
 {
     const cf_request *in = cf_op_in(op);
-    if (status != CF_OK) return status == CF_EEXISTS && in->kind == CF_OP_INSERT;
+    cf_plan plan;
     switch (in->kind) {
-    case CF_OP_INSERT: return true;
-    case CF_OP_POP:
-    case CF_OP_INCR:
     case CF_OP_DELETE:
-    case CF_OP_UPDATE:
-    case CF_OP_REMOVE: return cf_op_hit(op);
-    case CF_OP_SET: return cf_op_hit(op) && in->flags & (CF_IF_ABSENT | CF_IF_EQUAL);
+    case CF_OP_REMOVE: return true;
+    case CF_OP_UPDATE: return cf_plan_read(in->value, &plan) && plan.kind == CF_SESSION && plan.record.fields[CF_SESSION_REVOKED_AT].is == CF_GIVEN;
     default: return false;
     }
 }
 
-/* Whether a WAIT of this connection says something about it. From Redis 7.2 on it counts from the last write of its own connection: what a receipt told had
- * been written by another one, and who was not the first has written nothing. */
-static bool wrote_here(const cf_backend *self, const cf_op *op, const redis_call *call)
+/* Who is told which user has this e-mail or this social account makes none, and goes on as that one, whom another process may just have made. A session says
+ * nothing that another could say otherwise: without it there is another login. */
+static bool says_who(const cf_op *op)
 {
-    return !(call->flags & CALL_MAYBE) && !(cf_op_in(op)->kind == CF_OP_INSERT && self->reply.records.kind >= 0);
+    cf_plan plan;
+    return cf_op_hit(op) && cf_plan_read(cf_op_in(op)->value, &plan) && plan.by == CF_BY_UNIQUE && plan.kind != CF_SESSION;
+}
+
+/* What promises one winner or the end of something, and who was not the first and is told who was. What is merely not there, or refused by a condition, promises
+ * nothing: a code that another pop has taken may be back after a failover, but it has one winner then too, since that other one was told that it had not won yet. */
+static bool must_last(const cf_op *op, int status)
+{
+    const cf_request *in = cf_op_in(op);
+    if (status != CF_OK) return status == CF_EEXISTS;
+    switch (in->kind) {
+    case CF_OP_INSERT: return true;
+    case CF_OP_POP:
+    case CF_OP_INCR: return cf_op_hit(op);
+    case CF_OP_UPDATE: return cf_op_hit(op) || ends(op);
+    case CF_OP_SET: return cf_op_hit(op) && in->flags & (CF_IF_ABSENT | CF_IF_EQUAL);
+    case CF_OP_FIND: return says_who(op);
+    default: return ends(op);
+    }
+}
+
+/* What waits where the URL says nothing about it. */
+static bool should_last(const cf_op *op, int status)
+{
+    return status == CF_OK && (ends(op) || (cf_op_in(op)->kind == CF_OP_POP && cf_op_hit(op)));
+}
+
+/* Whether a WAIT of this connection says something about it. From Redis 7.2 on it counts from the last write of its own connection: what a receipt told had
+ * been written by another one, and so had what was there, or gone, before. */
+static bool wrote_here(const cf_backend *self, const cf_op *op, const redis_call *call, int status)
+{
+    if (status != CF_OK || call->flags & CALL_MAYBE) return false;
+    switch (cf_op_in(op)->kind) {
+    case CF_OP_FIND: return false;
+    case CF_OP_INSERT: return self->reply.records.kind < 0;
+    case CF_OP_UPDATE: return cf_op_hit(op) && (self->reply.records.kind >= 0 || cf_op_number(op) > 0); /* one, or those of a group */
+    default: return cf_op_hit(op);
+    }
 }
 
 /* It has its answer already: that of an insert may be CF_EEXISTS. */
-static int outcome_so_far(const cf_op *op) { return cf_op_error(op)->status == CF_OK ? CF_APPLIED : CF_NOT_APPLIED; }
+static int outcome_so_far(const cf_op *op)
+{
+    return cf_op_error(op)->status == CF_OK && cf_op_in(op)->kind != CF_OP_FIND && cf_op_hit(op) ? CF_APPLIED : CF_NOT_APPLIED;
+}
 
 static void cannot_ask(cf_backend *self, cf_op *op)
 {
@@ -108,10 +147,53 @@ static void leave_mark(cf_backend *self, cf_op *op)
     if (redis_queue_push(self, op, (redis_call){.expect = EXPECT_MARK, .flags = CALL_MAYBE}, args, 5) != CF_OK) cannot_ask(self, op);
 }
 
+/* ---- whether there is anybody to wait for ---- */
+
+static void count_again(cf_backend *self)
+{
+    redis_call call = {.expect = EXPECT_INFO_REPLICATION, .flags = CALL_OWN};
+    (void)redis_queue_push(self, NULL, call, (cf_slice[]){LITERAL("INFO"), LITERAL("replication")}, 2); /* no memory: another time */
+    self->replicas.counted_ms = cf_monotonic(self->platform);
+}
+
+/* One that is still being given all the data acknowledges nothing. */
+void redis_waits_count(cf_backend *self, cf_slice info)
+{
+    static const char online[] = "state=online";
+    int count = 0, number = 0;
+    for (;;) {
+        char name[16];
+        snprintf(name, sizeof name, "slave%d", number++);
+        cf_slice says = redis_info_line(info, name);
+        if (says.len == 0) break;
+        bool is = false;
+        for (size_t at = 0; at + sizeof online - 1 <= says.len && !is; at++) is = memcmp(says.ptr + at, online, sizeof online - 1) == 0;
+        count += is;
+    }
+    self->replicas.online = count;
+    self->replicas.counted_ms = cf_monotonic(self->platform);
+}
+
+void redis_waits_recount(cf_backend *self)
+{
+    const redis_reply *reply = &self->reply;
+    if (reply->type == REPLY_STRING && !reply->failed) redis_waits_count(self, cf_bytes(reply->text.ptr, reply->text.len));
+}
+
+/* They may come back at any time. */
+static bool has_replicas(cf_backend *self)
+{
+    enum { AGAIN_MS = 1000 };
+    if (self->replicas.online > 0) return true;
+    if (cf_monotonic(self->platform) - self->replicas.counted_ms >= AGAIN_MS) count_again(self);
+    return false;
+}
+
 void redis_settle(cf_backend *self, cf_op *op, const redis_call *call, int status)
 {
-    if (!self->options.durable || !must_last(op, status)) redis_finish(self, op, status);
-    else if (wrote_here(self, op, call)) redis_await(self, op);
+    bool waits = self->options.durable && (self->options.durable_default ? should_last(op, status) && has_replicas(self) : must_last(op, status));
+    if (!waits) redis_finish(self, op, status);
+    else if (wrote_here(self, op, call, status)) redis_await(self, op);
     else leave_mark(self, op);
 }
 
@@ -130,9 +212,11 @@ static void counted(cf_backend *self, cf_op *op, const cf_error *error)
 {
     (void)error;
     int status = cf_op_error(op)->status;
-    if (self->replicas.behind)
-        status = cf_op_fail(op, CF_EUNAVAILABLE, outcome_so_far(op), "applied on Redis at %s, but not replicated: %lld of the replicas have it, durable asks for %zu. A failover could undo it",
-                            self->options.endpoint, (long long)self->replicas.have, self->options.durable);
+    if (self->replicas.behind) {
+        int outcome = outcome_so_far(op);
+        status = cf_op_fail(op, CF_EUNAVAILABLE, outcome, "%s on Redis at %s, but not replicated: %lld of the replicas have it, durable asks for %zu. A failover could undo it",
+                            outcome == CF_APPLIED ? "applied" : "it is so", self->options.endpoint, (long long)self->replicas.have, self->options.durable);
+    }
     redis_finish(self, op, status);
 }
 
@@ -158,6 +242,7 @@ void redis_waits_answer(cf_backend *self)
         waits->have = reply->integer;
         waits->behind = waits->have < (int64_t)self->options.durable;
         end(self, which, counted, NULL);
+        if (waits->behind && self->options.durable_default) count_again(self);
         return;
     }
     if (reply->type != REPLY_ERROR) {
