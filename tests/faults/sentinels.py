@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from faults.certificates import Certificates
@@ -41,11 +41,10 @@ class Sentinel(RedisServer):
             return (self.dir / "redis.conf").read_text()
         port, quorum, down_after_ms = self.monitors
         lines = [
-            "bind 127.0.0.1 -::1",
             *self._listens(),
             f"dir {self.dir}",
             "daemonize no",
-            f"sentinel monitor {NAME} 127.0.0.1 {port} {quorum}",
+            f"sentinel monitor {NAME} {self.primary_host} {port} {quorum}",
             f"sentinel down-after-milliseconds {NAME} {down_after_ms}",
             f"sentinel failover-timeout {NAME} {max(2000, 4 * down_after_ms)}",
             f"sentinel parallel-syncs {NAME} 2",
@@ -57,10 +56,11 @@ class Sentinel(RedisServer):
 
     def _listens(self) -> list[str]:
         if not self.tls:
-            return [f"port {self.port}"]
+            return ["bind 127.0.0.1 -::1", f"port {self.port}"]
         assert self.certificates
         server = self.certificates.server
         return [
+            "bind 127.0.0.1 -::1",
             "port 0",
             f"tls-port {self.port}",
             f"tls-cert-file {server.chain}",
@@ -71,6 +71,7 @@ class Sentinel(RedisServer):
         ]
 
     more: tuple[str, ...] = ()
+    primary_host = "127.0.0.1"
 
 
 def until(what: Callable[[], Any], timeout: float = 60) -> Any:
@@ -116,7 +117,7 @@ class SentinelGroup:
         self.data: list[RedisServer] = []
         self.sentinels: list[Sentinel] = []
 
-    def start(self) -> SentinelGroup:
+    def start(self) -> Self:
         try:
             self._start()
         except BaseException:
@@ -128,8 +129,11 @@ class SentinelGroup:
         replicas, sentinels, down_after_ms = self.counts
         login: dict[str, str | int] = {"masterauth": self.password} if self.password else {}
         for number in range(1 + replicas):
-            first: dict[str, str | int] = {"replicaof": f"127.0.0.1 {self.data[0].port}"} if number else {}
-            made = RedisServer(
+            first: dict[str, str | int] = (
+                {"replicaof": f"{self.data[0].host} {self.data[0].port}"} if number else {}
+            )
+            made = self._server(
+                number,
                 folder=self.dir / f"data{number}",
                 password=self.password,
                 config=self.config | login | first,
@@ -139,7 +143,8 @@ class SentinelGroup:
             self.data.append(made)
             made.start()
         for number in range(sentinels):
-            watcher = Sentinel(
+            watcher = self._sentinel(
+                number,
                 self.data[0].port,
                 sentinels // 2 + 1,
                 down_after_ms,
@@ -155,6 +160,13 @@ class SentinelGroup:
             # They greet each other every two seconds and look at the servers every ten: too long for tests.
             watcher.cli("SENTINEL", "DEBUG", "publish-period", 200, "info-period", 500)
         self.wait_until_whole()
+
+    def _server(self, number: int, **options: Any) -> RedisServer:
+        """Where the servers of a group are not all on one machine, theirs is another one (tests/chaos/network.py)."""
+        return RedisServer(**options)
+
+    def _sentinel(self, number: int, *monitors: int, **options: Any) -> Sentinel:
+        return Sentinel(*monitors, **options)
 
     def wait_until_whole(self, timeout: float = 60) -> None:
         """Until every Sentinel that runs knows all the others, and every server is online and agreed upon."""
@@ -240,12 +252,13 @@ class SentinelGroup:
                 watcher.restart()
         for server in self.data:
             if server.process is None:
-                server.config["replicaof"] = f"127.0.0.1 {self.named()}"
+                primary = self.primary()
+                server.config["replicaof"] = f"{primary.host} {primary.port}"
                 server.restart()
         self.wait_until_whole()
 
     def url(self, db: int = 0, **options: str) -> str:
-        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+        hosts = ",".join(f"{one.host}:{one.port}" for one in self.sentinels)
         if self.certificates:
             options = {"tls_ca": str(self.certificates.ca)} | options
         login = f":{quote(self.password, safe='')}@" if self.password else ""
@@ -262,7 +275,7 @@ class SentinelGroup:
         if self._temporary:
             shutil.rmtree(self.dir, ignore_errors=True)
 
-    def __enter__(self) -> SentinelGroup:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

@@ -98,10 +98,11 @@ def free_port() -> int:
     return port
 
 
-def write_clock(path: str | Path, ms: int) -> None:
-    """Moves a staged clock: a new file, renamed over the old one (clock.c)."""
+def write_clock(path: str | Path, ms: int, from_now: bool = False) -> None:
+    """Moves a staged clock: a new file, renamed over the old one (clock.c). `from_now`: so far from the real one, going
+    on."""
     draft = Path(f"{path}.new")
-    draft.write_text(f"{ms}\n")
+    draft.write_text(f"{ms:+d}\n" if from_now else f"{ms}\n")
     draft.replace(path)
 
 
@@ -126,6 +127,8 @@ class RedisServer:
 
     def __init__(
         self,
+    host = "127.0.0.1"
+
         *,
         persistence: str = "none",
         unixsocket: bool | str = False,

@@ -23,6 +23,7 @@ import pytest
 
 from faults.proxy import Proxy, ProxyError
 from faults.resp import Connection, ReplyError, command
+from faults.sentinels import until
 from faults.servers import RedisServer, StandardSet, write_clock
 from faults.tls_peers import BAD, GOOD, Peers
 
@@ -435,6 +436,20 @@ def test_the_staged_clock_moves_by_the_millisecond() -> None:
         assert running.cpu_seconds - used < 0.1
         write_clock(running.clock_file or "", running.now_ms() - 3_600_000)
         assert cli("PTTL", "k") == 3_600_005
+
+
+def test_a_clock_that_goes_on_so_far_from_the_real_one() -> None:
+    def distance() -> float:
+        seconds, micros = running.cli("TIME")
+        return int(seconds) + int(micros) / 1e6 - time.time()
+
+    with RedisServer(clock=True) as running:
+        assert running.clock_file
+        for ms in (-3_600_000, 600_000, 0):
+            write_clock(running.clock_file, ms, from_now=True)
+            first = running.cli("TIME")
+            assert abs(distance() - ms / 1000) < 30
+            until(lambda first=first: running.cli("TIME") > first)  # type: ignore[misc]
 
 
 def test_the_standard_set() -> None:

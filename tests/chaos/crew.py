@@ -1,0 +1,127 @@
+"""The processes that do the work: worker.py and worker.cjs, each told what to do by lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PYTHON_WORKERS = NODE_WORKERS = 4
+LATE = 2.0  # seconds: later than its deadline is what this machine's load does not explain
+
+
+@dataclass
+class Tally:
+    """What was seen."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    latest: float = 0.0  # seconds behind its deadline
+
+
+class Gone(Exception):
+    """The worker was killed."""
+
+
+class Worker:
+    def __init__(self, host: str, url: str, options: dict[str, Any], environment: dict[str, str]) -> None:
+        self.host, self.url, self.options, self.environment = host, url, options, environment
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        program = [sys.executable, HERE / "worker.py"] if self.host == "python" else ["node", HERE / "worker.cjs"]
+        self.process = await asyncio.create_subprocess_exec(
+            *map(str, program),
+            self.url,
+            json.dumps(self.options),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**26,
+            env=os.environ | self.environment,
+        )
+
+    async def tell(self, what: str, **order: Any) -> dict[str, Any]:
+        process = self.process
+        assert process
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(json.dumps({"do": what, **order}).encode() + b"\n")
+            await process.stdin.drain()
+            line = await asyncio.wait_for(process.stdout.readline(), 300)
+        except ConnectionError:
+            line = b""
+        if not line:
+            raise Gone
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def kill(self) -> None:
+        if self.process and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)  # Process.kill() may reap it behind asyncio's back
+            await self.process.wait()
+
+    async def stop(self) -> None:
+        if self.process and self.process.returncode is None:
+            assert self.process.stdin
+            self.process.stdin.close()
+            try:
+                await asyncio.wait_for(self.process.wait(), 30)
+            except TimeoutError:
+                await self.kill()
+
+
+class Crew:
+    """Half of them Python, of which one over the blocking store; half of them Node."""
+
+    def __init__(self, url: str, tally: Tally, timeout: float = 3, environment: dict[str, str] | None = None) -> None:
+        hosts = ["python"] * PYTHON_WORKERS + ["node"] * NODE_WORKERS
+        self.tally = tally
+        self.members = [
+            Worker(host, url, {"timeout": timeout, "threads": number == 0}, environment or {})
+            for number, host in enumerate(hosts)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    async def start(self) -> None:
+        await asyncio.gather(*(worker.start() for worker in self.members))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self.members))
+
+    async def everybody(self, what: str, each: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
+        """What those who live have answered; one that was killed has answered nothing, and another takes its place."""
+
+        async def one(index: int) -> dict[str, Any]:
+            try:
+                return await self.members[index].tell(what, **each(index))
+            except Gone:
+                self.tally.counts["workers killed"] += 1
+                await self.members[index].kill()
+                await self.members[index].start()
+                return {"gone": True}
+
+        answers = await asyncio.gather(*(one(index) for index in range(len(self.members))))
+        for answer in answers:
+            self.tally.counts["calls"] += answer.get("calls", 0)
+            self.tally.counts["calls asked again"] += answer.get("retries", 0)
+            late = answer.get("late", 0.0)
+            self.tally.latest = max(self.tally.latest, late)
+            self.tally.counts["calls that outlived their deadline"] += late > LATE
+            self.tally.wrong += answer.get("wrong", [])
+            self.tally.errors.update(answer.get("errors", {}))
+        return answers
