@@ -125,10 +125,10 @@ class RedisServer:
     folder        where its data, log and sockets are; by default a temporary one, removed by stop()
     """
 
-    def __init__(
-        self,
     host = "127.0.0.1"
 
+    def __init__(
+        self,
         *,
         persistence: str = "none",
         unixsocket: bool | str = False,
