@@ -50,10 +50,10 @@ PERSISTENCE = {
     "aof-always": {"save": "", "appendonly": "yes", "appendfsync": "always"},
 }
 
-# What the library needs and no more. PING and INFO are its greeting, SCAN its clear and count.
+# What the library needs and no more. PING and INFO are its greeting, SCAN its clear and count, WAIT is `durable`.
 LEAST_RIGHTS = (
     "-@all +get +set +del +exists +getdel +incrby +pexpire +pttl +scan +eval +evalsha "
-    "+ping +select +auth +client|setname +info ~* "
+    "+ping +select +auth +client|setname +info +wait ~* "
     "+hset +hget +hmget +hgetall +hdel +zadd +zrem +zrange +zcard +incr +persist +pexpireat"
 )
 AWKWARD_PASSWORD = "p@ss:w/o?r#d%41"

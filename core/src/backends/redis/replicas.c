@@ -162,7 +162,7 @@ void redis_waits_count(cf_backend *self, cf_slice info)
     static const char online[] = "state=online";
     int count = 0, number = 0;
     for (;;) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "slave%d", number++);
         cf_slice says = redis_info_line(info, name);
         if (says.len == 0) break;
