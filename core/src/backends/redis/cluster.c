@@ -654,7 +654,7 @@ static void cluster_flush(cf_backend *self)
     redis_cluster *cluster = self->cluster;
     for (size_t i = 0; i < cluster->count; i++)
         if (cluster->nodes[i] && cluster->nodes[i]->queue.count) redis_flush(cluster->nodes[i]);
-    if (!cluster->complete || self->queue.count) want(self);
+    if ((!cluster->complete || self->queue.count) && !cluster->wanted) want(self); /* else its turn comes by the timer */
 }
 
 static void cluster_forked(cf_backend *self)
