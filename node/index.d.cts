@@ -146,7 +146,8 @@ export interface UrlOptions {
   /** The same for their bytes. Default: 33554432 (32 MiB). */
   maxPendingBytes?: number;
   /** So many replicas must have it before `pop`, `incr`, `delete`, conditional sets and changes of accounts and sessions succeed; otherwise they reject with
-   * `UNAVAILABLE` and the outcome `applied`, since a failover could undo it. Default: 0. */
+   * `UNAVAILABLE` and the outcome `applied`, since a failover could undo it (or `not_applied`: somebody else's, that this call has found). 0: none. By default, behind
+   * Sentinels and on a cluster, `pop` and what ends something wait for one replica while there is any. */
   durable?: number;
   /** `false`: `pop`, `incr`, `ifAbsent` and `ifEqual` leave no receipt on the server, which is quicker, but a lost answer stays unknown. */
   receipts?: boolean;

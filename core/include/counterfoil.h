@@ -225,7 +225,9 @@ typedef struct cf_open_options {
  *     ?max_pending=N        operations that may wait for an answer at once; beyond it CF_EBUSY at once; 10000
  *     ?max_pending_bytes=N  the same for the bytes of their commands; 33554432 (32 MiB)
  *     ?durable=N            pop, incr, delete, conditional sets and what changes records succeed only when N replicas have it too (WAIT, for half the time-out and
- *                           at most a second); otherwise CF_EUNAVAILABLE with the outcome CF_APPLIED, and the receipt tells more later. 0
+ *                           at most a second); otherwise CF_EUNAVAILABLE with the outcome CF_APPLIED, and the receipt tells more later. So does who finds a user by
+ *                           e-mail or a social account, or something ended already: CF_NOT_APPLIED then. 0: nothing waits. Not given: with redis+sentinel,
+ *                           redis+cluster pop, delete, revoke and remove wait for one replica while the primary has any; otherwise nothing does
  *     ?receipts=off         pop, incr, if_absent and if_equal leave no receipt on the server: quicker, but a lost answer stays unknown
  *     ?tls_ca=FILE          (rediss) trust these certificates (PEM) instead of the system's
  *     ?tls_cert=FILE&tls_key=FILE   (rediss) our own certificate chain and key (PEM)

@@ -424,7 +424,9 @@ def open(
         max_pending_bytes the same for the bytes of their commands; 32 MiB
         durable           so many replicas must have it before pop, incr, delete, conditional sets and changes of
                           accounts and sessions succeed; otherwise UnavailableError with the outcome "applied", since a
-                          failover could undo it; 0
+                          failover could undo it (or "not_applied": somebody else's, that this call has found). 0: none.
+                          By default, behind Sentinels and on a cluster, pop and what ends something wait for one
+                          replica while there is any
         receipts          False: pop, incr, if_absent and if_equal leave no receipt on the server. Quicker, but the
                           outcome stays unknown when an answer is lost
         tls_ca            (rediss) a file of certificates (PEM) to trust instead of the system's
