@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.build import built
+from faults.clusters import ClusterGroup
 from faults.sentinels import SentinelGroup
 from faults.servers import RedisServer
 
@@ -48,6 +49,7 @@ class Setting:
     control: bool = False  # promises nothing, but must show what the others are spared
     plain_sets_are_kept: bool = True
     namespaces: bool = False  # cannot be without them
+    no_errors: bool = False  # nothing there excuses any
 
 
 class ClockedGroup(SentinelGroup):
@@ -80,6 +82,25 @@ def partition(folder: Path) -> Iterator[Scene]:
 def split(folder: Path) -> Iterator[Scene]:
     with SiteGroup(down_after_ms=500, password="campaign", folder=folder) as group:
         yield Scene(group.url(), nemeses.split_faults(group), {})
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Scene]:
+    with ClusterGroup(password="campaign", folder=folder) as group:
+        yield Scene(group.url(durable="1"), nemeses.cluster_faults(group), {})
+
+
+@contextmanager
+def cluster_control(folder: Path) -> Iterator[Scene]:
+    with ClusterGroup(password="campaign", folder=folder) as group:
+        yield Scene(group.url(), nemeses.cluster_control_faults(group), {})
+
+
+@contextmanager
+def moving(folder: Path) -> Iterator[Scene]:
+    # Nothing that is only slow, as a machine under load may be, changes its primaries.
+    with ClusterGroup(password="campaign", folder=folder, node_timeout_ms=10_000) as group:
+        yield Scene(group.url(), nemeses.moving_faults(group), {})
 
 
 @contextmanager
@@ -116,6 +137,7 @@ def sqlite_disk(folder: Path) -> Iterator[Scene]:
 
 
 GROUP = "a primary, two replicas, three Sentinels (down-after 0.5 s)"
+CLUSTER = "three primaries and a replica of each (node timeout 0.8 s)"
 SETTINGS = {
     "sentinel": Setting("Sentinel, durable=2", f"Redis: {GROUP}", sentinel, plain_sets_are_kept=False),
     "control": Setting(
@@ -138,6 +160,14 @@ SETTINGS = {
         control=True,
         namespaces=True,
     ),
+    "cluster": Setting("Cluster, durable=1", f"Redis: {CLUSTER}", cluster, plain_sets_are_kept=False),
+    "cluster-control": Setting(
+        "control: Cluster without durable",
+        "the same, and a replica is cut off before its primary is killed",
+        cluster_control,
+        control=True,
+    ),
+    "moving": Setting("slots that move", "the same cluster, nothing else happens to it", moving, no_errors=True),
     "redis": Setting("one Redis", "appendonly, appendfsync always", redis),
     "redis-disk": Setting("one Redis, disk full", "the same, on a disk of its own", redis_disk, namespaces=True),
     "sqlite": Setting("SQLite", "one file, eight processes", sqlite),
@@ -161,6 +191,8 @@ def verdict(setting: Setting, tally: Tally, pops: int) -> list[str]:
     """What is wrong with it."""
     promised = KEPT_BY_ALL if setting.control else PROMISES
     broken = [f"{name}: {tally.counts[name]}" for name in promised if tally.counts[name]]
+    if setting.no_errors and tally.errors:
+        broken.append(f"errors: {told(tally.errors)}")
     broken += [f"an error that no fault explains: {text}" for text in tally.wrong[:5]]
     if setting.control and not any(tally.counts[name] for name in SHOWN):
         broken.append("the control has shown nothing: the campaign proves nothing")
@@ -243,22 +275,23 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=30, help="for each setting (30)")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)), help="of the faults and samples")
-    parser.add_argument("--only", default=",".join(SETTINGS), help=f"some of {','.join(SETTINGS)}")
+    parser.add_argument("--only", default="", help=f"some of {','.join(SETTINGS)}")
     parser.add_argument("--pops", type=int, default=0, metavar="N", help="so many contested pops and nothing else")
     parser.add_argument(
         "--failovers", type=int, default=0, metavar="N", help="so many, and how long calls took after them"
     )
     parser.add_argument("--save", type=Path, help="writes the tables there, too")
     given = parser.parse_args()
-    chosen = given.only.split(",")
-    if unknown := set(chosen) - set(SETTINGS):
+    able = ["sentinel", "cluster"] if given.failovers else list(SETTINGS)
+    chosen = given.only.split(",") if given.only else able
+    if unknown := set(chosen) - set(able):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     why = enter("chaos.campaign")
     if why and (needed := [which for which in chosen if SETTINGS[which].namespaces]):
         parser.error(f"no namespaces here ({why}); leave out {','.join(needed)}: --only")
     print(f"seed {given.seed}, {PYTHON_WORKERS} processes of Python and {NODE_WORKERS} of Node", flush=True)
     if given.failovers:
-        return failovers.main(given.failovers, given.seed, given.save)
+        return failovers.main(given.failovers, given.seed, chosen, given.save)
     results: dict[str, Tally] = {}
     failed = 0
     for which in chosen:

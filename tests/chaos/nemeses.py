@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from faults.clusters import SLOTS, ClusterGroup, slot_of
 from faults.resp import ReplyError
 from faults.sentinels import SentinelGroup, until
 from faults.servers import RedisServer, write_clock
@@ -158,6 +159,74 @@ def partition_faults(group: SiteGroup) -> dict[str, Fault]:
 def split_faults(group: SiteGroup) -> dict[str, Fault]:
     name = "primary cut off from its replicas and Sentinels, not from callers"
     return {name: partition_faults(group)[name]}
+
+
+HOT = ["counter", "swapped"]  # keys that everybody uses: their slots move, too
+
+
+def moving_faults(cluster: ClusterGroup) -> dict[str, Fault]:
+    def slots_move(fate: random.Random, _: Crew) -> None:
+        """A few slots go to another primary, one after the other; each is half here and half there for a while."""
+        to = fate.choice(cluster.primaries())
+        slots = [fate.randrange(SLOTS) for _ in range(fate.randrange(40))]
+        slots += [slot_of(f"chaos:{fate.choice(HOT)}")]
+        for slot in slots:
+            old = cluster.owner(slot)
+            if old is to:
+                continue
+            cluster.begin_move(slot, to)
+            keys = old.cli("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+            if keys:
+                cluster.move_keys(slot, to, fate.sample(keys, (len(keys) + 1) // 2))
+            time.sleep(fate.uniform(0, 0.02))
+            cluster.move_keys(slot, to)
+            time.sleep(fate.uniform(0, 0.02))
+            cluster.finish_move(slot, to)
+
+    return {"slots moved": slots_move}
+
+
+def cluster_faults(cluster: ClusterGroup) -> dict[str, Fault]:
+    def killed(fate: random.Random, _: Crew) -> None:
+        cluster.kill_primary(fate.choice(cluster.primaries()))
+        cluster.revive()
+
+    def cut_off_and_killed(fate: random.Random, _: Crew) -> None:
+        primary = fate.choice(cluster.primaries())
+        cut = cluster.cut_off(primary)
+        time.sleep(fate.uniform(0.1, 0.8))
+        cluster.kill_primary(primary)
+        cluster.let_follow(cut)
+        cluster.revive()
+
+    def cut_off_for_a_while(fate: random.Random, _: Crew) -> None:
+        cut = cluster.cut_off(fate.choice(cluster.primaries()))
+        time.sleep(fate.uniform(0.1, 0.8))
+        cluster.let_follow(cut)
+
+    def frozen(fate: random.Random, _: Crew) -> None:
+        node = fate.choice(cluster.primaries())
+        freeze(node, fate.uniform(0.4, 3.2))
+        cluster.wait_until_whole()
+
+    def by_hand(fate: random.Random, _: Crew) -> None:
+        cluster.fail_over(fate.choice(cluster.primaries()))
+        cluster.wait_until_whole()
+
+    return {
+        "a primary's replica cut off, then it is killed": cut_off_and_killed,
+        "a primary killed": killed,
+        "a primary frozen": frozen,
+        "failover by hand": by_hand,
+        "a replica cut off for a while": cut_off_for_a_while,
+        "connections and scripts gone": lambda fate, _: vanish(fate.choice(cluster.primaries())),
+        **moving_faults(cluster),
+    }
+
+
+def cluster_control_faults(cluster: ClusterGroup) -> dict[str, Fault]:
+    name = "a primary's replica cut off, then it is killed"
+    return {name: cluster_faults(cluster)[name]}
 
 
 def redis_faults(server: RedisServer, clocks: Clocks) -> dict[str, Fault]:
