@@ -49,6 +49,7 @@ typedef struct backend {
     bool        hides; /* hash_keys */
     bool        waits; /* its caller only waits: cf_loop_set_blocking */
     bool        pends; /* every key operation must pend: the manner is not lost on the way */
+    bool        one_database; /* a cluster: no database is somebody's own */
 } backend;
 
 static const backend backends[] = {
@@ -70,6 +71,7 @@ static const backend backends[] = {
     {.name = "redis-tls", .variable = "CF_TEST_REDIS_TLS", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "redis-acl", .variable = "CF_TEST_REDIS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "redis-sentinel", .variable = "CF_TEST_REDIS_SENTINEL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
+    {.name = "redis-cluster", .variable = "CF_TEST_REDIS_CLUSTER", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true, .one_database = true},
     {.name = "redis-tls-acl", .variable = "CF_TEST_REDIS_TLS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     /* The clock of this server is moved together with the stage's: for the cases that the others must leave out. */
     {.name = "redis-clock", .variable = "CF_TEST_REDIS_CLOCK", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true},
@@ -717,7 +719,8 @@ static fate open_story(story *s, cf_error *error)
     s->timeout_ms = options.timeout_ms ? options.timeout_ms : 5000;
     if (!skip && error->status == CF_OK) {
         if (s->backend->variable) {
-            redis_url(s->backend->variable, wants_no_prefix(s->one) || now_nth ? bare_database : -1, url, sizeof url);
+            const bool apart = !s->backend->one_database && (wants_no_prefix(s->one) || now_nth);
+            redis_url(s->backend->variable, apart ? bare_database : -1, url, sizeof url);
             cf_open(s->loop, cf_text(url), &options, &s->store, error);
             s->clears = s->store != NULL && !(now_nth && alone);
         } else if (s->backend->url) {
@@ -776,6 +779,7 @@ static bool can_play(const backend *b, const json_t *one)
     json_t       *step;
     const json_t *open = json_object_get(one, "open");
     if (!b->variable) return true;
+    if (b->one_database && wants_no_prefix(one)) return false; /* it would be about the keys of others too */
     /* Redis keeps a value through the millisecond of its expiry, so it is asked for one less; a life of one has none to give. */
     if (one_millisecond(json_object_get(open, "ttl")) || one_millisecond(json_object_get(open, "secondary_ttl"))) return false;
     json_array_foreach (json_object_get(one, "steps"), i, step) {
@@ -1048,7 +1052,7 @@ static unsigned long long play_chaos(const backend *b, const json_t *one)
     static const char *const names[] = {"once", "for good", "for good, then all is closed"};
     uint64_t          *before = json_object_get(one, "steps") ? rehearse(b, one) : NULL;
     unsigned long long runs = 0;
-    if (b->variable) empty_database(b);
+    if (b->variable && !b->one_database) empty_database(b);
     const int stride = opens_slowly(b) ? 3 : env_number("CF_CHAOS_FEWER", 0) || b->variable ? 2 : 1; /* the first manner; without the second; all */
     for (int how = ONCE; how <= FOR_GOOD_THEN_LEAVE && !case_failed; how += stride) {
         now_mode = names[how];

@@ -41,6 +41,7 @@ from faults.certificates import Certificates
 from faults.resp import Connection, ReplyError
 
 if TYPE_CHECKING:
+    from faults.clusters import ClusterGroup
     from faults.sentinels import SentinelGroup
 
 PERSISTENCE = {
@@ -56,6 +57,7 @@ LEAST_RIGHTS = (
     "+ping +select +auth +client|setname +info +wait ~* "
     "+hset +hget +hmget +hgetall +hdel +zadd +zrem +zrange +zcard +incr +persist +pexpireat"
 )
+CLUSTER_RIGHTS = "+cluster|slots +asking"
 AWKWARD_PASSWORD = "p@ss:w/o?r#d%41"
 
 # ------------------------------------------------------------------------------------------------------------- children
@@ -417,6 +419,7 @@ class StandardSet:
         self.folder = Path(folder).resolve()
         self.servers: dict[str, RedisServer] = {}
         self.group: SentinelGroup | None = None
+        self.cluster: ClusterGroup | None = None
         self.variables: dict[str, str] = {}
 
     def __enter__(self) -> StandardSet:
@@ -443,12 +446,21 @@ class StandardSet:
         for name, options in make.items():
             self.servers[name] = RedisServer(folder=self.folder / name, **options)
             self.servers[name].start()
+        from faults.clusters import ClusterGroup
         from faults.sentinels import SentinelGroup
 
+        # Nothing that is only slow, as the machine may be, changes its primaries.
+        self.cluster = ClusterGroup(
+            folder=self.folder / "cluster",
+            acl={user: (AWKWARD_PASSWORD, f"{LEAST_RIGHTS} {CLUSTER_RIGHTS}")},
+            node_timeout_ms=60_000,
+        )
+        self.cluster.begin()
         self.group = SentinelGroup(
             folder=self.folder / "group", password=AWKWARD_PASSWORD, sentinel_password="watchers"
         )
         self.group.start()
+        self.cluster.wait_until_whole()
         servers = self.servers
         self.variables = {
             "CF_TEST_REDIS": servers["plain"].url(),
@@ -457,11 +469,13 @@ class StandardSet:
             "CF_TEST_REDIS_ACL": servers["acl"].url(3, user=user),
             "CF_TEST_REDIS_TLS_ACL": servers["tls_acl"].url(3, user=user),
             "CF_TEST_REDIS_SENTINEL": self.group.url(5),
+            "CF_TEST_REDIS_CLUSTER": self.cluster.url(user=user),
             "CF_TEST_REDIS_CLOCK": servers["clock"].url(),
             "CF_TEST_REDIS_CLOCK_FILE": str(servers["clock"].clock_file),
         }
         pids = {name: server.pid for name, server in servers.items()}
-        pids |= {server.dir.name: server.pid for server in [*self.group.data, *self.group.sentinels]}
+        many = [*self.group.data, *self.group.sentinels, *self.cluster.nodes]
+        pids |= {server.dir.name: server.pid for server in many}
         known = {"environment": self.variables, "pids": pids, "keeper": os.getpid()}
         _publish(self.folder / "servers.json", json.dumps(known))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()]
@@ -472,6 +486,8 @@ class StandardSet:
             server.stop()
         if self.group:
             self.group.stop()
+        if self.cluster:
+            self.cluster.stop()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

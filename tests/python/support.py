@@ -204,7 +204,7 @@ class Sqlite:
             path.unlink()
 
 
-EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary"})
+EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary", "alone"})
 RECORDS = frozenset({"records"})
 CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move; exact also for the shortest life
 
@@ -264,6 +264,9 @@ BACKENDS = [
     BackendLine("redis-tls", Redis("TLS"), EVERYTHING, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-acl", Redis("ACL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-sentinel", Redis("SENTINEL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
+    BackendLine(
+        "redis-cluster", Redis("CLUSTER"), EVERYTHING - {"alone"} | RECORDS, frozenset({"blocking", "asyncio"})
+    ),
     BackendLine("redis-tls-acl", Redis("TLS_ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
 ]
 
@@ -472,7 +475,14 @@ def needs(case: Case) -> set[str]:
     lives += [step.get(name) for step in steps for name in ("ttl", "expires_in")]
     if any(isinstance(life, int | float) and 0 < life <= 0.001 for life in lives):
         found.add("one_millisecond")
+    if about_all(case):
+        found.add("alone")
     return found
+
+
+def about_all(case: Case) -> bool:
+    """Of everybody's keys, not only of those under its own prefix."""
+    return any(step["do"] == "clear" and step["prefix"] == "" and "error" in step for step in case.get("steps", []))
 
 
 async def play(case: Case, backend: BackendLine, mode: Mode, stage: Stage) -> None:
@@ -506,8 +516,7 @@ async def play_on_server(case: Case, server: Redis, mode: Mode, stage: Stage) ->
     everybody's keys or the longest prefix, in a database of its own."""
     options = case.get("open", {})
     prefix = value_of(options.get("prefix", ""))
-    everybody = any(step["do"] == "clear" and step["prefix"] == "" and "error" in step for step in case["steps"])
-    apart = everybody or len(prefix.encode()) > 200
+    apart = about_all(case) or len(prefix.encode()) > 200
     if not apart:
         options = {**options, "prefix": own_prefix() + prefix}
     store = await open_in(mode, server.apart if apart else server.url, stage, options)

@@ -3,14 +3,14 @@
 // The backends that every case is played over. Each line says how to open a store on a stage and what the backend has; a new
 // backend is one more line. `clock`: its time is the stage's, so that a case can move it. `one_millisecond`:
 // a life of one is exact (Redis ends a value when its last millisecond is over, and knows none shorter than one). `shared`: others have keys there too, so
-// a case that is about everybody's keys is opened by `bare`, without a prefix, in a database that nobody else uses.
+// a case that is about everybody's keys is opened by `bare`, without a prefix, in a database that nobody else uses. `alone`: such can be had.
 
 const { open, Backend, CounterfoilError } = require('counterfoil');
 const { MapBackend } = require('../../../examples/js_backend.cjs');
 const { openApart, openBare, ServerStage, realStage } = require('./redis.cjs');
 const { openOnce } = require('./sqlite.cjs');
 
-const ALL = ['pop', 'touch', 'incr', 'conditions', 'keep_ttl', 'scan', 'binary', 'clock', 'one_millisecond'];
+const ALL = ['pop', 'touch', 'incr', 'conditions', 'keep_ttl', 'scan', 'binary', 'clock', 'one_millisecond', 'alone'];
 const RECORDS = [...ALL, 'records'];
 
 /** A backend with every method, over a Map, on a stage's clock. `binary`: its values are Buffers. */
@@ -131,6 +131,7 @@ backends.push(
   redis('redis, ACL', 'ACL'),
   redis('redis, TLS and ACL', 'TLS_ACL'),
   redis('redis, Sentinel', 'SENTINEL'),
+  redis('redis, Cluster', 'CLUSTER', ON_REDIS.filter((one) => one !== 'clock' && one !== 'alone')),
 );
 
 module.exports = { backends, FullBackend, promised, minimal };

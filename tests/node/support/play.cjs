@@ -143,8 +143,7 @@ async function play(story, backend, stage) {
     assert.throws(() => backend.open(options, query), (error) => error instanceof CounterfoilError && error.code === story.open_error);
     return;
   }
-  const bare = story.steps.some((step) => step.do === 'clear' && step.prefix === '' && step.error !== undefined);
-  const store = backend.shared && bare ? backend.bare(options) : backend.open(options, query);
+  const store = backend.shared && aboutAll(story.steps) ? backend.bare(options) : backend.open(options, query);
   try {
     const interfaces = interfacesOf(story, store);
     for (const [i, step] of story.steps.entries()) {
@@ -165,6 +164,9 @@ async function play(story, backend, stage) {
   }
 }
 
+/** Whether a case is about everybody's keys. */
+const aboutAll = (steps = []) => steps.some((step) => step.do === 'clear' && step.prefix === '' && step.error !== undefined);
+
 /** Whether the case asks for something that the backend declares that it lacks. */
 function lacks(story, backend) {
   const needs = [...(story.needs ?? [])];
@@ -173,6 +175,7 @@ function lacks(story, backend) {
   if (steps.some((step) => step.do === 'advance') || story.open?.timeout < 0.1 || speaksOfNow(story.steps)) needs.push('clock');
   const lives = [story.open?.ttl, story.open?.secondary_ttl, ...steps.filter((step) => step.error === undefined).map((step) => step.ttl)];
   if (lives.some((ttl) => ttl > 0 && ttl <= 0.001)) needs.push('one_millisecond');
+  if (aboutAll(steps)) needs.push('alone');
   return needs.filter((need) => !backend.has.includes(need));
 }
 
