@@ -90,6 +90,7 @@ static void prune(cf_backend *self)
         cf_backend *node = cluster->nodes[i];
         if (!node || node->owned || node->queue.count || (cluster->asking && cluster->asked == node)) continue;
         if (cluster->asked == node) cluster->asked = NULL;
+        if (cluster->told == node) cluster->told = NULL;
         cluster->nodes[i] = NULL;
         add_figures(self, node);
         redis_close(node, &error);
@@ -131,11 +132,14 @@ static void want(cf_backend *self)
 
 static bool resting(const cf_backend *node) { return node->link == LINK_DOWN && node->waits; }
 
-/* A server that works; else any that is known, the last one that was asked after all others. */
+/* Whom the last MOVED has named, who knows it first; or a server that works; else any that is known, the last one that was asked after all others. */
 static cf_backend *whom(cf_backend *self)
 {
     redis_cluster *cluster = self->cluster;
     size_t         turn = cluster->turn++, total = cluster->known_count + self->options.place_count;
+    cf_backend    *told = cluster->told;
+    cluster->told = NULL;
+    if (told && !redis_in_doubt(told, QUIET_MS)) return told;
     for (size_t i = 0; i < cluster->count; i++) {
         cf_backend *node = cluster->nodes[(turn + i) % cluster->count];
         if (node && node != cluster->asked && !redis_in_doubt(node, QUIET_MS)) return node;
@@ -162,12 +166,22 @@ static void ask(cf_backend *self)
     redis_flush(node);
 }
 
+/* To whom something has come, to send it; what comes back meanwhile may go to others again. */
 static void send_on(cf_backend *self)
 {
     redis_cluster *cluster = self->cluster;
-    cluster->unsorted = false;
-    for (size_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] && redis_queue_unsent(&cluster->nodes[i]->queue)) redis_flush(cluster->nodes[i]);
+    for (int again = 0; again < 3; again++) {
+        bool waits = false;
+        cluster->unsorted = false;
+        for (size_t i = 0; i < cluster->count; i++) {
+            cf_backend *node = cluster->nodes[i];
+            if (!node || !node->queue.count) continue;
+            waits = true;
+            if (redis_queue_unsent(&node->queue)) redis_flush(node);
+        }
+        if (waits) wake_in(self, QUIET_MS); /* to see whether it gets on */
+        if (!cluster->unsorted) break;
+    }
 }
 
 static void reroute(cf_backend *self)
@@ -195,6 +209,7 @@ static void on_timer(void *user)
     }
     if (cluster->asking && now - cluster->asked_ms >= ANSWER_MS) cluster->asking = false;
     if (stuck) cluster->wanted = true;
+    if (cluster->refused && !self->queue.count) cluster->wanted = false; /* only when somebody asks: nobody's account gets locked by an idle process */
     if (cluster->wanted && !cluster->asking && now - cluster->asked_ms >= (cluster->refused ? REFUSED_MS : poll)) ask(self);
     send_on(self);
     prune(self);
@@ -227,7 +242,7 @@ void redis_cluster_down(cf_backend *node, const cf_error *why, bool refused)
     self->why = *why;
     if (cluster->asking && cluster->asked == node) cluster->asking = false;
     if (refused && !anybody(cluster)) refuse(self, why);
-    if (cluster->complete && !node->owned) return;
+    if (cluster->complete && !node->owned && !node->queue.count) return;
     if (cluster->outage_ms < 0) cluster->outage_ms = now_ms(self);
     want(self);
 }
@@ -431,6 +446,7 @@ bool redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_sli
     cluster->redirects++;
     if (!only_this) {
         set_owner(cluster, slot, to);
+        cluster->told = cluster->nodes[to];
         want(self);
     }
     if (call.expect == EXPECT_CLEAR_ONE || call.expect == EXPECT_CLEAR_DELETED) {
@@ -652,9 +668,8 @@ static int cluster_clear(cf_backend *self, cf_op *op)
 static void cluster_flush(cf_backend *self)
 {
     redis_cluster *cluster = self->cluster;
-    for (size_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] && cluster->nodes[i]->queue.count) redis_flush(cluster->nodes[i]);
-    if ((!cluster->complete || self->queue.count) && !cluster->wanted) want(self); /* else its turn comes by the timer */
+    send_on(self);
+    if ((self->queue.count || (!cluster->complete && !cluster->refused)) && !cluster->wanted) want(self); /* else its turn comes by the timer */
 }
 
 static void cluster_forked(cf_backend *self)
@@ -662,7 +677,9 @@ static void cluster_forked(cf_backend *self)
     redis_cluster *cluster = self->cluster;
     for (size_t i = 0; i < cluster->count; i++)
         if (cluster->nodes[i]) redis_forked(cluster->nodes[i]);
-    redis_forked(self);
+    redis_queue_clear(self);
+    self->seeded = false;
+    self->refusal.status = self->why.status = CF_OK;
     cluster->asking = cluster->wanted = cluster->refused = false;
     cluster->due_ms = INT64_MAX;
     cluster->asked_ms = INT64_MIN / 2;

@@ -213,6 +213,7 @@ typedef struct redis_cluster {
     bool         refused;  /* whoever was asked last wants none of us */
     bool         unsorted; /* nodes have got what they do not know of */
     cf_backend  *asked;    /* whom, last */
+    cf_backend  *told;     /* whom the last MOVED has named */
     uint64_t     question; /* which */
     size_t       turn;     /* who is asked next */
     int64_t      asked_ms, outage_ms, later_ms, due_ms; /* due_ms: of the timer; INT64_MAX: it rests */
