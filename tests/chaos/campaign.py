@@ -69,7 +69,7 @@ def sentinel(folder: Path) -> Iterator[Scene]:
 @contextmanager
 def control(folder: Path) -> Iterator[Scene]:
     with SentinelGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-        yield Scene(group.url(), nemeses.control_faults(group), {})
+        yield Scene(group.url(durable="0"), nemeses.control_faults(group), {})
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def partition(folder: Path) -> Iterator[Scene]:
 @contextmanager
 def split(folder: Path) -> Iterator[Scene]:
     with SiteGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-        yield Scene(group.url(), nemeses.split_faults(group), {})
+        yield Scene(group.url(durable="0"), nemeses.split_faults(group), {})
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def cluster(folder: Path) -> Iterator[Scene]:
 @contextmanager
 def cluster_control(folder: Path) -> Iterator[Scene]:
     with ClusterGroup(password="campaign", folder=folder) as group:
-        yield Scene(group.url(), nemeses.cluster_control_faults(group), {})
+        yield Scene(group.url(durable="0"), nemeses.cluster_control_faults(group), {})
 
 
 @contextmanager
@@ -141,7 +141,7 @@ CLUSTER = "three primaries and a replica of each (node timeout 0.8 s)"
 SETTINGS = {
     "sentinel": Setting("Sentinel, durable=2", f"Redis: {GROUP}", sentinel, plain_sets_are_kept=False),
     "control": Setting(
-        "control: Sentinel without durable",
+        "control: Sentinel, durable=0",
         "the same, and the replicas are cut off before the primary is killed",
         control,
         control=True,
@@ -154,7 +154,7 @@ SETTINGS = {
         namespaces=True,
     ),
     "split": Setting(
-        "control: partitions without durable",
+        "control: partitions, durable=0",
         "the primary is cut off from replicas and Sentinels, not from the callers",
         split,
         control=True,
@@ -162,7 +162,7 @@ SETTINGS = {
     ),
     "cluster": Setting("Cluster, durable=1", f"Redis: {CLUSTER}", cluster, plain_sets_are_kept=False),
     "cluster-control": Setting(
-        "control: Cluster without durable",
+        "control: Cluster, durable=0",
         "the same, and a replica is cut off before its primary is killed",
         cluster_control,
         control=True,
@@ -247,7 +247,7 @@ receipt, or because it was not applied, or may be repeated. Bold is what must be
 
 {table}
 
-¹ Not promised there: without `durable` a failover to a replica that was cut off undoes what that has not heard of. The
+¹ Not promised there: with `durable=0` a failover to a replica that was cut off undoes what that has not heard of. The
 control must show it, or the campaign proves nothing.
 
 {settings}
