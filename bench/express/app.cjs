@@ -22,6 +22,7 @@ const prefix = `${name}:`;
 const stores = {
   counterfoil: () => new (require('../../node/adapters/express-session.cjs').CounterfoilStore)({ url, prefix }),
   MemoryStore: () => new session.MemoryStore(),
+  none: () => null, // what the application itself takes, without sessions: no store can be quicker
   memorystore: () => new (rival('memorystore')(session))({ checkPeriod: DAY * 1000 }),
   'connect-redis': async () => {
     const client = rival('redis').createClient({ url });
@@ -44,7 +45,10 @@ async function fill(store) {
 function application(store) {
   const app = express();
   const secret = 'only for the bench'; // as in load.cjs
-  app.use(session({ store, secret, resave: false, saveUninitialized: false, cookie: { maxAge: DAY * 1000 } }));
+  const cookie = { maxAge: DAY * 1000 };
+  const one = sessions(session.Cookie).sessionOf(0);
+  if (store !== null) app.use(session({ store, secret, resave: false, saveUninitialized: false, cookie }));
+  else app.use((request, response, next) => { request.session = one; next(); });
   // Without a session there is no user, and the answer is 500.
   app.get('/read', (request, response) => response.json({ name: request.session.user.name }));
   app.get('/write', (request, response) => {
@@ -56,7 +60,7 @@ function application(store) {
 
 async function main() {
   const store = await stores[name]();
-  await fill(store);
+  if (store !== null) await fill(store);
   global.gc(); // what filling has left behind is nobody's stall
   const server = application(store).listen(0, '127.0.0.1');
   server.keepAliveTimeout = 0; // between two measurements nobody asks

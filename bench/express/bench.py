@@ -118,7 +118,12 @@ def tables_of(where: Where) -> list[Table]:
     def table(name: str, title: str, start: Any, parties: dict[str, str], words: str, depths: tuple[int, ...]) -> Table:
         return Table(name, title, start, parties, words, depths, "connections", OPS)
 
-    memory = {"counterfoil": "counterfoil, memory", "MemoryStore": "MemoryStore", "memorystore": "memorystore"}
+    memory = {
+        "counterfoil": "counterfoil, memory",
+        "MemoryStore": "MemoryStore",
+        "memorystore": "memorystore",
+        "none": "*no sessions*",
+    }
     return [
         table("memory", "Express: memory", node("memory:"), memory, "Sessions in the application's process.", DEPTHS),
         table(
@@ -129,6 +134,7 @@ def tables_of(where: Where) -> list[Table]:
                 "counterfoil": "counterfoil, Redis",
                 "connect-redis": "connect-redis on node-redis",
                 "MemoryStore": "*MemoryStore*",
+                "none": "*no sessions*",
             },
             "Sessions in Redis; MemoryStore is what no Redis at all would be.",
             DEPTHS,
@@ -177,7 +183,8 @@ autocannon and Redis run on the others. {keys:,} sessions of 500 bytes of JSON, 
 
 All applications are the same but for the store: express-session with `resave: false` and `saveUninitialized: false`,
 one JSON response. Every request reads its session: `read` leaves it as it is, so it is touched at the end of the
-response, `write` changes it, so it is saved.
+response, `write` changes it, so it is saved. *No sessions* is the same application without express-session and without
+any store: what Express itself takes, of requests and of stalls, on this machine.
 """
 
 
