@@ -8,7 +8,7 @@
 
 enum {
     QUIET_MS = 250,
-    POLL_MS = 200,
+    POLL_MS = 100,
     SLOW_POLL_MS = 1000, /* when the outage is an old one */
     YOUNG_MS = 10 * 1000,
     ANSWER_MS = 500, /* for one Sentinel, all of it; less where there are so many that an attempt at the primary would end before */
