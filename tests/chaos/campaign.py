@@ -305,7 +305,8 @@ def main() -> int:
         print(f"{'FAIL' if broken else 'ok'} {SETTINGS[which].name}: {told(results[which].faults)}", flush=True)
         for line in broken:
             print(f"    {line}", flush=True)
-        print(f"    errors of single calls: {told(results[which].errors) or 'none'}", flush=True)
+        for kind, count in sorted(results[which].errors.items()):
+            print(f"    {count} {kind}: {results[which].texts.get(kind, '')}", flush=True)
     print(f"\n{table(results)}\n")
     if given.save:
         given.save.write_text(page(given.seed, given.pops, results))

@@ -26,6 +26,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    texts: dict[str, str] = field(default_factory=dict)  # of each kind of error the last one's
     wrong: list[str] = field(default_factory=list)
     latest: float = 0.0  # seconds behind its deadline
 
@@ -124,4 +125,5 @@ class Crew:
             self.tally.counts["calls that outlived their deadline"] += late > LATE
             self.tally.wrong += answer.get("wrong", [])
             self.tally.errors.update(answer.get("errors", {}))
+            self.tally.texts.update(answer.get("texts", {}))
         return answers

@@ -16,7 +16,7 @@ let seen;
 let load;
 
 function begin() {
-  seen = { calls: 0, retries: 0, late: 0, wrong: [], errors: {} };
+  seen = { calls: 0, retries: 0, late: 0, wrong: [], errors: {}, texts: {} };
 }
 begin();
 
@@ -35,7 +35,9 @@ async function once(what, call) {
   } catch (error) {
     if (!(error instanceof CounterfoilError)) throw error;
     if (error.code !== 'EXISTS') {
-      count(`${what}: ${error.code} ${error.outcome}`);
+      const kind = `${what}: ${error.code} ${error.outcome}`;
+      count(kind);
+      seen.texts[kind] ??= error.message;
       if (error.message.includes('READONLY')) count('READONLY');
     }
     if (SECRET.test(error.message)) seen.wrong.push(`an error of ${what} tells more than it should: ${error.message}`);

@@ -43,6 +43,7 @@ class Worker:
         self.late = 0.0  # by how much the latest call was later than its deadline
         self.wrong: list[str] = []
         self.errors: Counter[str] = Counter()
+        self.texts: dict[str, str] = {}
 
     async def once(self, what: str, call: Awaitable[Any]) -> Any:
         """One call, and what there is to know about it: how long it took, how it failed, what its error says."""
@@ -52,7 +53,9 @@ class Worker:
             return await call
         except counterfoil.Error as error:
             if not isinstance(error, counterfoil.ExistsError):
-                self.errors[f"{what}: {error.code} {error.outcome}"] += 1
+                kind = f"{what}: {error.code} {error.outcome}"
+                self.errors[kind] += 1
+                self.texts.setdefault(kind, str(error))
                 if "READONLY" in str(error):
                     self.errors["READONLY"] += 1
             if SECRET.search(str(error)):
@@ -237,7 +240,7 @@ class Worker:
         what = order.pop("do")
         answer: dict[str, Any] = await getattr(self, what)(**order)
         answer |= {"calls": self.calls, "retries": self.retries, "late": self.late, "wrong": self.wrong}
-        answer |= {"errors": self.errors}
+        answer |= {"errors": self.errors, "texts": self.texts}
         self.begin()
         return answer
 
