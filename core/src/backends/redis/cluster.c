@@ -269,7 +269,7 @@ static char *copied(cf_backend *self, cf_slice text)
 {
     char *copy = cf_alloc(self->platform, text.len + 1);
     if (!copy) return NULL;
-    memcpy(copy, text.ptr, text.len);
+    if (text.len) memcpy(copy, text.ptr, text.len);
     copy[text.len] = 0;
     return copy;
 }

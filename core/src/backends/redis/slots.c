@@ -54,8 +54,8 @@ size_t redis_slot_tail(cf_slice key, cf_slice name, char tail[REDIS_TAIL])
     if (redis_slot_by_tag(key)) return 0;
     uint16_t wanted = back(crc16(0, key)), so_far = crc16(0, name);
     /* Two bytes take the register from anywhere to anywhere. A first one is tried until neither of them makes a tag of what is in front of it. */
-    for (unsigned char first = 'a'; first <= 'z'; first++) {
-        uint16_t two = step(so_far, first) ^ wanted;
+    for (int first = 'a'; first <= 'z'; first++) {
+        uint16_t two = step(so_far, (unsigned char)first) ^ wanted;
         char     high = (char)(two >> 8), low = (char)(two & 0xff);
         if (high == '{' || high == '}' || low == '{' || low == '}') continue;
         tail[0] = (char)first;
