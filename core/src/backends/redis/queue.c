@@ -255,6 +255,9 @@ static bool keep_after_loss(cf_backend *self, redis_call *call, const char *byte
     bool in_page = self->store && (call->expect == EXPECT_CLEAR_ONE || call->expect == EXPECT_CLEAR_DELETED); /* its keys would go different ways */
     bool sent = call->flags & CALL_MAYBE || in_page;
     if (!sent) return true;
+    bool again = call->flags & CALL_LOST; /* one that only waits for a server costs nobody anything, however many attempts to connect fail */
+    call->flags &= (uint8_t)~CALL_LOST;
+    if ((call->flags & CALL_REPEATABLE) && !again) return true;
     if ((call->flags & CALL_REPEATABLE) && self->credit >= 10) {
         self->credit -= 10;
         self->figures.retries++;
@@ -267,7 +270,7 @@ static bool keep_after_loss(cf_backend *self, redis_call *call, const char *byte
 void redis_queue_lost(cf_backend *self, const cf_error *why)
 {
     redis_queue *queue = &self->queue;
-    for (size_t i = 0; i < queue->sent; i++) redis_queue_at(queue, i)->flags |= CALL_MAYBE;
+    for (size_t i = 0; i < queue->sent; i++) redis_queue_at(queue, i)->flags |= CALL_MAYBE | CALL_LOST;
     queue->sent = 0;
     sift(self, 0, queue->at, keep_after_loss, why);
     queue->written = queue->edge = queue->at;

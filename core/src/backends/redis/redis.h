@@ -92,7 +92,8 @@ enum {
     CALL_DEAD       = 1 << 2, /* nobody waits for it, and it was not sent: never send it                    */
     CALL_OWN        = 1 << 3, /* the connection's own                                                       */
     CALL_SCRIPT     = 1 << 4, /* EVALSHA, see `script`                                                      */
-    CALL_ANEW       = 1 << 5  /* CLEAR on a cluster: a key was not where it had been seen, so begin anew    */
+    CALL_ANEW       = 1 << 5, /* CLEAR on a cluster: a key was not where it had been seen, so begin anew    */
+    CALL_LOST       = 1 << 6  /* sent on the connection that has just been lost: to ask it again has its price */
 };
 typedef enum {
     SCRIPT_POP,
