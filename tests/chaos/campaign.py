@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import platform
-import shlex
 import shutil
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from chaos import failovers, nemeses
 from chaos.crew import NODE_WORKERS, PYTHON_WORKERS, Crew, Tally
 from chaos.network import Disk, SiteGroup, enter
 from chaos.promises import PROMISES, Campaign, Fault
+from chaos.results import save, words
 
 
 @dataclass
@@ -208,17 +208,17 @@ WORK += ["values replaced", "sign-ups", "log-outs", "sets that said kept", "sets
 WORK += ["sets that said unknown", "sets that said applied", "calls", "calls asked again", "workers killed"]
 
 
-def table(results: dict[str, Tally]) -> str:
+def table(results: dict[str, Tally], promises: list[str]) -> str:
     """A row for each figure, a column for each setting."""
     lines = ["| | " + " | ".join(SETTINGS[which].name for which in results) + " |", "| --- |" + " --- |" * len(results)]
     lines.append("| faults | " + " | ".join(f"{tally.faults.total()}" for tally in results.values()) + " |")
-    for row in [*WORK, *PROMISES]:
+    for row in [*WORK, *promises]:
         cells = [
             f"{tally.counts[row]:,}"
             + ("¹" if SETTINGS[which].control and row in PROMISES and tally.counts[row] else "")
             for which, tally in results.items()
         ]
-        if row in PROMISES or any(cell != "0" for cell in cells):
+        if row in promises or any(cell != "0" for cell in cells):
             lines.append(f"| {'**' + row + '**' if row in PROMISES else row} | " + " | ".join(cells) + " |")
     held_back = (
         f"{sum(n for what, n in tally.errors.items() if what.endswith(' applied')):,}" for tally in results.values()
@@ -232,40 +232,35 @@ def told(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 
 
-def section(title: str, setting: Setting, tally: Tally) -> str:
+def section(setting: Setting, tally: Tally) -> str:
     errors = told(tally.errors) or "none"
-    return (
-        f"- **{setting.name}**{title}: {setting.about}. Faults: {told(tally.faults)}. Errors of single calls: {errors}."
-    )
+    return f"- **{setting.name}**: {setting.about}. Faults: {told(tally.faults)}. Errors of single calls: {errors}."
 
 
-PAGE = """## {title}
-
-`./run chaos {words}` (seed {seed}), {day}, {cores} cores, Python {python}. {processes} processes, half of them Python
-and half Node, do the same things at the same time. Every answer is kept, and whoever got none asks again: by its
-receipt, or because it was not applied, or may be repeated. Bold is what must be 0.
+PAGE = """`./run chaos {words}`, {day}, {cores} cores, Python {python}. {processes} processes,
+half of them Python and half Node, do the same things at the same time. Every answer is kept, and whoever got none asks
+again: by its receipt, or because it was not applied, or may be repeated. Bold is what must be 0.
 
 {table}
 
-¹ Not promised there: with `durable=0` a failover to a replica that was cut off undoes what that has not heard of. The
+{note}{settings}
+"""
+NOTE = """¹ Not promised there: with `durable=0` a failover undoes what the replica had not heard of that it promotes. The
 control must show it, or the campaign proves nothing.
 
-{settings}
 """
 
 
-def page(seed: int, pops: int, results: dict[str, Tally]) -> str:
-    words = [word for word in sys.argv[1:] if word != "--save"]
+def page(seed: int, promises: list[str], results: dict[str, Tally]) -> str:
     return PAGE.format(
-        title="Contested pops" if pops else "All promises",
-        words=shlex.join(words),
-        seed=seed,
+        words=words(seed),
         day=f"{datetime.now(UTC):%Y-%m-%d}",
         cores=os.cpu_count(),
         python=platform.python_version(),
         processes=PYTHON_WORKERS + NODE_WORKERS,
-        settings="\n".join(section("", SETTINGS[which], tally) for which, tally in results.items()),
-        table=table(results),
+        settings="\n".join(section(SETTINGS[which], tally) for which, tally in results.items()),
+        note=NOTE if any(SETTINGS[which].control for which in results) else "",
+        table=table(results, promises),
     )
 
 
@@ -280,7 +275,9 @@ def main() -> int:
     parser.add_argument(
         "--failovers", type=int, default=0, metavar="N", help="so many, and how long calls took after them"
     )
-    parser.add_argument("--save", type=Path, help="writes the tables there, too")
+    parser.add_argument(
+        "--save", type=Path, help="puts the table into this file, in the place of the last one of its kind"
+    )
     given = parser.parse_args()
     able = ["sentinel", "cluster"] if given.failovers else list(SETTINGS)
     chosen = given.only.split(",") if given.only else able
@@ -307,9 +304,11 @@ def main() -> int:
             print(f"    {line}", flush=True)
         for kind, count in sorted(results[which].errors.items()):
             print(f"    {count} {kind}: {results[which].texts.get(kind, '')}", flush=True)
-    print(f"\n{table(results)}\n")
+    promises = [name for name in PROMISES if "codes" in name or "deadline" in name] if given.pops else PROMISES
+    print(f"\n{table(results, promises)}\n")
     if given.save:
-        given.save.write_text(page(given.seed, given.pops, results))
+        title = "Contested pops" if given.pops else SETTINGS[chosen[0]].name if len(chosen) == 1 else "All promises"
+        save(given.save, title, page(given.seed, promises, results))
     return 1 if failed else 0
 
 

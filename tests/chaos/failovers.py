@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shlex
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +29,7 @@ from faults.servers import RedisServer
 
 from chaos.crew import Crew, Tally
 from chaos.promises import off
+from chaos.results import save, words
 
 TIMEOUT = 5.0
 ALLOWED = 300.0  # ms behind the servers
@@ -237,9 +236,7 @@ def figures(values: list[float]) -> str:
     return " | ".join(f"{one:,.0f}" for one in chosen)
 
 
-PAGE = """## {count} failovers of {name}
-
-`./run chaos {words}` (seed {seed}), {day}.
+PAGE = """`./run chaos {words}`, {day}.
 The primary is killed and frozen by turns. 8 processes, 4 of Python and 4 of Node, have two calls each under way that
 write, with a deadline of five seconds; each is made once. A plain probe asks all who know where the primary is until it
 can write there: that is the servers' own time. What the processes need is counted from then.
@@ -262,7 +259,7 @@ can write there: that is the servers' own time. What the processes need is count
 """
 
 
-def page(name: str, seed: int, seen: list[Seen], tally: Tally) -> tuple[str, list[str]]:
+def page(seed: int, seen: list[Seen], tally: Tally) -> tuple[str, list[str]]:
     """The table, and what is wrong."""
     every = [one for failover in seen for one in failover.behind]
     behind_first = sum(one > ALLOWED for one in every)
@@ -271,10 +268,7 @@ def page(name: str, seed: int, seen: list[Seen], tally: Tally) -> tuple[str, lis
     errors = ", ".join(f"{what} {count:,}" for what, count in sorted(tally.errors.items())) or "none"
     outlived = tally.counts["calls that outlived their deadline"]
     text = PAGE.format(
-        count=len(seen),
-        name=name,
-        seed=seed,
-        words=shlex.join(sys.argv[1:]),
+        words=words(seed),
         day=f"{datetime.now(UTC):%Y-%m-%d}",
         servers=figures([one.servers for one in seen]),
         agreed=figures([one.agreed for one in seen]),
@@ -293,18 +287,18 @@ def page(name: str, seed: int, seen: list[Seen], tally: Tally) -> tuple[str, lis
     return text, [f"{what}: {number}" for what, number in bad.items() if number] + tally.wrong[:5]
 
 
-def main(count: int, seed: int, chosen: list[str], save: Path | None) -> int:
-    pages, failed = [], False
+def main(count: int, seed: int, chosen: list[str], to: Path | None) -> int:
+    failed = False
     for which in chosen:
         tally = Tally()
         with sentinels() if which == "sentinel" else clustered() as servers:
             seen = asyncio.run(run(servers, count, seed, tally, lambda line: print(line, flush=True)))
-        text, wrong = page("a Sentinel group" if which == "sentinel" else "a cluster", seed, seen, tally)
-        pages.append(text)
-        print(f"\n{text}")
+        title = f"{count} failovers of {'a Sentinel group' if which == 'sentinel' else 'a cluster'}"
+        text, wrong = page(seed, seen, tally)
+        print(f"\n{title}\n\n{text}")
+        if to:
+            save(to, title, text)
         for line in wrong:
             print(f"FAIL {line}")
         failed = failed or bool(wrong)
-    if save:
-        save.write_text("\n".join(pages))
     return 1 if failed else 0
