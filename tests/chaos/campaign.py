@@ -245,8 +245,8 @@ again: by its receipt, or because it was not applied, or may be repeated. Bold i
 
 {note}{settings}
 """
-NOTE = """¹ Not promised there: with `durable=0` a failover undoes what the replica had not heard of that it promotes. The
-control must show it, or the campaign proves nothing.
+NOTE = """¹ Not promised there: with `durable=0` a failover undoes what the replica has not heard of that it promotes.
+The control must show it, or the campaign proves nothing.
 
 """
 

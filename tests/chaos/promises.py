@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from chaos.crew import Crew
 
 CODES, OLD, COUNTS, LOCKS, SWAPS, PEOPLE, ONCE = 150, 80, 10, 20, 3, 4, 20  # of each batch
 ONLY_CODES = 400  # where a batch is nothing but pops
+YOUNG = 200.0  # seconds: a third of what a lock lives, since clocks are stepped
 
 # What is counted, and must be 0.
 PROMISES = [
@@ -21,6 +22,7 @@ PROMISES = [
     "codes that came back",
     "codes lost",
     "locks held by two",
+    "acknowledged sets that went",
     "values with two successors",
     "numbers given twice",
     "people with two accounts",
@@ -34,13 +36,28 @@ PROMISES = [
 Fault = Callable[[random.Random, Crew], None]  # it blocks, on a thread of its own
 
 
+class Lately:
+    """Names of what ends by itself, as long as it certainly has not."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, float] = {}
+
+    def add(self, names: Iterable[str], instant: float) -> None:
+        self.since.update(dict.fromkeys(names, instant))
+
+    def names(self) -> list[str]:
+        oldest = time.monotonic() - YOUNG
+        self.since = {name: instant for name, instant in self.since.items() if instant > oldest}
+        return list(self.since)
+
+
 class Campaign:
     def __init__(self, crew: Crew, seed: int, faults: dict[str, Fault], plain_sets_are_kept: bool) -> None:
         self.crew, self.tally, self.faults = crew, crew.tally, faults
         self.random, self.fate = random.Random(f"{seed} samples"), random.Random(f"{seed} faults")
         self.plain_sets_are_kept = plain_sets_are_kept
         self.spent: list[str] = []
-        self.held: list[str] = []
+        self.held, self.kept = Lately(), Lately()
         self.numbers: set[int] = set()
         self.values: set[str] = set()  # that have a successor
         self.ids: dict[str, str] = {}
@@ -80,13 +97,14 @@ class Campaign:
 
     async def locks(self, number: int) -> None:
         names = [f"lock-{number}-{index}" for index in range(LOCKS)]
-        old = self.sample(self.held, LOCKS)
+        start = time.monotonic()
+        old = self.sample(self.held.names(), LOCKS)
         taken = await self.crew.everybody("lock", lambda index: {"names": names + old, "me": str(index)})
         holders = Counter(name for answer in taken for name in answer.get("held", []))
         self.tally.counts["locks"] += len(names) * len(self.crew)
         self.tally.counts["locks held by two"] += sum(holders[name] > 1 for name in names)
         self.tally.counts["locks held by two"] += sum(holders[name] > 0 for name in old)
-        self.held += [name for name in names if holders[name]]
+        self.held.add((name for name in names if holders[name]), start)
 
     async def swaps(self, number: int) -> None:
         # The first value; and the next one, where a failover has undone it (a control: it would have nothing to show).
@@ -143,11 +161,13 @@ class Campaign:
     async def outcomes(self, number: int) -> None:
         """What was acknowledged is there; what an error calls not applied is not."""
         names = {index: [f"once-{number}-{index}-{one}" for one in range(ONCE)] for index in range(len(self.crew))}
+        start = time.monotonic()
         told = await self.crew.everybody("once_each", lambda index: {"names": names[index]})
         said = {name: how for answer in told for name, how in answer.get("said", {}).items()}
         for how in said.values():
             self.tally.counts[f"sets that said {how}"] += 1
-        every = list(said)
+        old = self.sample(self.kept.names(), OLD)
+        every = list(said) + old
         # Others look than those who have set them.
         seen = await self.crew.everybody("look", lambda index: {"names": every[index :: len(self.crew)]})
         there = {name for answer in seen for name in answer.get("there", [])}
@@ -155,6 +175,8 @@ class Campaign:
         for name, how in said.items():
             lie = (how == "kept" and name in absent) or (how == "not_applied" and name in there) or how == "refused"
             self.tally.counts["errors that were not true"] += lie
+        self.tally.counts["acknowledged sets that went"] += len(absent.intersection(old))
+        self.kept.add((name for name, how in said.items() if how == "kept"), start)
 
     async def batch(self, number: int) -> None:
         await self.pops(number, CODES)

@@ -6,6 +6,7 @@ const readline = require('node:readline');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { open, AccountsStorage, SessionStorage, CounterfoilError } = require('counterfoil');
 
+const TTL = 600;
 const PATIENCE = 60_000;
 const SECRET = /value of|code-|lock-|person-|token-|once-|campaign/;
 const { timeout } = JSON.parse(process.argv[3]);
@@ -75,8 +76,8 @@ const zip = (names, told) => Object.fromEntries(names.map((name, i) => [name, to
 const orders = {
   async issue({ codes, ways }) {
     const done = await all(codes, (code, i) => (ways[i]
-      ? patiently('if_absent', (receipt) => store.set(code, valueOf(code), { ttl: 3600, ifAbsent: true, receipt }))
-      : patiently('set', () => store.set(code, valueOf(code), { ttl: 3600 }), true)));
+      ? patiently('if_absent', (receipt) => store.set(code, valueOf(code), { ttl: TTL, ifAbsent: true, receipt }))
+      : patiently('set', () => store.set(code, valueOf(code), { ttl: TTL }), true)));
     for (const [i, code] of codes.entries()) if (done[i] === false) seen.wrong.push(`${code}: somebody has set it`);
     return { set: codes.filter((_, i) => done[i] === true) };
   },
@@ -92,7 +93,7 @@ const orders = {
     return { numbers: told.filter((number) => number !== 'unknown') };
   },
   async lock({ names, me }) {
-    const told = await all(names, (name) => patiently('if_absent', (receipt) => store.set(name, me, { ttl: 3600, ifAbsent: true, receipt })));
+    const told = await all(names, (name) => patiently('if_absent', (receipt) => store.set(name, me, { ttl: TTL, ifAbsent: true, receipt })));
     return { held: names.filter((_, i) => told[i] === true) };
   },
   async swap({ key, me, times }) {
@@ -108,7 +109,7 @@ const orders = {
   async once_each({ names }) {
     const said = await all(names, async (name) => {
       try {
-        return await once('if_absent', () => store.set(name, valueOf(name), { ttl: 3600, ifAbsent: true })) ? 'kept' : 'refused';
+        return await once('if_absent', () => store.set(name, valueOf(name), { ttl: TTL, ifAbsent: true })) ? 'kept' : 'refused';
       } catch (error) {
         return error.outcome;
       }

@@ -17,6 +17,7 @@ from typing import Any
 import counterfoil
 import counterfoil.aio
 
+TTL = 600  # seconds
 PATIENCE = 60.0  # seconds in which a call is asked for again
 SECRET = re.compile("value of|code-|lock-|person-|token-|once-|campaign")  # what no error may say
 
@@ -93,7 +94,7 @@ class Worker:
         def one(code: str, conditional: bool) -> Awaitable[Any]:
             if conditional:
                 return self.claim(code, f"value of {code}")
-            return self.patiently("set", lambda _: self.store.set(code, f"value of {code}", ttl=3600), True)
+            return self.patiently("set", lambda _: self.store.set(code, f"value of {code}", ttl=TTL), True)
 
         done = await asyncio.gather(*map(one, codes, ways))
         self.wrong += [f"{code}: somebody has set it" for code, how in zip(codes, done, strict=True) if how is False]
@@ -135,7 +136,7 @@ class Worker:
 
     def claim(self, name: str, value: str) -> Awaitable[Any]:
         return self.patiently(
-            "if_absent", lambda receipt: self.store.set(name, value, ttl=3600, if_absent=True, receipt=receipt)
+            "if_absent", lambda receipt: self.store.set(name, value, ttl=TTL, if_absent=True, receipt=receipt)
         )
 
     def replace(self, key: str, was: str, now: str) -> Awaitable[Any]:
@@ -146,7 +147,7 @@ class Worker:
 
         async def one(name: str) -> str:
             try:
-                call = self.store.set(name, f"value of {name}", ttl=3600, if_absent=True)
+                call = self.store.set(name, f"value of {name}", ttl=TTL, if_absent=True)
                 return "kept" if await self.once("if_absent", call) else "refused"
             except counterfoil.Error as error:
                 return str(error.outcome)
