@@ -222,7 +222,7 @@ typedef struct cf_open_options {
  *     ?name=TEXT            CLIENT SETNAME; "counterfoil". Printable ASCII without spaces
  *     ?connect_timeout=S    seconds for one attempt, from the look-up of the name to the answer of the server; 2
  *     ?silence=S            seconds without any answer, while one is owed, after which a connection is given up; 10
- *     ?max_pending=N        operations that may wait for an answer at once; beyond it CF_EBUSY at once; 10000
+ *     ?max_pending=N        operations that may wait for an answer at once (of each server of a cluster); beyond it CF_EBUSY at once; 10000
  *     ?max_pending_bytes=N  the same for the bytes of their commands; 33554432 (32 MiB)
  *     ?durable=N            pop, incr, delete, conditional sets and what changes records succeed only when N replicas have it too (WAIT, for half the time-out and
  *                           at most a second); otherwise CF_EUNAVAILABLE with the outcome CF_APPLIED, and the receipt tells more later. So does who finds a user by

@@ -13,11 +13,14 @@ enum {
     POLL_MS = 100,
     SLOW_POLL_MS = 1000, /* when the outage is an old one */
     YOUNG_MS = 10 * 1000,
-    ANSWER_MS = 500, /* for one server */
+    ANSWER_MS = 500, /* for one server; twice as long after each that was too slow */
+    ANSWER_MOST_MS = 8000,
     LATER_MS = 10,   /* a slot that is just moving, or a cluster that is down, is asked again after this, and some jitter */
     LATER_JITTER_MS = 40,
     REFUSED_MS = 1000,
     HOPS = 5,
+    PASSES = 2,       /* of a CLEAR, and one that finds nothing */
+    PASSES_MOST = 10, /* where others go on writing */
     HASH = 16 /* digits of a node's in a cursor */
 };
 
@@ -81,11 +84,13 @@ static void add_figures(cf_backend *to, const cf_backend *from)
     for (size_t i = 0; i < sizeof to->figures / sizeof *sums; i++) sums[i] += some[i];
 }
 
-/* Servers that have no slot, and nothing to answer: never from inside a node's own call. */
+/* Servers that have no slot, and nothing to answer: never from inside a node's own call, nor while an answer is being read, which may name one. */
 static void prune(cf_backend *self)
 {
     redis_cluster *cluster = self->cluster;
     cf_error       error;
+    for (size_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] && cluster->nodes[i]->saying) return;
     for (size_t i = 0; i < cluster->count && cluster->complete; i++) {
         cf_backend *node = cluster->nodes[i];
         if (!node || node->owned || node->queue.count || (cluster->asking && cluster->asked == node)) continue;
@@ -103,7 +108,7 @@ static void set_owner(redis_cluster *cluster, size_t slot, size_t owner)
     if (cluster->owner[slot] != REDIS_NOBODY) cluster->nodes[cluster->owner[slot]]->owned--;
     if (owner != REDIS_NOBODY) cluster->nodes[owner]->owned++;
     cluster->owner[slot] = (uint16_t)owner;
-    cluster->version++;
+    cluster->print = 0;
 }
 
 cf_backend *redis_cluster_route(cf_backend *self, uint16_t slot)
@@ -153,14 +158,19 @@ static cf_backend *whom(cf_backend *self)
     return NULL;
 }
 
+static int ask_for_slots(cf_backend *node, uint64_t question)
+{
+    redis_call call = {.ticket = question, .expect = EXPECT_SLOTS, .flags = CALL_OWN};
+    return redis_queue_push(node, NULL, call, (cf_slice[]){cf_text("CLUSTER"), cf_text("SLOTS")}, 2);
+}
+
 static void ask(cf_backend *self)
 {
     redis_cluster *cluster = self->cluster;
     cf_backend    *node = whom(self);
     cluster->asked_ms = now_ms(self);
     if (!node) return;
-    redis_call call = {.ticket = ++cluster->question, .expect = EXPECT_SLOTS, .flags = CALL_OWN};
-    if (redis_queue_push(node, NULL, call, (cf_slice[]){cf_text("CLUSTER"), cf_text("SLOTS")}, 2) != CF_OK) return;
+    if (ask_for_slots(node, ++cluster->question) != CF_OK) return;
     cluster->asking = true;
     cluster->asked = node;
     redis_flush(node);
@@ -193,6 +203,13 @@ static void reroute(cf_backend *self)
     cluster->unsorted = true;
 }
 
+static bool anybody(const redis_cluster *cluster)
+{
+    for (size_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] && cluster->nodes[i]->link == LINK_READY) return true;
+    return false;
+}
+
 static void on_timer(void *user)
 {
     cf_backend    *self = user;
@@ -207,13 +224,20 @@ static void on_timer(void *user)
         owed = true;
         stuck = stuck || (node->queue.count > node->queue.own && redis_in_doubt(node, QUIET_MS));
     }
-    if (cluster->asking && now - cluster->asked_ms >= ANSWER_MS) cluster->asking = false;
+    if (cluster->asking && now - cluster->asked_ms >= cluster->patience_ms) {
+        cluster->asking = false;
+        if (cluster->patience_ms < ANSWER_MOST_MS) cluster->patience_ms *= 2;
+        if (self->why.status == CF_OK)
+            cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s has not told yet who has which slot", cluster->asked ? cluster->asked->options.endpoint : self->options.endpoint);
+    }
     if (stuck) cluster->wanted = true;
+    if (cluster->complete && anybody(cluster)) cluster->refused = false;
+    if (cluster->rest_ms > poll) poll = cluster->rest_ms;
     if (cluster->refused && !self->queue.count) cluster->wanted = false; /* only when somebody asks: nobody's account gets locked by an idle process */
     if (cluster->wanted && !cluster->asking && now - cluster->asked_ms >= (cluster->refused ? REFUSED_MS : poll)) ask(self);
     send_on(self);
     prune(self);
-    if (cluster->asking) wake_in(self, ANSWER_MS);
+    if (cluster->asking) wake_in(self, cluster->patience_ms);
     else if (cluster->wanted) wake_in(self, cluster->refused ? REFUSED_MS : poll);
     if (self->queue.count && cluster->complete) wake_in(self, now < cluster->later_ms ? cluster->later_ms - now : poll);
     if (owed) wake_in(self, QUIET_MS);
@@ -226,13 +250,6 @@ static void refuse(cf_backend *self, const cf_error *why)
     self->refusal = *why;
     self->refused_until_ms = now_ms(self) + REFUSED_MS;
     redis_queue_refuse(self, why);
-}
-
-static bool anybody(const redis_cluster *cluster)
-{
-    for (size_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] && cluster->nodes[i]->link == LINK_READY) return true;
-    return false;
 }
 
 void redis_cluster_down(cf_backend *node, const cf_error *why, bool refused)
@@ -274,65 +291,75 @@ static char *copied(cf_backend *self, cf_slice text)
     return copy;
 }
 
-static void hear_of(cf_backend *self, cf_slice host, cf_slice port)
+static void hear_of(cf_backend *self, redis_saying *saying, cf_slice host, cf_slice port)
 {
-    redis_cluster *cluster = self->cluster;
-    for (size_t i = 0; i < cluster->heard_count; i++)
-        if (cf_slice_equal(host, cf_text(cluster->heard[i].host)) && cf_slice_equal(port, cf_text(cluster->heard[i].port))) return;
-    if (cluster->heard_count == REDIS_KNOWN) return;
+    for (size_t i = 0; i < saying->known_count; i++)
+        if (cf_slice_equal(host, cf_text(saying->known[i].host)) && cf_slice_equal(port, cf_text(saying->known[i].port))) return;
+    if (saying->known_count == REDIS_KNOWN) return;
     redis_place place = {copied(self, host), copied(self, port)};
     if (place.host && place.port) {
-        cluster->heard[cluster->heard_count++] = place;
+        saying->known[saying->known_count++] = place;
     } else {
         cf_release(self->platform, place.host);
         cf_release(self->platform, place.port);
     }
 }
 
+void redis_cluster_unsaid(cf_backend *node)
+{
+    free_places(node, node->saying->known, &node->saying->known_count);
+    cf_release(node->platform, node->saying);
+    node->saying = NULL;
+}
+
 void redis_cluster_begin(cf_backend *node)
 {
-    cf_backend    *self = node->store;
-    redis_cluster *cluster = self->cluster;
-    for (size_t i = 0; i < REDIS_SLOTS; i++) cluster->said[i] = REDIS_NOBODY;
-    cluster->odd = false;
-    free_places(self, cluster->heard, &cluster->heard_count);
+    if (node->saying) redis_cluster_unsaid(node);
+    node->saying = cf_zalloc(node->platform, sizeof *node->saying);
+    for (size_t i = 0; i < REDIS_SLOTS && node->saying; i++) node->saying->owner[i] = REDIS_NOBODY;
 }
 
 /* [[from, to, [host, port, ...], [host of a replica, port, ...] ...] ...] */
 void redis_cluster_number(cf_backend *node, int depth, size_t index, size_t outer, int64_t number)
 {
-    cf_backend    *self = node->store;
-    redis_cluster *cluster = self->cluster;
+    cf_backend   *self = node->store;
+    redis_saying *saying = node->saying;
+    if (!saying) return;
     if (depth == 2 && index < 2) {
-        if (number < 0 || number >= REDIS_SLOTS) cluster->odd = true;
-        else *(index ? &cluster->to : &cluster->from) = (uint16_t)number;
-        cluster->host_len = 0;
+        if (number < 0 || number >= REDIS_SLOTS) saying->odd = true;
+        else *(index ? &saying->to : &saying->from) = (uint16_t)number;
+        saying->ends = index == 0 ? 1 : saying->ends + 1;
+        saying->host_len = 0;
     }
-    if (depth != 3 || index != 1 || cluster->odd) return;
+    if (depth == 3 && (index == 0 || saying->ends != 2)) saying->odd = true;
+    if (depth != 3 || index != 1 || saying->odd) return;
     char     digits[CF_INT_TEXT];
-    cf_slice port = cf_bytes(digits, cf_format_int(number, digits)), host = cf_bytes(cluster->host, cluster->host_len);
+    cf_slice port = cf_bytes(digits, cf_format_int(number, digits)), host = cf_bytes(saying->host, saying->host_len);
+    saying->host_len = 0;
     if (host.len == 0) host = cf_text(node->options.host); /* where it was asked */
-    if (number < 1 || number > 65535) cluster->odd = true;
-    else if (cf_slice_equal(host, cf_text("?"))) return; /* it does not know its own name yet */
-    else if (outer > 2) hear_of(self, host, port);
-    cluster->host_len = 0;
-    if (outer != 2 || cluster->odd) return;
+    if (cf_slice_equal(host, cf_text("?"))) return; /* it does not know its own name yet */
+    bool none = number < 1 || number > 65535; /* a replica that speaks TLS only has 0 */
+    if (!none) hear_of(self, saying, host, port);
+    if (outer != 2) return;
+    saying->odd = none;
+    if (none) return;
     size_t at = node_at(self, host, port);
-    hear_of(self, host, port);
-    if (at == REDIS_NOBODY || cluster->from > cluster->to) cluster->odd = true;
-    for (size_t slot = cluster->from; slot <= cluster->to && !cluster->odd; slot++) cluster->said[slot] = (uint16_t)at;
+    if (saying->from > saying->to) saying->odd = true;
+    if (at == REDIS_NOBODY) saying->odd = saying->starved = true;
+    for (size_t slot = saying->from; slot <= saying->to && !saying->odd; slot++) saying->owner[slot] = (uint16_t)at;
 }
 
 void redis_cluster_text(cf_backend *node, int depth, size_t index, cf_slice text)
 {
-    redis_cluster *cluster = node->store->cluster;
-    if (depth != 3 || index != 0) return;
-    if (text.len > sizeof cluster->host) {
-        cluster->odd = true;
+    redis_saying *saying = node->saying;
+    if (saying && (depth < 3 || (depth == 3 && index == 1))) saying->odd = true; /* no word belongs there */
+    if (!saying || depth != 3 || index != 0) return;
+    if (text.len > sizeof saying->host) {
+        saying->odd = true;
         return;
     }
-    if (text.len) memcpy(cluster->host, text.ptr, text.len);
-    cluster->host_len = text.len;
+    if (text.len) memcpy(saying->host, text.ptr, text.len);
+    saying->host_len = text.len;
 }
 
 /* Whom the map has left without a slot: what they owe is not waited for once they have fallen silent. */
@@ -348,17 +375,27 @@ static void leave_the_dead(cf_backend *self)
     }
 }
 
-static void learn(cf_backend *self)
+/* A server that has slots, and was not reached. */
+static bool any_down(const redis_cluster *cluster)
+{
+    for (size_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] && cluster->nodes[i]->owned && cluster->nodes[i]->link != LINK_READY && cluster->nodes[i]->outage_ms >= 0) return true;
+    return false;
+}
+
+static void learn(cf_backend *self, redis_saying *saying)
 {
     redis_cluster *cluster = self->cluster;
-    for (size_t slot = 0; slot < REDIS_SLOTS; slot++) set_owner(cluster, slot, cluster->said[slot]);
+    for (size_t slot = 0; slot < REDIS_SLOTS; slot++) set_owner(cluster, slot, saying->owner[slot]);
     free_places(self, cluster->known, &cluster->known_count);
-    memcpy(cluster->known, cluster->heard, cluster->heard_count * sizeof *cluster->known);
-    cluster->known_count = cluster->heard_count;
-    cluster->heard_count = 0;
+    memcpy(cluster->known, saying->known, saying->known_count * sizeof *cluster->known);
+    cluster->known_count = saying->known_count;
+    saying->known_count = 0;
     cluster->complete = true;
     cluster->wanted = cluster->refused = false;
-    cluster->outage_ms = -1;
+    cluster->rest_ms = 0;
+    cluster->patience_ms = ANSWER_MS;
+    if (!any_down(cluster)) cluster->outage_ms = -1;
     self->refusal.status = self->why.status = CF_OK;
     leave_the_dead(self);
     reroute(self);
@@ -378,25 +415,34 @@ static void not_told(cf_backend *self, cf_backend *node)
         cf_error_set(&error, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s does not allow our user to ask who has which slot (+cluster|slots)", node->options.endpoint);
     if (error.status == CF_ENOTSUP) error.status = CF_EINVAL;
     self->why = error;
-    if (!self->cluster->complete && error.status != CF_EUNAVAILABLE) refuse(self, &error);
+    if (error.status == CF_EUNAVAILABLE) return;
+    self->cluster->rest_ms = REFUSED_MS;
+    if (!self->cluster->complete) refuse(self, &error);
 }
 
-void redis_cluster_answer(cf_backend *node, const redis_call *call)
+static void say(cf_backend *self, cf_backend *node)
 {
-    cf_backend    *self = node->store;
-    redis_cluster *cluster = self->cluster;
-    /* One that comes when another server was asked already may be an old story: a server that was stopped tells what it knew. */
-    if (!cluster->asking || call->ticket != cluster->question) return;
-    cluster->asking = false;
+    redis_saying *saying = node->saying;
     if (node->reply.type == REPLY_ERROR) {
         not_told(self, node);
-    } else if (node->reply.type == REPLY_ARRAY && !node->reply.failed && !cluster->odd && cluster->heard_count) {
-        learn(self);
+    } else if (node->reply.type == REPLY_ARRAY && !node->reply.failed && saying && !saying->odd && saying->known_count) {
+        learn(self, saying);
         return;
+    } else if (!saying || saying->starved) {
+        cf_error_set(&self->why, CF_ENOMEM, CF_NOT_APPLIED, "no memory for the servers of a cluster");
     } else {
         cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s does not say who has which slot", node->options.endpoint);
     }
     wake_in(self, POLL_MS);
+}
+
+void redis_cluster_answer(cf_backend *node, const redis_call *call)
+{
+    redis_cluster *cluster = node->store->cluster;
+    if (cluster->asking && call->ticket == cluster->question) cluster->asking = false;
+    /* What comes late may be an old story: a server that was stopped tells what it knew. */
+    if (node->now_us - call->sent_us <= cluster->patience_ms * 1000) say(node->store, node);
+    if (node->saying) redis_cluster_unsaid(node);
 }
 
 /* --------------------------------------------------------------------------------------------------------- redirections -- */
@@ -408,11 +454,12 @@ static bool read_redirection(cf_backend *node, cf_slice text, size_t *slot, size
     const char *second = first ? memchr(first + 1, ' ', (size_t)(end - first) - 1) : NULL;
     int64_t     number;
     if (!second || !cf_parse_int(cf_bytes(first + 1, (size_t)(second - first) - 1), &number) || number < 0 || number >= REDIS_SLOTS) return false;
-    const char *colon = end;
+    const char *colon = end - 1;
     while (colon > second && *colon != ':') colon--;
     if (colon == second) return false;
     cf_slice host = cf_bytes(second + 1, (size_t)(colon - second) - 1), port = cf_bytes(colon + 1, (size_t)(end - colon) - 1);
-    if (host.len == 0) host = cf_text(node->options.host);
+    if (host.len > 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']') host = cf_bytes(host.ptr + 1, host.len - 2);
+    if (host.len == 0 || cf_slice_equal(host, cf_text("?"))) host = cf_text(node->options.host);
     *slot = (size_t)number;
     *to = node_at(node->store, host, port);
     return *to != REDIS_NOBODY;
@@ -439,8 +486,16 @@ bool redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_sli
     redis_cluster *cluster = self->cluster;
     size_t slot, to;
     if (!read_redirection(node, text, &slot, &to)) {
-        cf_error_set(&node->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s sent us on to what is no server: the connection was given up", node->options.endpoint);
-        node->poisoned = true;
+        cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s sends us on to what is no server", node->options.endpoint);
+        want(self);
+        if (redis_cluster_later(node, op, call)) return true;
+        redis_queue_shift(&node->queue);
+        redis_finish(node, op, cf_op_fail(op, CF_EUNAVAILABLE, redis_outcome(op, &call, CF_NOT_APPLIED), "%s", self->why.text));
+        return true;
+    }
+    if (call.flags & CALL_ASKED && node->asking.status != CF_OK) {
+        redis_queue_shift(&node->queue);
+        redis_finish(node, op, cf_op_fail(op, node->asking.status, redis_outcome(op, &call, CF_NOT_APPLIED), "%s", node->asking.text));
         return true;
     }
     cluster->redirects++;
@@ -458,17 +513,32 @@ bool redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_sli
         redis_finish(node, op, cf_op_fail(op, CF_EUNAVAILABLE, CF_UNKNOWN, "the slot of this key has just moved away from Redis at %s, whose replicas were to be waited for", node->options.endpoint));
         return true;
     }
-    if (++call.hops > HOPS) return redis_cluster_later(node, op, call);
+    if (++call.hops > HOPS) {
+        cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the servers of the cluster do not agree who has the slot of this key; the last one was Redis at %s", node->options.endpoint);
+        return redis_cluster_later(node, op, call);
+    }
     cf_backend *there = cluster->nodes[to];
     int rc = CF_OK;
+    call.flags = (uint8_t)(only_this ? call.flags | CALL_ASKED : call.flags & ~CALL_ASKED);
     if (only_this) rc = redis_queue_push(there, NULL, (redis_call){.expect = EXPECT_ASKING, .flags = CALL_OWN}, (cf_slice[]){cf_text("ASKING")}, 1);
-    if (rc == CF_OK) rc = redis_queue_hand_over(node, op, call, there);
+    if (rc == CF_OK && there != node) rc = redis_queue_hand_over(node, op, call, there);
+    else if (rc == CF_OK && (rc = redis_queue_again(node, op, call, cf_text(""), 0)) == CF_OK) redis_queue_shift(&node->queue); /* it names itself */
     if (rc != CF_OK) {
         redis_queue_shift(&node->queue);
         cf_op_finish(op, cf_op_fail(op, CF_ENOMEM, redis_outcome(op, &call, CF_NOT_APPLIED), "no memory to send a command on"));
     }
     cluster->unsorted = true;
     return true;
+}
+
+void redis_cluster_asked(cf_backend *node)
+{
+    cf_slice text = cf_bytes(node->reply.text.ptr, node->reply.text.len);
+    node->asking.status = CF_OK;
+    if (node->reply.type != REPLY_ERROR) return;
+    redis_judge(node, text, &node->asking);
+    if (cf_slice_starts(text, cf_text("NOPERM")))
+        cf_error_set(&node->asking, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s does not allow our user to ask for keys of a slot that is just moving (+asking)", node->options.endpoint);
 }
 
 bool redis_cluster_later(cf_backend *node, cf_op *op, redis_call call)
@@ -478,6 +548,7 @@ bool redis_cluster_later(cf_backend *node, cf_op *op, redis_call call)
     bool           page = call.expect == EXPECT_PAGE || call.expect == EXPECT_CLEAR_PAGE || call.expect == EXPECT_CLEAR_ONE || call.expect == EXPECT_CLEAR_DELETED;
     if (page || call.expect == EXPECT_MARK) return false;
     call.hops = 0;
+    call.flags &= (uint8_t)~CALL_ASKED;
     if (redis_queue_hand_over(node, op, call, self) != CF_OK) return false;
     int64_t now = now_ms(self);
     if (cluster->later_ms <= now) cluster->later_ms = now + LATER_MS + (int64_t)redis_jitter(self, LATER_JITTER_MS);
@@ -487,10 +558,12 @@ bool redis_cluster_later(cf_backend *node, cf_op *op, redis_call call)
 }
 
 /* --------------------------------------------------------------------------------------------------------------- pages --
- * Of all servers, one behind the other: in the order of a number that each has by its name. A cursor is that number, a point, and the server's own cursor; that of a
- * CLEAR ends with another point and the version of the map that it began with. */
+ * Of all servers, one behind the other: in the order of a number that each has by its name. A cursor is that number, the server's own cursor, and the print of the map that
+ * the first page began with, points between them. A key may go from a server that is still to come to one that was there already: so each page is preceded by the question
+ * who has which slot, to the same server, and where the map has changed, what was begun with the old one is not ended. */
 
 #define NO_SERVER "----------------"
+#define MOVED_ON "slots of the cluster have moved meanwhile: begin again with the first page"
 
 static void name_node(const cf_backend *node, char text[HASH + 1])
 {
@@ -525,60 +598,131 @@ static cf_backend *node_named(const redis_cluster *cluster, cf_slice name)
     return NULL;
 }
 
-/* Its three parts; the last one may be missing. False: it is none. */
-static bool read_cursor(cf_slice cursor, cf_slice *name, cf_slice *own, cf_slice *version)
+/* The same in every process. */
+static uint64_t print_of(redis_cluster *cluster)
 {
-    if (cursor.len < HASH + 2 || cursor.ptr[HASH] != '.') return false;
-    const char *point = memchr(cursor.ptr + HASH + 1, '.', cursor.len - HASH - 1), *end = cursor.ptr + cursor.len;
-    *name = cf_bytes(cursor.ptr, HASH);
-    *own = cf_bytes(cursor.ptr + HASH + 1, (size_t)((point ? point : end) - cursor.ptr) - HASH - 1);
-    *version = point ? cf_bytes(point + 1, (size_t)(end - point) - 1) : cf_bytes("", 0);
-    return true;
+    static const cf_hash_key key = {UINT64_C(0x636f756e74657266), UINT64_C(0x6f696c2070726e74)};
+    uint64_t print = 1, of = 0;
+    size_t   last = REDIS_SLOTS;
+    for (size_t slot = 0; slot < REDIS_SLOTS && !cluster->print; slot++) {
+        size_t owner = cluster->owner[slot];
+        if (owner != last) of = owner == REDIS_NOBODY ? 0 : cf_hash(&key, cf_text(cluster->nodes[owner]->options.endpoint));
+        last = owner;
+        print = (print ^ of) * UINT64_C(0x100000001b3); /* FNV */
+    }
+    if (!cluster->print) cluster->print = print ? print : 1;
+    return cluster->print;
 }
 
-static int set_cursor(cf_op *op, const char *name, cf_slice own, cf_slice version)
+static cf_slice put_print(redis_cluster *cluster, char text[HASH + 1])
 {
-    char text[HASH + 64];
-    int  len = snprintf(text, sizeof text, "%s.%.*s%s%.*s", name, (int)own.len, own.ptr, version.len ? "." : "", (int)version.len, version.ptr);
+    snprintf(text, HASH + 1, "%016llx", (unsigned long long)print_of(cluster));
+    return cf_bytes(text, HASH);
+}
+
+/* Its three parts; more may follow. False: it is none. */
+static bool read_cursor(cf_slice cursor, cf_slice *name, cf_slice *own, cf_slice *print)
+{
+    const char *point = cursor.len > HASH + 1 && cursor.ptr[HASH] == '.' ? memchr(cursor.ptr + HASH + 1, '.', cursor.len - HASH - 1) : NULL;
+    size_t      left = point ? cursor.len - (size_t)(point - cursor.ptr) - 1 : 0;
+    if (left < HASH || (left > HASH && point[1 + HASH] != '.')) return false;
+    *name = cf_bytes(cursor.ptr, HASH);
+    *own = cf_bytes(cursor.ptr + HASH + 1, (size_t)(point - cursor.ptr) - HASH - 1);
+    *print = cf_bytes(point + 1, HASH);
+    return own->len > 0 && own->len <= 20; /* a server's is a number of 64 bits */
+}
+
+/* That of a CLEAR goes on with how many times it has been round, and how much it had removed when this time began. */
+typedef struct passes {
+    int64_t count, before;
+} passes;
+
+static passes passes_of(const cf_op *op)
+{
+    cf_slice name, own, print, cursor = cf_op_cursor(op);
+    passes   of = {0};
+    if (!read_cursor(cursor, &name, &own, &print)) return of;
+    const char *at = print.ptr + HASH + 1, *end = cursor.ptr + cursor.len, *point = at < end ? memchr(at, '.', (size_t)(end - at)) : NULL;
+    if (point) (void)(cf_parse_int(cf_bytes(at, (size_t)(point - at)), &of.count) && cf_parse_int(cf_bytes(point + 1, (size_t)(end - point) - 1), &of.before));
+    return of;
+}
+
+static int set_cursor(cf_op *op, const char *name, cf_slice own, cf_slice print)
+{
+    char   text[2 * HASH + 96];
+    passes of = passes_of(op);
+    if (own.len > 20) return CF_ECORRUPT;
+    int len = snprintf(text, sizeof text, "%s.%.*s.%.*s", name, (int)own.len, own.ptr, (int)print.len, print.ptr);
+    if (cf_op_in(op)->kind == CF_OP_CLEAR) len += snprintf(text + len, sizeof text - (size_t)len, ".%lld.%lld", (long long)of.count, (long long)of.before);
     return cf_op_set_cursor(op, cf_bytes(text, (size_t)len));
+}
+
+/* With which print it began, which stands in the cursor of the page before: a SCAN has that from its caller. */
+static cf_slice print_of_op(redis_cluster *cluster, const cf_op *op, char text[HASH + 1])
+{
+    cf_slice name, own, print, cursor = cf_op_in(op)->kind == CF_OP_CLEAR ? cf_op_cursor(op) : cf_op_in(op)->cursor;
+    if (!read_cursor(cursor, &name, &own, &print)) return put_print(cluster, text);
+    memcpy(text, print.ptr, HASH);
+    return cf_bytes(text, HASH);
 }
 
 int redis_cluster_cursor(cf_backend *node, cf_op *op, cf_slice text)
 {
-    char     name[HASH + 1], digits[16];
-    cf_slice before, own, version = cf_bytes("", 0), at = cf_op_cursor(op);
-    bool     clears = cf_op_in(op)->kind == CF_OP_CLEAR;
-    if (clears && read_cursor(at, &before, &own, &version) && version.len < sizeof digits) {
-        memcpy(digits, version.ptr, version.len); /* it is inside of what is written now */
-        version.ptr = digits;
-    }
+    redis_cluster *cluster = node->store->cluster;
+    char     name[HASH + 1], digits[HASH + 1];
+    cf_slice print = print_of_op(cluster, op, digits);
     name_node(node, name);
-    if (text.len) return set_cursor(op, name, text, version);
-    const cf_backend *next = node_behind(node->store->cluster, name);
-    if (!next && !clears) return cf_op_set_cursor(op, cf_text(""));
+    if (text.len) return set_cursor(op, name, text, print);
+    const cf_backend *next = cf_op_in(op)->kind == CF_OP_LIST ? NULL : node_behind(cluster, name);
+    if (!next && cf_op_in(op)->kind != CF_OP_CLEAR) return cf_op_set_cursor(op, cf_text(""));
     if (next) name_node(next, name);
-    return set_cursor(op, next ? name : NO_SERVER, cf_text("0"), version);
+    return set_cursor(op, next ? name : NO_SERVER, cf_text("0"), print);
 }
 
 static int begin_clear(cf_backend *self, cf_op *op, cf_backend **node)
 {
-    char name[HASH + 1], digits[CF_INT_TEXT];
+    char name[HASH + 1], digits[HASH + 1];
     *node = node_behind(self->cluster, "");
     if (!*node) return CF_OK;
     name_node(*node, name);
-    return set_cursor(op, name, cf_text("0"), cf_bytes(digits, cf_format_int(self->cluster->version, digits)));
+    return set_cursor(op, name, cf_text("0"), put_print(self->cluster, digits));
+}
+
+static bool same_map(redis_cluster *cluster, const cf_op *op)
+{
+    char began[HASH + 1], is[HASH + 1];
+    return cf_slice_equal(print_of_op(cluster, op, began), put_print(cluster, is));
+}
+
+int redis_cluster_page_came(cf_backend *node, cf_op *op, uint16_t slot)
+{
+    const cf_request *in = cf_op_in(op);
+    cf_backend       *self = node->store;
+    bool fine = in->kind == CF_OP_LIST ? redis_cluster_route(self, slot) == node : in->cursor.len ? same_map(self->cluster, op) : node_behind(self->cluster, "") == node;
+    return fine ? CF_OK : cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, MOVED_ON);
+}
+
+int redis_cluster_list_all(cf_backend *node, cf_op *op, cf_slice prefix)
+{
+    cf_slice name = cf_text(""), own = cf_text(""), print, cursor = cf_op_in(op)->cursor;
+    char     is[HASH + 1] = "";
+    if (cursor.len && !read_cursor(cursor, &name, &own, &print)) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
+    if (!node->cluster && cursor.len) name_node(node, is);
+    if (!node->cluster && !cf_slice_equal(name, cf_text(is))) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, MOVED_ON);
+    if (!node->cluster && ask_for_slots(node, 0) != CF_OK) return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory");
+    return redis_scan_from(node, op, prefix, own);
 }
 
 cf_backend *redis_cluster_page(cf_backend *self, cf_op *op, uint16_t slot)
 {
     const cf_request *in = cf_op_in(op);
     cf_backend *node = NULL;
-    cf_slice    name, own, version;
+    cf_slice    name, own, print;
     if (in->kind == CF_OP_LIST) node = redis_cluster_route(self, slot);
     else if (in->kind == CF_OP_CLEAR) (void)begin_clear(self, op, &node);
     else if (in->cursor.len == 0) node = node_behind(self->cluster, "");
-    else if (read_cursor(in->cursor, &name, &own, &version)) node = node_named(self->cluster, name);
-    return node == self ? NULL : node;
+    else if (read_cursor(in->cursor, &name, &own, &print)) node = node_named(self->cluster, name);
+    return node == self && in->kind != CF_OP_LIST ? NULL : node;
 }
 
 /* Each key by itself: those of a page are in many slots. A server to which a slot is just moving lets us at its keys only behind ASKING. */
@@ -590,7 +734,8 @@ static int delete_page(cf_backend *node, cf_op *op, redis_call call)
         int64_t     len = 0;
         (void)cf_parse_int(cf_bytes(line + 1, (size_t)(end - line) - 2), &len);
         cf_slice    parts[] = {cf_text("*2\r\n$3\r\nDEL\r\n"), cf_bytes(line, (size_t)(end - line) + 1 + (size_t)len + 2)};
-        redis_call  one = {.ticket = call.ticket, .expect = left == 1 ? EXPECT_CLEAR_DELETED : EXPECT_CLEAR_ONE, .slot = redis_slot(cf_bytes(end + 1, (size_t)len))};
+        redis_call  one = {
+                           .ticket = call.ticket, .expect = left == 1 ? EXPECT_CLEAR_DELETED : EXPECT_CLEAR_ONE, .flags = CALL_MAYBE, .slot = redis_slot(cf_bytes(end + 1, (size_t)len))};
         if (redis_queue_push(node, NULL, (redis_call){.expect = EXPECT_ASKING, .flags = CALL_OWN}, (cf_slice[]){cf_text("ASKING")}, 1) != CF_OK) return CF_ENOMEM;
         int rc = redis_queue_push_parts(node, op, one, parts, 2);
         if (rc != CF_PENDING) return rc;
@@ -599,30 +744,53 @@ static int delete_page(cf_backend *node, cf_op *op, redis_call call)
     return CF_PENDING;
 }
 
-int redis_cluster_clear_on(cf_backend *node, cf_op *op, redis_call call)
+/* From the first server on, at once or when others have had some time. */
+static int clear_again(cf_backend *self, cf_op *op, bool at_once)
 {
-    cf_backend *self = node->store, *next = NULL;
-    cf_slice    name, own, version;
-    char        digits[CF_INT_TEXT], first[24];
-    if (call.expect == EXPECT_CLEAR_PAGE && node->reply.key_count) return delete_page(node, op, call);
-    cf_slice now = cf_bytes(digits, cf_format_int(self->cluster->version, digits));
-    if (!read_cursor(cf_op_cursor(op), &name, &own, &version)) return CF_ENOMEM;
-    bool ends = cf_slice_equal(name, cf_text(NO_SERVER));
-    if (call.flags & CALL_ANEW || (ends && !cf_slice_equal(version, now))) { /* keys may have gone from one that was not cleared yet to one that was */
-        int rc = begin_clear(self, op, &next);
-        if (rc != CF_OK) return rc;
-        own = cf_text("0");
-    } else if (ends) {
+    redis_cluster *cluster = self->cluster;
+    cf_backend    *first = NULL;
+    int64_t        now = now_ms(self);
+    int rc = begin_clear(self, op, &first);
+    if (rc != CF_OK) return rc;
+    if (at_once && first) {
+        cluster->unsorted = true;
+        return ask_for_slots(first, 0) == CF_OK ? redis_clear_from(first, op, cf_text("0")) : CF_ENOMEM;
+    }
+    if (cluster->later_ms <= now) cluster->later_ms = now + LATER_MS + (int64_t)redis_jitter(self, LATER_JITTER_MS);
+    want(self);
+    wake_in(self, cluster->later_ms - now);
+    return redis_clear_from(self, op, cf_text("0"));
+}
+
+/* All servers have been cleared. While a slot moves its keys go one by one, perhaps from a server that was still to come to one that was there already, and no map
+ * says so yet: it is over when it has found nothing once more. */
+static int end_pass(cf_backend *self, cf_op *op, passes of)
+{
+    char text[2 * HASH + 96];
+    if (++of.count >= PASSES_MOST || (of.count >= PASSES && cf_op_number(op) == of.before)) {
         (void)cf_op_set_cursor(op, cf_text(""));
         return CF_OK;
-    } else {
-        next = node_named(self->cluster, name);
     }
-    if (!next) return cf_op_fail(op, CF_EUNAVAILABLE, redis_outcome(op, &call, CF_NOT_APPLIED), "the servers of the cluster have changed meanwhile: call clear again");
-    if (own.len > sizeof first) return CF_ENOMEM;
-    memcpy(first, own.ptr, own.len);
+    int len = snprintf(text, sizeof text, "%s.0.%s.%lld.%lld", NO_SERVER, NO_SERVER, (long long)of.count, (long long)cf_op_number(op));
+    int rc = cf_op_set_cursor(op, cf_bytes(text, (size_t)len));
+    return rc == CF_OK ? clear_again(self, op, true) : rc;
+}
+
+int redis_cluster_clear_on(cf_backend *node, cf_op *op, redis_call call)
+{
+    cf_backend *self = node->store;
+    cf_slice    name, own, print;
+    char        cursor[24];
+    if (call.expect == EXPECT_CLEAR_PAGE && node->reply.key_count) return delete_page(node, op, call);
+    if (!read_cursor(cf_op_cursor(op), &name, &own, &print)) return CF_ENOMEM;
+    if (call.flags & CALL_ANEW || !same_map(self->cluster, op)) return clear_again(self, op, false);
+    if (cf_slice_equal(name, cf_text(NO_SERVER))) return end_pass(self, op, passes_of(op));
+    cf_backend *next = node_named(self->cluster, name);
+    if (!next) return clear_again(self, op, false);
+    memcpy(cursor, own.ptr, own.len);
     self->cluster->unsorted = true;
-    return redis_clear_from(next, op, cf_bytes(first, own.len));
+    if (ask_for_slots(next, 0) != CF_OK) return CF_ENOMEM;
+    return redis_clear_from(next, op, cf_bytes(cursor, own.len));
 }
 
 /* --------------------------------------------------------------------------------------------------------------- table -- */
@@ -650,10 +818,11 @@ OF_RECORDS(remove)
 static int cluster_scan(cf_backend *self, cf_op *op)
 {
     const cf_request *in = cf_op_in(op);
-    cf_slice          name, own = cf_text(""), version;
-    if (in->cursor.len && !read_cursor(in->cursor, &name, &own, &version)) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
+    cf_slice          name, own = cf_text(""), print;
+    if (in->cursor.len && !read_cursor(in->cursor, &name, &own, &print)) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
     cf_backend *node = self->cluster->complete ? redis_cluster_page(self, op, 0) : self;
-    if (!node) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the servers of the cluster have changed meanwhile: begin again with the first page");
+    if (!node || (node != self && !same_map(self->cluster, op))) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, MOVED_ON);
+    if (node != self && ask_for_slots(node, 0) != CF_OK) return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory");
     return redis_scan_from(node, op, in->key, own);
 }
 
@@ -661,6 +830,7 @@ static int cluster_clear(cf_backend *self, cf_op *op)
 {
     cf_backend *node = NULL;
     int rc = begin_clear(self, op, &node);
+    if (rc == CF_OK && node) rc = ask_for_slots(node, 0);
     if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory");
     return redis_clear(node ? node : self, op);
 }
@@ -681,6 +851,8 @@ static void cluster_forked(cf_backend *self)
     self->seeded = false;
     self->refusal.status = self->why.status = CF_OK;
     cluster->asking = cluster->wanted = cluster->refused = false;
+    cluster->rest_ms = 0;
+    cluster->patience_ms = ANSWER_MS;
     cluster->due_ms = INT64_MAX;
     cluster->asked_ms = INT64_MIN / 2;
 }
@@ -693,6 +865,7 @@ int redis_cluster_new(cf_backend *self)
     cluster->due_ms = INT64_MAX;
     cluster->asked_ms = INT64_MIN / 2;
     cluster->outage_ms = -1;
+    cluster->patience_ms = ANSWER_MS;
     self->store = self;
     return CF_OK;
 }
@@ -705,7 +878,6 @@ void redis_cluster_free(cf_backend *self)
     for (size_t i = 0; i < cluster->count; i++)
         if (cluster->nodes[i]) redis_close(cluster->nodes[i], &error);
     free_places(self, cluster->known, &cluster->known_count);
-    free_places(self, cluster->heard, &cluster->heard_count);
     cf_release(self->platform, cluster->nodes);
     cf_release(self->platform, cluster);
     self->cluster = NULL;

@@ -196,7 +196,8 @@ static int ask_page(cf_backend *self, cf_op *op, redis_expect expect, cf_slice p
     char     count[CF_INT_TEXT], pattern[2 * (CF_PREFIX_MAX + CF_KEY_MAX) + 1];
     cf_slice args[] = {LITERAL("SCAN"), cursor.len ? cursor : LITERAL("0"), LITERAL("COUNT"), number((int64_t)limit, count),
                        LITERAL("MATCH"), glob(prefix, pattern)};
-    redis_call call = {.expect = (uint8_t)expect, .flags = (uint8_t)(CALL_REPEATABLE | flags)};
+    /* The cursor of one process means nothing to another one, with its own order of keys: only the first page of a CLEAR can be asked of whoever is there then. */
+    redis_call call = {.expect = (uint8_t)expect, .flags = (uint8_t)(flags ? flags : CALL_REPEATABLE)};
     bool digits = cursor.len <= 20;
     for (size_t i = 0; i < cursor.len && digits; i++) digits = cursor.ptr[i] >= '0' && cursor.ptr[i] <= '9';
     if (!digits) return cf_op_fail(op, CF_EINVAL, CF_NOT_APPLIED, "the cursor is none that a scan gave");
@@ -381,6 +382,7 @@ void redis_answer(cf_backend *self)
         redis_queue_shift(queue);
         if (call.expect == EXPECT_REPLICAS) redis_waits_answer(self);
         else if (call.expect == EXPECT_SLOTS) redis_cluster_answer(self, &call);
+        else if (call.expect == EXPECT_ASKING) redis_cluster_asked(self);
         else if (call.expect == EXPECT_INFO_REPLICATION) redis_waits_recount(self);
         else redis_settings_answer(self, (redis_expect)call.expect);
         return;
@@ -425,7 +427,10 @@ void redis_answer(cf_backend *self)
         cf_op_set_number(op, reply->integer);
         cf_op_set_hit(op, true);
         break;
-    case EXPECT_PAGE: cf_op_set_hit(op, true); break;
+    case EXPECT_PAGE:
+        cf_op_set_hit(op, true);
+        if (self->store) rc = redis_cluster_page_came(self, op, call.slot);
+        break;
     case EXPECT_MARK: redis_await(self, op); return;
     default: rc = answer_clear(self, op, call); break;
     }

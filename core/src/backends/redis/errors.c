@@ -25,9 +25,7 @@ static const struct {
     {"DENIED", ERROR_FINAL, CF_EAUTH, CF_NOT_APPLIED, "is in protected mode and refuses us (DENIED)"},
     {"WRONGTYPE", ERROR_FINAL, CF_ECORRUPT, CF_NOT_APPLIED, "holds something else under this key than belongs there (WRONGTYPE)"},
     {"NOSCRIPT", ERROR_NO_SCRIPT, CF_EUNAVAILABLE, CF_NOT_APPLIED, "does not know our script (NOSCRIPT)"},
-    {"MOVED", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (MOVED)"},
-    {"ASK", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (ASK)"},
-    {"CROSSSLOT", ERROR_FINAL, CF_ENOTSUP, CF_NOT_APPLIED, "is part of a cluster, which this URL scheme does not speak to (CROSSSLOT)"},
+    {"CROSSSLOT", ERROR_FINAL, CF_EINVAL, CF_NOT_APPLIED, "is one server of a cluster: the URL then begins with redis+cluster: (CROSSSLOT)"},
     {"UNKILLABLE", ERROR_LATER, CF_EUNAVAILABLE, CF_NOT_APPLIED, "is busy with somebody's script (UNKILLABLE)"},
 };
 

@@ -196,10 +196,10 @@ static bool belongs_here(cf_backend *self, redis_call *call, const char *bytes, 
     (void)why;
     if (page && self->cluster) to = redis_cluster_page(self, cf_loop_op(self->loop, call->ticket), call->slot);
     if (page && (self->cluster ? !to : !self->owned)) {
-        end(self, call, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the servers of the cluster have changed meanwhile: begin again with the first page");
+        end(self, call, CF_EUNAVAILABLE, CF_NOT_APPLIED, "slots of the cluster have moved meanwhile: begin again with the first page");
         return false;
     }
-    if (to == self || (page && !self->cluster) || call->expect == EXPECT_MARK) return true;
+    if (to == self || (page && !self->cluster) || call->expect == EXPECT_MARK || call->expect == EXPECT_CLEAR_ONE || call->expect == EXPECT_CLEAR_DELETED) return true;
     if (to->queue.count == to->queue.cap && grow(to) != CF_OK) return true;
     if (cf_buffer_append(to->platform, &to->queue.out, cf_bytes(bytes, call->bytes)) != CF_OK) return true;
     add(&to->queue, cf_loop_op(self->loop, call->ticket), *call);
@@ -223,6 +223,9 @@ static void sift(cf_backend *self, size_t from, size_t start, bool (*keep)(cf_ba
             if (call.expect == EXPECT_REPLICAS) self->replicas.last_at = queue->first + to;
             *redis_queue_at(queue, to++) = call;
         } else if (own) {
+            queue->own--;
+        } else if (to > from && redis_queue_at(queue, to - 1)->expect == EXPECT_ASKING) {
+            write -= redis_queue_at(queue, --to)->bytes; /* it would go for the next one */
             queue->own--;
         }
         read += call.bytes;
@@ -252,8 +255,7 @@ void redis_queue_reroute(cf_backend *self)
 static bool keep_after_loss(cf_backend *self, redis_call *call, const char *bytes, const cf_error *why)
 {
     (void)bytes;
-    bool in_page = self->store && (call->expect == EXPECT_CLEAR_ONE || call->expect == EXPECT_CLEAR_DELETED); /* its keys would go different ways */
-    bool sent = call->flags & CALL_MAYBE || in_page;
+    bool sent = call->flags & CALL_MAYBE;
     if (!sent) return true;
     bool again = call->flags & CALL_LOST; /* one that only waits for a server costs nobody anything, however many attempts to connect fail */
     call->flags &= (uint8_t)~CALL_LOST;

@@ -240,7 +240,8 @@ static int list_all(question *ask)
     cf_slice parts[] = {ask->args[3], cf_text(cf_kind_of(ask->plan.kind)->name), LITERAL(":")};
     char    *end = begins;
     for (int i = 0; i < 3; i++) end = put(end, parts[i]);
-    return redis_scan_from(ask->self, ask->op, cf_bytes(begins, (size_t)(end - begins)), cf_op_in(ask->op)->cursor);
+    cf_slice prefix = cf_bytes(begins, (size_t)(end - begins));
+    return ask->self->store ? redis_cluster_list_all(ask->self, ask->op, prefix) : redis_scan_from(ask->self, ask->op, prefix, cf_op_in(ask->op)->cursor);
 }
 
 int redis_records_add_id(cf_op *op, cf_slice key)

@@ -93,6 +93,7 @@ enum {
     CALL_OWN        = 1 << 3, /* the connection's own                                                       */
     CALL_SCRIPT     = 1 << 4, /* EVALSHA, see `script`                                                      */
     CALL_ANEW       = 1 << 5, /* CLEAR on a cluster: a key was not where it had been seen, so begin anew    */
+    CALL_ASKED      = 1 << 7, /* behind ASKING: its slot is just coming to the server                        */
     CALL_LOST       = 1 << 6  /* sent on the connection that has just been lost: to ask it again has its price */
 };
 typedef enum {
@@ -205,10 +206,10 @@ typedef struct redis_seek {
 typedef struct redis_cluster {
     cf_backend **nodes; /* servers that are spoken to; NULL: a place that is free */
     size_t       count; /* of places */
-    uint16_t     owner[REDIS_SLOTS], said[REDIS_SLOTS]; /* places, or REDIS_NOBODY; and what the answer that is being read says */
+    uint16_t     owner[REDIS_SLOTS]; /* places, or REDIS_NOBODY */
     redis_place  known[REDIS_KNOWN]; /* who else can be asked: all that the last answer has named */
     size_t       known_count;
-    uint32_t     version; /* of `owner` */
+    uint64_t     print; /* of `owner`, and of whom it names; 0: to be made */
     bool         complete; /* an answer has come */
     bool         wanted, asking;
     bool         refused;  /* whoever was asked last wants none of us */
@@ -218,15 +219,22 @@ typedef struct redis_cluster {
     uint64_t     question; /* which */
     size_t       turn;     /* who is asked next */
     int64_t      asked_ms, outage_ms, later_ms, due_ms; /* due_ms: of the timer; INT64_MAX: it rests */
-    /* Of the answer that is being read. */
-    uint16_t     from, to;
-    bool         odd;
-    char         host[256];
-    size_t       host_len;
-    redis_place  heard[REDIS_KNOWN];
-    size_t       heard_count;
+    int64_t      patience_ms; /* for one answer */
+    int64_t      rest_ms;     /* after a refusal */
     uint64_t     redirects;
 } redis_cluster;
+
+/* An answer about that, while it is being read. */
+typedef struct redis_saying {
+    uint16_t    owner[REDIS_SLOTS];
+    redis_place known[REDIS_KNOWN];
+    size_t      known_count;
+    uint16_t    from, to;
+    int         ends;         /* of the range that is being read: so many have come */
+    bool        odd, starved; /* it is none; there was no memory for it */
+    char        host[256];
+    size_t      host_len;
+} redis_saying;
 
 struct cf_backend {
     cf_loop           *loop;
@@ -255,6 +263,8 @@ struct cf_backend {
     cf_backend    *store;   /* of a node: that store */
     uint16_t       slot;    /* of what is being asked */
     unsigned       owned;   /* slots of a node */
+    redis_saying  *saying;  /* what a node is saying of all slots */
+    cf_error       asking;  /* status < 0: it does not take ASKING from us */
 
     unsigned attempts;  /* since an operation was last answered */
     int64_t  outage_ms; /* when it stopped working; -1: it works */
@@ -431,12 +441,16 @@ void        redis_cluster_sort(cf_backend *node); /* what its answers have sent 
 cf_backend *redis_cluster_page(cf_backend *self, cf_op *op, uint16_t slot); /* whose page a call for one is that waits for the map; NULL: nobody's any more */
 /* It says who has the slot, in the text of its error. False: that is no such text. */
 bool        redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_slice text, bool only_this);
+void        redis_cluster_asked(cf_backend *node); /* the answer to ASKING is in its reply */
 bool        redis_cluster_later(cf_backend *node, cf_op *op, redis_call call); /* the call at its head is to be asked anew, soon. False: no memory */
+int         redis_cluster_page_came(cf_backend *node, cf_op *op, uint16_t slot); /* CF_OK, or it says nothing: written into the operation */
 /* The cursor behind a page: that of the server, "" for the last. CF_OK or CF_ENOMEM. */
 int         redis_cluster_cursor(cf_backend *node, cf_op *op, cf_slice text);
 int         redis_cluster_clear_on(cf_backend *node, cf_op *op, redis_call call); /* a page of a CLEAR has come, or is gone */
 /* The answer to CLUSTER SLOTS, part by part, and all of it. */
 void        redis_cluster_begin(cf_backend *node);
+void        redis_cluster_unsaid(cf_backend *node); /* its end will not come */
+int         redis_cluster_list_all(cf_backend *node, cf_op *op, cf_slice prefix); /* a page of the records of a store */
 void        redis_cluster_number(cf_backend *node, int depth, size_t index, size_t outer, int64_t number);
 void        redis_cluster_text(cf_backend *node, int depth, size_t index, cf_slice text);
 void        redis_cluster_answer(cf_backend *node, const redis_call *call);

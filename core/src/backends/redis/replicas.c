@@ -133,7 +133,7 @@ void redis_await(cf_backend *self, cf_op *op)
 }
 
 /* A write of this connection: a key that no caller can name, for a millisecond. */
-static void leave_mark(cf_backend *self, cf_op *op)
+static void leave_mark(cf_backend *self, cf_op *op, bool asked)
 {
     const cf_request *in = cf_op_in(op);
     char     key[CF_PREFIX_MAX + CF_KEY_MAX + 1 + REDIS_TAIL], room[CF_PREFIX_MAX + 16];
@@ -143,6 +143,11 @@ static void leave_mark(cf_backend *self, cf_op *op)
     key[of.len] = 0;
     if (self->store) len += redis_slot_tail(of, cf_bytes(key, len), key + len);
     cf_slice args[] = {LITERAL("SET"), cf_bytes(key, len), LITERAL(""), LITERAL("PX"), LITERAL("1")};
+    redis_call asking = {.expect = EXPECT_ASKING, .flags = CALL_OWN};
+    if (asked && redis_queue_push(self, NULL, asking, (cf_slice[]){LITERAL("ASKING")}, 1) != CF_OK) {
+        cannot_ask(self, op);
+        return;
+    }
     /* On another connection it would mean nothing: CALL_MAYBE, and not repeatable, it ends with its own. */
     if (redis_queue_push(self, op, (redis_call){.expect = EXPECT_MARK, .flags = CALL_MAYBE}, args, 5) != CF_OK) cannot_ask(self, op);
 }
@@ -194,7 +199,7 @@ void redis_settle(cf_backend *self, cf_op *op, const redis_call *call, int statu
     bool waits = self->options.durable && (self->options.durable_default ? should_last(op, status) && has_replicas(self) : must_last(op, status));
     if (!waits) redis_finish(self, op, status);
     else if (wrote_here(self, op, call, status)) redis_await(self, op);
-    else leave_mark(self, op);
+    else leave_mark(self, op, call->flags & CALL_ASKED);
 }
 
 /* Those of the WAITs up to that one: they are in the order of these. Whoever is ended may ask for something else at once, and that may wait too. */

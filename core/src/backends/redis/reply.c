@@ -72,7 +72,7 @@ static void take_element(cf_backend *self, const redisReadTask *task, cf_slice t
         if (at == 1) {
             self->reply.last_page = cf_slice_equal(text, cf_text("0"));
             cf_slice next = self->reply.last_page ? cf_text("") : text;
-            if (op) rc = self->store && cf_op_in(op)->kind != CF_OP_LIST ? redis_cluster_cursor(self, op, next) : cf_op_set_cursor(op, next);
+            if (op) rc = self->store ? redis_cluster_cursor(self, op, next) : cf_op_set_cursor(op, next);
         } else if (op && expected(self) == EXPECT_PAGE) {
             rc = cf_op_in(op)->kind == CF_OP_LIST ? redis_records_add_id(op, text) : cf_op_add_key(op, text);
         } else if (op && cf_slice_starts(text, cf_op_in(op)->key) && !cf_key_fault(text)) {
@@ -190,6 +190,7 @@ void redis_reader_free(cf_backend *self)
 {
     if (self->reader) redisReaderFree(self->reader);
     self->reader = NULL;
+    if (self->saying) redis_cluster_unsaid(self);
 }
 
 /* Whether everything that was asked has been answered, so that more bytes have no one to go to. */
