@@ -25,7 +25,6 @@ def words(seed: int) -> str:
 def save(path: Path, title: str, text: str) -> None:
     old = path.read_text() if path.exists() else HEAD
     head, *sections = re.split(r"(?m)^(?=## )", old)
-    section = f"## {title}\n\n{text.strip()}\n\n"
-    kept = {one.partition("\n")[0]: one for one in sections}
-    kept[f"## {title}"] = section
-    path.write_text("".join([head.rstrip() + "\n\n", *kept.values()]).rstrip() + "\n")
+    kept = {one.partition("\n")[0]: one.strip() for one in sections}
+    kept[f"## {title}"] = f"## {title}\n\n{text.strip()}"
+    path.write_text("\n\n".join([head.strip(), *kept.values()]) + "\n")

@@ -363,8 +363,16 @@ class RedisServer:
 
     def cli(self, *words: bytes | str | int | float) -> Any:
         """One command as an administrator, whatever the server asks of others. Errors are ReplyError."""
+        if self._admin is not None:
+            # A server that has become a replica, or a primary, has closed its connections.
+            with contextlib.suppress(ConnectionError):
+                return self._call(*words)
         if self._admin is None:
             self._admin = self.connect()
+        return self._call(*words)
+
+    def _call(self, *words: bytes | str | int | float) -> Any:
+        assert self._admin
         try:
             return self._admin.call(*words)
         except OSError:
