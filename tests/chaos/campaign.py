@@ -11,6 +11,7 @@ import asyncio
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -286,6 +287,7 @@ def main() -> int:
     why = enter("chaos.campaign")
     if why and (needed := [which for which in chosen if SETTINGS[which].namespaces]):
         parser.error(f"no namespaces here ({why}); leave out {','.join(needed)}: --only")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is removed
     print(f"seed {given.seed}, {PYTHON_WORKERS} processes of Python and {NODE_WORKERS} of Node", flush=True)
     if given.failovers:
         return failovers.main(given.failovers, given.seed, chosen, given.save)
