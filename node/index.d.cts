@@ -125,7 +125,7 @@ export interface UrlOptions {
   /** `true`: open the file although it is on a network file system, whose locks often do not work. */
   remote?: boolean;
 
-  // redis:, rediss:, redis+unix:, redis+sentinel: and rediss+sentinel: (maxPending and maxPendingBytes sqlite: too)
+  // redis:, rediss:, redis+unix:, redis+sentinel:, redis+cluster: and the last two by TLS (maxPending and maxPendingBytes sqlite: too)
 
   /** The database, where the URL's path does not say it. */
   db?: number;
@@ -141,7 +141,7 @@ export interface UrlOptions {
   connectTimeout?: number;
   /** Seconds without any answer, while one is owed, after which a connection is given up. Default: 10. */
   silence?: number;
-  /** Operations that may wait for an answer at once; what is beyond rejects with `BUSY` at once. Default: 10000. */
+  /** Operations that may wait for an answer at once (of each server of a cluster); what is beyond rejects with `BUSY` at once. Default: 10000. */
   maxPending?: number;
   /** The same for their bytes. Default: 33554432 (32 MiB). */
   maxPendingBytes?: number;
@@ -247,6 +247,9 @@ export interface Stats {
  *   wait for the server: the first operations do, within their deadlines. One connection, which is made anew by itself
  * - `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT].../NAME[/DB]` the primary that these Sentinels (port 26379) call NAME, wherever it is
  *   after a failover; by TLS `rediss+sentinel://...`
+ * - `redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT]...` a cluster that these servers (port 6379) are of; slots that move and failovers are followed.
+ *   Calls under way at once on one key may change places while its slot moves, and a scan or `count` rejects with `UNAVAILABLE`: begin it again. By TLS
+ *   `rediss+cluster://...`
  *
  * or over a backend of your own. Throws `CounterfoilError` with the code `INVALID` for an unknown scheme, option or value out of range, and for a file that
  * is no database of Counterfoil's; `UNAVAILABLE` when a database cannot be opened.

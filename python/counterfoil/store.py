@@ -381,6 +381,9 @@ def open(
         "redis+unix://[USER[:PASSWORD]@]/PATH"         by a unix socket
         "redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT].../NAME[/DB]"  the primary that these Sentinels
             (port 26379) call NAME, wherever it is after a failover; by TLS "rediss+sentinel://..."
+        "redis+cluster://[USER[:PASSWORD]@]HOST[:PORT],HOST[:PORT]..."  a cluster that these servers (port 6379) are of;
+            slots that move and failovers are followed. Calls under way at once on one key may change places while its
+            slot moves, and a scan or count is UnavailableError: begin it again. By TLS "rediss+cluster://..."
     prefix: put before every key.
     ttl: seconds that a value lives when a write does not say; None: until deleted.
     timeout: seconds that any operation may take; then it is DeadlineError.
@@ -420,7 +423,7 @@ def open(
         name              of the connection, for CLIENT LIST; "counterfoil"
         connect_timeout   seconds for one attempt to connect; 2
         silence           seconds without any answer, while one is owed, after which a connection is given up; 10
-        max_pending       operations that may wait for an answer at once on one connection; then it is BusyError; 10000
+        max_pending       operations that may wait for an answer at once on one connection (to each server); then it is BusyError; 10000
         max_pending_bytes the same for the bytes of their commands; 32 MiB
         durable           so many replicas must have it before pop, incr, delete, conditional sets and changes of
                           accounts and sessions succeed; otherwise UnavailableError with the outcome "applied", since a
