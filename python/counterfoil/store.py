@@ -423,7 +423,8 @@ def open(
         name              of the connection, for CLIENT LIST; "counterfoil"
         connect_timeout   seconds for one attempt to connect; 2
         silence           seconds without any answer, while one is owed, after which a connection is given up; 10
-        max_pending       operations that may wait for an answer at once on one connection (to each server); then it is BusyError; 10000
+        max_pending       operations that may wait for an answer at once on one connection, of a cluster for each of its
+                          servers; then it is BusyError; 10000
         max_pending_bytes the same for the bytes of their commands; 32 MiB
         durable           so many replicas must have it before pop, incr, delete, conditional sets and changes of
                           accounts and sessions succeed; otherwise UnavailableError with the outcome "applied", since a
