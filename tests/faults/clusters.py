@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,13 @@ class Node(RedisServer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._id = ""
+        self._talks = threading.Lock()
         self.frozen = False
+
+    def cli(self, *words: bytes | str | int | float) -> Any:
+        """Slots are moved by threads of their own."""
+        with self._talks:
+            return super().cli(*words)
 
     def pause(self) -> None:
         super().pause()
@@ -320,10 +327,10 @@ class ClusterGroup:
         """Planned: a replica of this primary (else of the first) takes its place. Returns it; the old one stays up."""
         old = primary or self.primaries()[0]
         new = self.replicas(old)[0]
-        for _ in range(10):  # a step that takes too long makes it give up
+        for _ in range(30):  # the others do not vote again so soon; and a slow step makes it give up
             until(lambda: new.cli("CLUSTER", "FAILOVER") == "OK")
             with contextlib.suppress(TimeoutError):
-                until(lambda: new.is_primary() and not old.is_primary(), timeout=10)
+                until(lambda: new.is_primary() and not old.is_primary(), timeout=1)
                 return new
         raise TimeoutError("there was no failover")
 
@@ -449,9 +456,30 @@ class ClusterGroup:
                 self._give(some, to, old)
 
     def _give(self, slots: list[int], to: Node, old: Node) -> None:
-        told = [to, old, *(node for node in self.live() if node is not to and node is not old and node.is_primary())]
+        """The new owner's claim must be newer than the old one's. Until it has heard how new that is, it may lose, and
+        they would hand the slot to each other for ever: so all are asked, and told again."""
+        first = [to, old]
+        told = first + [node for node in self.live() if node not in first and node.is_primary()]
+
+        def agreed() -> bool:
+            wrong = 0
+            for node in told:
+                mine = self._owners_seen_by(node, slots)
+                if lost := [slot for slot in slots if mine.get(slot) != to.id]:
+                    wrong += len(lost)
+                    if node is to:  # as one who is being given it: that makes its claim the newest
+                        many(to, [("CLUSTER", "SETSLOT", slot, "IMPORTING", mine.get(slot, old.id)) for slot in lost])
+                    many(node, [("CLUSTER", "SETSLOT", slot, "NODE", to.id) for slot in lost])
+            return wrong == 0
+
         for node in told:
             many(node, [("CLUSTER", "SETSLOT", slot, "NODE", to.id) for slot in slots])
+        until(agreed)
+
+    @staticmethod
+    def _owners_seen_by(node: Node, slots: list[int]) -> dict[int, str]:
+        lines = [(line[0], *pair) for line in node.sees().values() for pair in ranges(line)]
+        return {slot: owner for slot in slots for owner, first, last in lines if first <= slot <= last}
 
     # ---- nodes that come and go
 
