@@ -194,9 +194,17 @@ def moving_faults(cluster: ClusterGroup) -> dict[str, Fault]:
 
 
 def cluster_faults(cluster: ClusterGroup) -> dict[str, Fault]:
+    def revived() -> bool:
+        cluster.revive()
+        return True
+
+    def revive() -> None:
+        """Who takes slots in hand while primaries change may be refused: then again."""
+        until(revived, timeout=120)
+
     def killed(fate: random.Random, _: Crew) -> None:
         cluster.kill_primary(fate.choice(cluster.primaries()))
-        cluster.revive()
+        revive()
 
     def cut_off_and_killed(fate: random.Random, _: Crew) -> None:
         primary = fate.choice(cluster.primaries())
@@ -204,7 +212,7 @@ def cluster_faults(cluster: ClusterGroup) -> dict[str, Fault]:
         time.sleep(fate.uniform(0.1, 0.8))
         cluster.kill_primary(primary)
         cluster.let_follow(cut)
-        cluster.revive()
+        revive()
 
     def cut_off_for_a_while(fate: random.Random, _: Crew) -> None:
         cut = cluster.cut_off(fate.choice(cluster.primaries()))

@@ -8,6 +8,7 @@ const { open, AccountsStorage, SessionStorage, CounterfoilError } = require('cou
 
 const TTL = 600;
 const PATIENCE = 60_000;
+const RECEIPT = 10_000; // what arrives later than a receipt lives finds none
 const SECRET = /value of|code-|lock-|person-|token-|once-|campaign/;
 const { timeout } = JSON.parse(process.argv[3]);
 const store = open(process.argv[2], { prefix: 'chaos:', timeout });
@@ -51,7 +52,10 @@ async function once(what, call) {
 /** The answer, however often it takes: what was not applied is asked for again, what has a receipt by it, and what may be repeated. Else 'unknown'. */
 async function patiently(what, call, repeatable = false) {
   let receipt;
-  for (const end = steady() + PATIENCE * 1000; steady() < end; await sleep(50)) {
+  let since;
+  for (const begin = steady(); steady() < begin + PATIENCE * 1000; await sleep(50)) {
+    const asked = steady();
+    if (receipt !== undefined && asked + timeout * 1e6 > since + RECEIPT * 1000) break;
     try {
       return await once(what, () => call(receipt));
     } catch (error) {
@@ -62,6 +66,7 @@ async function patiently(what, call, repeatable = false) {
       }
       seen.retries++;
       if (error.outcome === 'not_applied' || repeatable) continue;
+      since = receipt === undefined ? asked : since;
       receipt = error.receipt ?? receipt;
       if (receipt === undefined) return 'unknown';
     }

@@ -19,6 +19,10 @@ import counterfoil.aio
 
 TTL = 600  # seconds
 PATIENCE = 60.0  # seconds in which a call is asked for again
+PAUSE = 0.05
+RECEIPT = (
+    10.0  # seconds that a receipt lives at least: what arrives later finds none, and is told that nothing is there
+)
 SECRET = re.compile("value of|code-|lock-|person-|token-|once-|campaign")  # what no error may say
 
 
@@ -69,13 +73,15 @@ class Worker:
         """The answer, however often it takes to get it. What was not applied is asked for again; so is what has a
         receipt, by it, and what may be repeated. "unknown" where none of this holds any more."""
         receipt: str | None = None
-        end = time.monotonic() + PATIENCE
+        begin = since = time.monotonic()
         while True:
+            asked = time.monotonic()
             try:
                 return await self.once(what, call(receipt))
             except (counterfoil.UnavailableError, counterfoil.DeadlineError, counterfoil.BusyError) as error:
                 self.retries += 1
                 if error.outcome != "not_applied" and not repeatable:
+                    since = since if receipt else asked
                     receipt = error.receipt or receipt
                     if receipt is None:
                         return "unknown"
@@ -84,9 +90,10 @@ class Worker:
             except counterfoil.Error as error:
                 self.wrong.append(f"{what}: {error.code}: {error}")
                 return "unknown"
-            if time.monotonic() > end:
+            await asyncio.sleep(PAUSE)
+            now = time.monotonic()
+            if now > begin + PATIENCE or (receipt and now + self.timeout > since + RECEIPT):
                 return "unknown"
-            await asyncio.sleep(0.05)
 
     async def issue(self, codes: list[str], ways: list[bool]) -> dict[str, Any]:
         """Sets codes, each to a value of its own; where its way is True only if nobody has: that waits for replicas."""
