@@ -222,7 +222,7 @@ static void on_timer(void *user)
         cf_backend *node = cluster->nodes[i];
         if (!node || !node->queue.count) continue;
         owed = true;
-        stuck = stuck || (node->queue.count > node->queue.own && redis_in_doubt(node, QUIET_MS));
+        stuck = stuck || ((node->queue.count > node->queue.own || node->replicas.count > node->replicas.head) && redis_in_doubt(node, QUIET_MS)); /* a WAIT is our own, and somebody waits for it */
     }
     if (cluster->asking && now - cluster->asked_ms >= cluster->patience_ms) {
         cluster->asking = false;
