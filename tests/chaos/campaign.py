@@ -197,7 +197,7 @@ def verdict(setting: Setting, tally: Tally, pops: int) -> list[str]:
     broken += [f"an error that no fault explains: {text}" for text in tally.wrong[:5]]
     if setting.control and not any(tally.counts[name] for name in SHOWN):
         broken.append("the control has shown nothing: the campaign proves nothing")
-    if died := tally.counts["workers killed"] - tally.counts["workers we killed"]:
+    if (died := tally.counts["workers killed"] - tally.counts["workers we killed"]) > 0:
         broken.append(f"workers that died by themselves: {died}")
     if not tally.counts["batches"] or not tally.faults or tally.counts["contested pops"] < pops:
         broken.append("not enough has happened")
