@@ -226,7 +226,9 @@ def table(results: dict[str, Tally], promises: list[str]) -> str:
     )
     lines.append("| answers held back: the replicas had not heard | " + " | ".join(held_back) + " |")
     late = (f"{max(tally.latest, 0):.2f} s" for tally in results.values())
-    return "\n".join([*lines, "| the latest call, after its deadline of 3 s | " + " | ".join(late) + " |"])
+    lines.append("| the latest call, after its deadline of 3 s | " + " | ".join(late) + " |")
+    stood_still = (f"{tally.stood_still:.2f} s" for tally in results.values())
+    return "\n".join([*lines, "| the machine stood still for at most | " + " | ".join(stood_still) + " |"])
 
 
 def told(counts: dict[str, int]) -> str:

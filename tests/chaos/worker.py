@@ -18,6 +18,7 @@ import counterfoil
 import counterfoil.aio
 
 TTL = 600  # seconds
+THREADS = 32
 PATIENCE = 60.0  # seconds in which a call is asked for again
 PAUSE = 0.05
 RECEIPT = (
@@ -38,8 +39,9 @@ class Threads:
 
 
 class Worker:
-    def __init__(self, store: Any, accounts: Any, sessions: Any, timeout: float) -> None:
+    def __init__(self, store: Any, accounts: Any, sessions: Any, timeout: float, room: int) -> None:
         self.store, self.accounts, self.sessions, self.timeout = store, accounts, sessions, timeout
+        self.room = asyncio.Semaphore(room)  # a call that waits for a thread has not begun
         self.load: Load | None = None
         self.begin()
 
@@ -52,6 +54,10 @@ class Worker:
 
     async def once(self, what: str, call: Awaitable[Any]) -> Any:
         """One call, and what there is to know about it: how long it took, how it failed, what its error says."""
+        async with self.room:
+            return await self.timed(what, call)
+
+    async def timed(self, what: str, call: Awaitable[Any]) -> Any:
         start = time.monotonic()
         self.calls += 1
         try:
@@ -296,14 +302,16 @@ async def main() -> None:
     url, options = sys.argv[1], json.loads(sys.argv[2])
     timeout = options["timeout"]
     if options["threads"]:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         with counterfoil.open(url, prefix="chaos:", timeout=timeout) as blocking:
             accounts, sessions = counterfoil.AccountsStorage(blocking), counterfoil.SessionStorage(blocking)
-            await serve(Worker(Threads(blocking), Threads(accounts), Threads(sessions), timeout))
+            await serve(Worker(Threads(blocking), Threads(accounts), Threads(sessions), timeout, THREADS))
         return
     async with await counterfoil.aio.open(url, prefix="chaos:", timeout=timeout) as store:
         await serve(
-            Worker(store, counterfoil.aio.AccountsStorage(store), counterfoil.aio.SessionStorage(store), timeout)
+            Worker(
+                store, counterfoil.aio.AccountsStorage(store), counterfoil.aio.SessionStorage(store), timeout, 1 << 30
+            )
         )
 
 
