@@ -685,6 +685,7 @@ def test_what_clear_began_with_is_gone_while_slots_move(cluster: ClusterGroup) -
         while not stop.is_set():
             cluster.move_slot(slots[(turn * 13) % len(slots)], cluster.primaries()[turn % 3])
             turn += 1
+            stop.wait(0.03)  # so that the servers agree before the next one
 
     async def main() -> None:
         moving = threading.Thread(target=move)
