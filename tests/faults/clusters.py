@@ -366,7 +366,7 @@ class ClusterGroup:
         try:
             return self.wait_for_primary(slot, other_than=old, timeout=8)
         except TimeoutError:
-            # Where slots have moved shortly before, the others may deny a replica their votes for long: it does not ask them.
+            # Where slots have moved shortly before, the others may deny a replica their votes for long: it asks nobody.
             replicas[0].cli("CLUSTER", "FAILOVER", "TAKEOVER")
             return self.wait_for_primary(slot, other_than=old)
 
