@@ -204,7 +204,17 @@ def verdict(setting: Setting, tally: Tally, pops: int) -> list[str]:
     return broken
 
 
-WORK = ["seconds", "batches", "contested pops", "codes won by one", "pops never answered", "increments", "locks"]
+NOBODY = "codes that nobody won (unacknowledged, undone plain set, or unanswered pop)"
+WORK = [
+    "seconds",
+    "batches",
+    "contested pops",
+    "codes won by one",
+    NOBODY,
+    "pops never answered",
+    "increments",
+    "locks",
+]
 WORK += ["values replaced", "sign-ups", "log-outs", "sets that said kept", "sets that said not_applied"]
 WORK += ["sets that said unknown", "sets that said applied", "calls", "calls asked again", "workers killed"]
 

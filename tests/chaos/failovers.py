@@ -3,8 +3,8 @@
 The primary is killed and frozen by turns. Every process has calls that write under way all the time, each made once,
 with five seconds. A plain probe does what a client without wits would do: it asks the Sentinels for another primary,
 over and over, and tries to write there; what it needs is the servers' own time. What a process needs is counted from
-then until both of its calls have succeeded again. Nobody can be asked for what he has not heard yet, so it is also
-counted from when the last of the Sentinels, or of a cluster's nodes, has heard of it."""
+then until both of its calls have succeeded again. Beside that, to tell whose time it was, it is counted from when the
+last of the Sentinels, or of a cluster's nodes, has heard of it; that excuses nobody."""
 
 from __future__ import annotations
 
@@ -252,8 +252,8 @@ can write there: that is the servers' own time. What the processes need is count
 | --- | --- |
 | calls | {calls:,} |
 | **calls that were told READONLY** | {readonly} |
-| processes that needed more than {allowed:.0f} ms from when the first of the servers said so | {behind_first} |
-| **processes that needed more than {allowed:.0f} ms from when all of them said so** | {slow} |
+| **processes that needed more than {allowed:.0f} ms behind the servers' own time** | {slow} |
+| of these, more than {allowed:.0f} ms also from when all of the servers said so | {behind_all} |
 | **calls that outlived their deadline** | {outlived} |
 | errors | {errors} |
 """
@@ -262,8 +262,8 @@ can write there: that is the servers' own time. What the processes need is count
 def page(seed: int, seen: list[Seen], tally: Tally) -> tuple[str, list[str]]:
     """The table, and what is wrong."""
     every = [one for failover in seen for one in failover.behind]
-    behind_first = sum(one > ALLOWED for one in every)
-    slow = sum(one > failover.agreed + ALLOWED for failover in seen for one in failover.behind)
+    slow = sum(one > ALLOWED for one in every)
+    behind_all = sum(one > failover.agreed + ALLOWED for failover in seen for one in failover.behind)
     readonly = tally.errors.pop("READONLY", 0)
     errors = ", ".join(f"{what} {count:,}" for what, count in sorted(tally.errors.items())) or "none"
     outlived = tally.counts["calls that outlived their deadline"]
@@ -278,8 +278,8 @@ def page(seed: int, seen: list[Seen], tally: Tally) -> tuple[str, list[str]]:
         calls=tally.counts["calls"],
         readonly=readonly,
         allowed=ALLOWED,
-        behind_first=behind_first,
         slow=slow,
+        behind_all=behind_all,
         outlived=outlived,
         errors=errors,
     )

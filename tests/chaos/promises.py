@@ -90,6 +90,9 @@ class Campaign:
         counts["contested pops"] += len(asked[0]) * len(crew)
         counts["pops never answered"] += unknown.total()
         counts["codes won by one"] += sum(winners[code] == 1 for code in codes)
+        counts["codes that nobody won (unacknowledged, undone plain set, or unanswered pop)"] += sum(
+            winners[code] == 0 for code in codes
+        )
         counts["codes with two winners"] += sum(winners[code] > 1 for code in codes)
         counts["codes that came back"] += sum(winners[code] > 0 for code in old)
         counts["codes lost"] += sum(winners[code] == 0 and not unknown[code] and not gone for code in kept)
