@@ -9,10 +9,13 @@ import importlib.util
 import inspect
 import json
 import os
+import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -528,6 +531,35 @@ async def play_on_server(case: Case, server: Redis, mode: Mode, stage: Stage) ->
         await finish(store.clear("", force=True))
     finally:
         await finish(store.close())
+
+
+# ------------------------------------------------------------------------------------------- servers that are none
+
+
+class FakeServer(socketserver.ThreadingTCPServer):
+    """Listens from when it is made until its block ends, and leaves each connection to `talk`, on its own thread."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        del client_address
+        self.talk(request)
+
+    def talk(self, connection: socket.socket) -> None:
+        raise NotImplementedError
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
 
 
 # --------------------------------------------------------------------------------------------------------- processes

@@ -6,11 +6,11 @@ import contextlib
 import gc
 import os
 import random
-import socketserver
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,6 +21,7 @@ import counterfoil
 import counterfoil.aio
 import pytest
 from redis_servers import own_prefix
+from support import FakeServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -150,6 +151,29 @@ class Load:
         self.stop.set()
         for thread in self.threads:
             thread.join()
+
+
+@contextlib.contextmanager
+def moving(cluster: ClusterGroup, keys: Iterable[str]) -> Iterator[None]:
+    """Meanwhile the slots of these keys move, one after the other, and no quicker than the servers agree about them."""
+    slots = sorted({slot_of(key) for key in keys})
+    stop = threading.Event()
+
+    def move() -> int:
+        turn = 0
+        while not stop.is_set():
+            cluster.move_slot(slots[turn * 101 % len(slots)], cluster.primaries()[turn % 3])
+            turn += 1
+            stop.wait(0.03)
+        return turn
+
+    with ThreadPoolExecutor(1) as pool:
+        moved = pool.submit(move)
+        try:
+            yield
+        finally:
+            stop.set()
+        assert moved.result() > 3
 
 
 # ------------------------------------------------------------------------------------------------------------ the seeds
@@ -568,29 +592,18 @@ def test_slots_move_under_load_and_nobody_notices(cluster: ClusterGroup) -> None
 def test_many_at_once_while_their_slots_move(cluster: ClusterGroup) -> None:
     prefix = own_prefix()
     keys = [f"{number}" for number in range(400)]
-    slots = sorted({slot_of(prefix + key) for key in keys})
-
-    def move(stop: threading.Event) -> None:
-        turn = 0
-        while not stop.is_set():
-            cluster.move_slot(slots[turn % len(slots)], cluster.primaries()[turn % 3])
-            turn += 7
 
     async def main() -> None:
-        stop = threading.Event()
-        moving = asyncio.get_running_loop().run_in_executor(None, move, stop)
-        try:
-            async with await counterfoil.aio.open(cluster.url(), prefix=prefix, timeout=20) as store:
-                for turn in range(10):
-                    await asyncio.gather(*(store.set(key, f"{key} {turn}", ttl=60) for key in keys))
-                    assert await asyncio.gather(*(store.get(key) for key in keys)) == [f"{key} {turn}" for key in keys]
-                    winners = await asyncio.gather(*(store.pop(key) for key in keys for _ in range(3)))
-                    assert sorted(one for one in winners if one) == sorted(f"{key} {turn}" for key in keys)
-        finally:
-            stop.set()
-            await moving
+        async with await counterfoil.aio.open(cluster.url(), prefix=prefix, timeout=20) as store:
+            for turn in range(10):
+                await asyncio.gather(*(store.set(key, f"{key} {turn}", ttl=60) for key in keys))
+                assert await asyncio.gather(*(store.get(key) for key in keys)) == [f"{key} {turn}" for key in keys]
+                winners = await asyncio.gather(*(store.pop(key) for key in keys for _ in range(3)))
+                assert sorted(one for one in winners if one) == sorted(f"{key} {turn}" for key in keys)
+            assert store.stats()["redirects"] > 0
 
-    asyncio.run(main())
+    with moving(cluster, [prefix + key for key in keys]):
+        asyncio.run(main())
 
 
 # ---------------------------------------------------------------------------------------- nodes that come and go, pages
@@ -677,30 +690,16 @@ def test_a_key_that_moves_behind_a_scan_is_not_silently_left_out(cluster: Cluste
 def test_what_clear_began_with_is_gone_while_slots_move(cluster: ClusterGroup) -> None:
     prefix = own_prefix()
     keys = [f"k{number}" for number in range(1500)]
-    slots = sorted({slot_of(prefix + key) for key in keys})
-    stop = threading.Event()
-
-    def move() -> None:
-        turn = 0
-        while not stop.is_set():
-            cluster.move_slot(slots[(turn * 13) % len(slots)], cluster.primaries()[turn % 3])
-            turn += 1
-            stop.wait(0.03)  # so that the servers agree before the next one
 
     async def main() -> None:
-        moving = threading.Thread(target=move)
-        moving.start()
-        try:
-            async with await counterfoil.aio.open(cluster.url(), prefix=prefix, timeout=30) as store:
-                for _ in range(20 if LONG else 2):
-                    await asyncio.gather(*(store.set(key, "1", ttl=600) for key in keys))
-                    assert await store.clear("k") == len(keys)
-                    assert not any(key.startswith(prefix.encode()) for key in raw_keys(cluster))
-        finally:
-            stop.set()
-            moving.join()
+        async with await counterfoil.aio.open(cluster.url(), prefix=prefix, timeout=30) as store:
+            for _ in range(20 if LONG else 2):
+                await asyncio.gather(*(store.set(key, "1", ttl=600) for key in keys))
+                assert await store.clear("k") == len(keys)
+                assert not any(key.startswith(prefix.encode()) for key in raw_keys(cluster))
 
-    asyncio.run(main())
+    with moving(cluster, [prefix + key for key in keys]):
+        asyncio.run(main())
 
 
 # ------------------------------------------------------------------------------------------------------------ failovers
@@ -1009,53 +1008,37 @@ def test_the_map_is_cut_at_many_bytes(behind: Proxied, how: Any) -> None:
 # ----------------------------------------------------------------------------------------- a server that talks nonsense
 
 
-class Liar(socketserver.ThreadingTCPServer):
+class Liar(FakeServer):
     """Greets as Redis does, says `map` when it is asked for the slots, and `rest` to all else. @ is its own port."""
 
-    daemon_threads = True
-    allow_reuse_address = True
-
     def __init__(self, map: bytes, rest: bytes = b"$1\r\n1\r\n") -> None:
-        super().__init__(("127.0.0.1", 0), Liar.Talk)
         self.map, self.rest = map, rest
         self.asked: list[bytes] = []
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        super().__init__()
 
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    class Talk(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            server = self.server
-            assert isinstance(server, Liar)
-            own = b"%d" % server.port
-            with contextlib.suppress(OSError, ValueError):
-                while line := self.rfile.readline():
-                    words = []
-                    for _ in range(int(line[1:])):
-                        size = int(self.rfile.readline()[1:])
-                        words.append(self.rfile.read(size + 2)[:-2])
-                    server.asked.append(words[0].upper())
-                    match words[0].upper():
-                        case b"PING":
-                            answer = b"+PONG\r\n"
-                        case b"AUTH" | b"CLIENT" | b"SELECT" | b"ASKING":
-                            answer = b"+OK\r\n"
-                        case b"INFO":
-                            answer = b"$13\r\nrole:master\r\n\r\n"
-                        case b"CONFIG":
-                            answer = b"*0\r\n"
-                        case b"CLUSTER":
-                            answer = server.map
-                        case _:
-                            answer = server.rest
-                    self.wfile.write(answer.replace(b"@", own))
-                    self.wfile.flush()
+    def talk(self, connection: socket.socket) -> None:
+        own = b"%d" % self.port
+        with contextlib.suppress(OSError, ValueError), connection.makefile("rb") as said:
+            while line := said.readline():
+                words = []
+                for _ in range(int(line[1:])):
+                    size = int(said.readline()[1:])
+                    words.append(said.read(size + 2)[:-2])
+                self.asked.append(words[0].upper())
+                match words[0].upper():
+                    case b"PING":
+                        answer = b"+PONG\r\n"
+                    case b"AUTH" | b"CLIENT" | b"SELECT" | b"ASKING":
+                        answer = b"+OK\r\n"
+                    case b"INFO":
+                        answer = b"$13\r\nrole:master\r\n\r\n"
+                    case b"CONFIG":
+                        answer = b"*0\r\n"
+                    case b"CLUSTER":
+                        answer = self.map
+                    case _:
+                        answer = self.rest
+                connection.sendall(answer.replace(b"@", own))
 
 
 def bulk(text: str) -> bytes:
@@ -1399,29 +1382,17 @@ def test_durable_is_of_the_primary_of_each_key(cluster: ClusterGroup) -> None:
 def test_durable_while_slots_move(cluster: ClusterGroup) -> None:
     prefix = own_prefix()
     keys = [f"{number}" for number in range(30)]
-    slots = sorted({slot_of(prefix + key) for key in keys})
-    stop = threading.Event()
-
-    def move() -> None:
-        turn = 0
-        while not stop.is_set():
-            cluster.move_slot(slots[turn % len(slots)], cluster.primaries()[turn % 3])
-            turn += 1
-
-    moving = threading.Thread(target=move)
-    moving.start()
-    try:
-        with counterfoil.open(cluster.url(durable="1"), prefix=prefix, timeout=10) as store:
-            for turn in range(20):
-                for key in keys:
-                    store.set(key, str(turn), ttl=60)
-                    try:
-                        assert store.pop(key) == str(turn)
-                    except counterfoil.UnavailableError as error:
-                        # Its slot went before the replicas had it: it was done, and the caller asks with its receipt.
-                        assert error.outcome in ("applied", "unknown")
-                        assert store.pop(key, receipt=error.receipt) == str(turn)
-                    assert store.get(key) is None
-    finally:
-        stop.set()
-        moving.join()
+    with (
+        moving(cluster, [prefix + key for key in keys]),
+        counterfoil.open(cluster.url(durable="1"), prefix=prefix, timeout=10) as store,
+    ):
+        for turn in range(20):
+            for key in keys:
+                store.set(key, str(turn), ttl=60)
+                try:
+                    assert store.pop(key) == str(turn)
+                except counterfoil.UnavailableError as error:
+                    # Its slot went before the replicas had it: it was done, and the caller asks with its receipt.
+                    assert error.outcome in ("applied", "unknown")
+                    assert store.pop(key, receipt=error.receipt) == str(turn)
+                assert store.get(key) is None

