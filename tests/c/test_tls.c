@@ -150,7 +150,7 @@ static SSL_CTX *server_rules(party p, int version)
     return rules;
 }
 
-static pair connect_pair(redis_tls_context *context, SSL_CTX *rules)
+static pair connect_pair(redis_tls_context *context, const char *host, SSL_CTX *rules)
 {
     pair p = {.rules = rules};
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p.fd), 0);
@@ -160,7 +160,7 @@ static pair connect_pair(redis_tls_context *context, SSL_CTX *rules)
         SSL_set_accept_state(p.peer);
     }
     cf_error error;
-    assert_int_equal(redis_tls_new(context, p.fd[0], &p.tls, &error), CF_OK);
+    assert_int_equal(redis_tls_new(context, host, p.fd[0], &p.tls, &error), CF_OK);
     return p;
 }
 
@@ -209,7 +209,7 @@ static redis_tls_context *context_of(const redis_options *options)
 {
     redis_tls_context *context;
     cf_error           error;
-    if (redis_tls_context_new(cf_platform_real(), options, options->host, &context, &error) != CF_OK) fail_msg("%s", error.text);
+    if (redis_tls_context_new(cf_platform_real(), options, &context, &error) != CF_OK) fail_msg("%s", error.text);
     return context;
 }
 
@@ -217,7 +217,7 @@ static redis_tls_context *context_of(const redis_options *options)
 static int meet(const redis_options *options, party p, int version, cf_error *error)
 {
     redis_tls_context *context = context_of(options);
-    pair               two = connect_pair(context, server_rules(p, version));
+    pair               two = connect_pair(context, options->host, server_rules(p, version));
     int                status = shake(&two, error);
     if (status != CF_OK) {
         char byte;
@@ -271,7 +271,7 @@ static void files_that_cannot_be_used(void **state)
         redis_tls_context *context = (redis_tls_context *)&options;
         cf_error           error = {0};
         cf_stage          *stage = cf_stage_new();
-        int                status = redis_tls_context_new(cf_stage_platform(stage), &options, options.host, &context, &error);
+        int                status = redis_tls_context_new(cf_stage_platform(stage), &options, &context, &error);
         if (status != CF_EINVAL) fail_msg("row %zu: %s", i, cf_status_name(status));
         assert_null(context);
         assert_int_equal(error.status, CF_EINVAL);
@@ -333,7 +333,7 @@ static void names(void **state)
         options.host = (char *)rows[i].host;
         options.tls_server_name = (char *)rows[i].server_name;
         redis_tls_context *context = context_of(&options);
-        pair               two = connect_pair(context, server_rules(p, 0));
+        pair               two = connect_pair(context, options.host, server_rules(p, 0));
         cf_error           error = {0};
         int                status = shake(&two, &error);
         if (status != (rows[i].good ? CF_OK : CF_EAUTH)) fail_msg("row %zu: %s: %s", i, cf_status_name(status), error.text);
@@ -425,7 +425,7 @@ static void protocols(void **state)
     static const size_t lengths[] = {0, 0, 0, 0, 0, 7, 7, 7, 0, 0, 9}; /* where a text has a NUL */
     redis_tls_context *context = context_of(&options);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        pair   two = connect_pair(context, NULL);
+        pair   two = connect_pair(context, options.host, NULL);
         size_t len = lengths[i] ? lengths[i] : strlen(rows[i].says);
         assert_int_equal(redis_tls_handshake(two.tls, &error), CF_PENDING);
         assert_int_equal(write(two.fd[1], rows[i].says, len), (ssize_t)len);
@@ -448,7 +448,7 @@ static void what_was_taken_arrives_and_nothing_else(void **state)
     for (int round = 0; round < 20; round++) {
         redis_options      options = plain_options();
         redis_tls_context *context = context_of(&options);
-        pair               two = connect_pair(context, server_rules(server, versions[round % 2]));
+        pair               two = connect_pair(context, options.host, server_rules(server, versions[round % 2]));
         cf_error           error;
         int                small = 4096;
         if (round % 4 < 3) setsockopt(two.fd[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
@@ -521,7 +521,7 @@ static void ends(void **state)
     char               bytes[64];
     enum { POLITE, CUT, IN_A_RECORD, GARBAGE, OURS, KINDS };
     for (int kind = 0; kind < KINDS * 2; kind++) {
-        pair two = connect_pair(context, server_rules(server, kind < KINDS ? TLS1_2_VERSION : TLS1_3_VERSION));
+        pair two = connect_pair(context, options.host, server_rules(server, kind < KINDS ? TLS1_2_VERSION : TLS1_3_VERSION));
         assert_int_equal(shake(&two, &error), CF_OK);
         assert_int_equal(SSL_write(two.peer, "last", 4), 4);
         switch (kind % KINDS) {
@@ -575,7 +575,7 @@ static void the_server_wants_a_certificate(void **state)
         SSL_CTX           *rules = server_rules(server, versions[i / 3]);
         SSL_CTX_set_verify(rules, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
         X509_STORE_add_cert(SSL_CTX_get_cert_store(rules), root.cert);
-        pair     two = connect_pair(context, rules);
+        pair     two = connect_pair(context, options.host, rules);
         cf_error error = {0};
         char     byte;
         int      status = shake(&two, &error);
@@ -611,7 +611,7 @@ static void files_are_read_again(void **state)
         if (steps[i].writes == 1) write_party("turning.pem", NULL, other_root, NULL);
         if (steps[i].writes == 2) write_party("turning.pem", NULL, root, NULL);
         if (steps[i].writes == 3) write_text("turning.pem", "-----BEGIN CERTIFICATE-----\nMII");
-        pair two = connect_pair(context, server_rules(server, 0));
+        pair two = connect_pair(context, options.host, server_rules(server, 0));
         if (shake(&two, &error) != (steps[i].good ? CF_OK : CF_EAUTH)) fail_msg("step %zu: %s", i, error.text);
         end_pair(&two);
     }
@@ -626,7 +626,7 @@ static void live(cf_stage *stage)
     redis_options      options = plain_options();
     redis_tls_context *context;
     cf_error           error = {0};
-    int                status = redis_tls_context_new(cf_stage_platform(stage), &options, options.host, &context, &error);
+    int                status = redis_tls_context_new(cf_stage_platform(stage), &options, &context, &error);
     assert_true(status == CF_OK || status == CF_ENOMEM);
     if (status != CF_OK) return;
     int  fd[2], small = 4096;
@@ -637,7 +637,7 @@ static void live(cf_stage *stage)
     two.peer = SSL_new(two.rules);
     SSL_set_fd(two.peer, fd[1]);
     SSL_set_accept_state(two.peer);
-    status = redis_tls_new(context, fd[0], &two.tls, &error);
+    status = redis_tls_new(context, options.host, fd[0], &two.tls, &error);
     assert_true(status == CF_OK || (status == CF_ENOMEM && two.tls == NULL));
     if (status == CF_OK) {
         status = shake(&two, &error);

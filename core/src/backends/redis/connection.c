@@ -406,8 +406,7 @@ static void connected(cf_backend *self, int fd)
         greet(self);
         return;
     }
-    if ((self->options.primary && redis_tls_context_aim(self->tls_context, self->options.host, &error) != CF_OK) ||
-        redis_tls_new(self->tls_context, fd, &self->tls, &error) != CF_OK) {
+    if (redis_tls_new(self->tls_context, self->options.host, fd, &self->tls, &error) != CF_OK) {
         came_down(self, &error);
         return;
     }

@@ -52,9 +52,7 @@ int redis_new(cf_loop *loop, const redis_options *options, cf_backend **out, cf_
     for (int i = 0; i < REDIS_ADDRESSES; i++) self->dials[i] = (redis_dial){.self = self, .fd = -1};
     int rc = options->cluster && !options->host ? redis_cluster_new(self) : make_connection(self);
     if (rc != CF_OK) rc = cf_error_set(error, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a store");
-    const char *host = options->host ? options->host : options->places[0].host;
-    if (rc == CF_OK && options->tls) rc = redis_tls_context_new(platform, &self->options, host, &self->tls_context, error);
-    if (rc == CF_OK && options->tls && options->primary) rc = redis_tls_context_new(platform, &self->options, host, &self->seek.tls_context, error);
+    if (rc == CF_OK && options->tls) rc = redis_tls_context_new(platform, &self->options, &self->tls_context, error);
     if (rc != CF_OK) {
         cf_error kept;
         redis_close(self, &kept);

@@ -189,7 +189,6 @@ typedef struct redis_seek {
     cf_watch          *watch;
     cf_timer          *timer;
     cf_job            *job;
-    redis_tls_context *tls_context; /* aimed at this one */
     redis_tls         *tls;
     cf_address         addresses[REDIS_ADDRESSES];
     int                address_count, dialled;

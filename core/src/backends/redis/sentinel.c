@@ -245,7 +245,7 @@ static void connected(cf_backend *self)
         ask(self, true);
         return;
     }
-    if (redis_tls_context_aim(seek->tls_context, self->options.places[seek->at].host, &error) != CF_OK || redis_tls_new(seek->tls_context, seek->fd, &seek->tls, &error) != CF_OK) {
+    if (redis_tls_new(self->tls_context, self->options.places[seek->at].host, seek->fd, &seek->tls, &error) != CF_OK) {
         pass_over(self, &error);
         return;
     }
@@ -356,7 +356,6 @@ void redis_seek_free(cf_backend *self)
 {
     if (!self->seek.timer) return;
     hang_up(self);
-    redis_tls_context_free(self->seek.tls_context);
     cf_timer_free(self->seek.timer);
 }
 

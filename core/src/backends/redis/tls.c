@@ -3,26 +3,24 @@
 
 #ifndef CF_TLS
 
-int redis_tls_context_new(const cf_platform *platform, const redis_options *options, const char *host, redis_tls_context **out, cf_error *error)
+int redis_tls_context_new(const cf_platform *platform, const redis_options *options, redis_tls_context **out, cf_error *error)
 {
     (void)platform;
     (void)options;
-    (void)host;
     *out = NULL;
     return cf_error_set(error, CF_ENOTSUP, CF_NOT_APPLIED,
                         "rediss: this build of the library has no TLS; build it with OpenSSL and -DCF_TLS=ON");
 }
 
 /* Without a context there are no connections: nobody calls what follows. */
-int redis_tls_context_aim(redis_tls_context *context, const char *host, cf_error *error) { return redis_tls_context_new(NULL, NULL, host, &context, error); }
-
 void redis_tls_context_free(redis_tls_context *context) { (void)context; }
 
-int redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error *error)
+int redis_tls_new(redis_tls_context *context, const char *host, int fd, redis_tls **out, cf_error *error)
 {
+    (void)host;
     (void)fd;
     *out = NULL;
-    return redis_tls_context_new(NULL, NULL, NULL, &context, error);
+    return redis_tls_context_new(NULL, NULL, &context, error);
 }
 
 void redis_tls_free(redis_tls *tls) { (void)tls; }
@@ -85,14 +83,13 @@ struct redis_tls_context {
     const redis_options *options;
     BIO_METHOD          *method;
     SSL_CTX             *rules;
-    char                *name; /* that the certificate must have: without the dot of the root */
-    bool                 ip;
     bool                 doubted; /* a server's chain was refused: perhaps the system's certificates have changed */
 };
 
 struct redis_tls {
     redis_tls_context *context;
     SSL               *ssl;
+    char              *name; /* that the certificate must have: without the dot of the root */
     int                fd;
     cf_buffer          waiting; /* encrypted, and not yet taken by the socket */
     size_t             waiting_at;
@@ -316,22 +313,7 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
 
 /* ---- contexts and connections ---- */
 
-int redis_tls_context_aim(redis_tls_context *c, const char *host, cf_error *error)
-{
-    cf_slice   name = cf_text(c->options->tls_server_name ? c->options->tls_server_name : host);
-    cf_address address;
-    if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
-    char *copy = cf_alloc(c->platform, name.len + 1);
-    if (!copy) return no_memory(error);
-    if (name.len) memcpy(copy, name.ptr, name.len);
-    copy[name.len] = 0;
-    cf_release(c->platform, c->name);
-    c->name = copy;
-    c->ip = cf_address_of(copy, "0", &address) == CF_OK;
-    return CF_OK;
-}
-
-int redis_tls_context_new(const cf_platform *platform, const redis_options *options, const char *host, redis_tls_context **out, cf_error *error)
+int redis_tls_context_new(const cf_platform *platform, const redis_options *options, redis_tls_context **out, cf_error *error)
 {
     *out = NULL;
     redis_tls_context *c = cf_zalloc(platform, sizeof *c);
@@ -339,9 +321,8 @@ int redis_tls_context_new(const cf_platform *platform, const redis_options *opti
     c->platform = platform;
     c->options = options;
     c->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "counterfoil");
-    int rc = redis_tls_context_aim(c, host, error);
-    if (rc == CF_OK && (!c->method || !BIO_meth_set_write(c->method, bio_write) || !BIO_meth_set_read(c->method, bio_read) ||
-        !BIO_meth_set_ctrl(c->method, bio_ctrl))) {
+    int rc = CF_OK;
+    if (!c->method || !BIO_meth_set_write(c->method, bio_write) || !BIO_meth_set_read(c->method, bio_read) || !BIO_meth_set_ctrl(c->method, bio_ctrl)) {
         ERR_clear_error();
         rc = no_memory(error);
     }
@@ -356,16 +337,22 @@ void redis_tls_context_free(redis_tls_context *context)
     if (!context) return;
     SSL_CTX_free(context->rules);
     BIO_meth_free(context->method);
-    cf_release(context->platform, context->name);
     cf_release(context->platform, context);
 }
 
-static bool expect_name(SSL *ssl, const redis_tls_context *c)
+static bool expect_name(redis_tls *tls, const char *host)
 {
-    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    const redis_tls_context *c = tls->context;
+    X509_VERIFY_PARAM       *param = SSL_get0_param(tls->ssl);
+    cf_slice                 name = cf_text(c->options->tls_server_name ? c->options->tls_server_name : host);
+    cf_address               address;
+    if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
+    if (!(tls->name = cf_alloc(c->platform, name.len + 1))) return false;
+    if (name.len) memcpy(tls->name, name.ptr, name.len);
+    tls->name[name.len] = 0;
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    if (c->ip) return X509_VERIFY_PARAM_set1_ip_asc(param, c->name) == 1;
-    return SSL_set_tlsext_host_name(ssl, c->name) == 1 && X509_VERIFY_PARAM_set1_host(param, c->name, strlen(c->name)) == 1;
+    if (cf_address_of(tls->name, "0", &address) == CF_OK) return X509_VERIFY_PARAM_set1_ip_asc(param, tls->name) == 1;
+    return SSL_set_tlsext_host_name(tls->ssl, tls->name) == 1 && X509_VERIFY_PARAM_set1_host(param, tls->name, name.len) == 1;
 }
 
 static int note_request(SSL *ssl, void *tls)
@@ -375,7 +362,7 @@ static int note_request(SSL *ssl, void *tls)
     return 1; /* go on with what there is */
 }
 
-int redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error *error)
+int redis_tls_new(redis_tls_context *context, const char *host, int fd, redis_tls **out, cf_error *error)
 {
     const redis_options *options = context->options;
     SSL_CTX             *fresh = NULL;
@@ -398,7 +385,7 @@ int redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error 
         SSL_set_connect_state(tls->ssl);
         SSL_set_cert_cb(tls->ssl, note_request, tls);
     }
-    bool good = bio && expect_name(tls->ssl, context);
+    bool good = bio && expect_name(tls, host);
     ERR_clear_error();
     if (!good) {
         redis_tls_free(tls);
@@ -415,6 +402,7 @@ void redis_tls_free(redis_tls *tls)
     SSL_free(tls->ssl);
     ERR_clear_error();
     cf_buffer_free(platform, &tls->waiting);
+    cf_release(platform, tls->name);
     cf_release(platform, tls);
 }
 
@@ -455,7 +443,7 @@ static int refuse_chain(redis_tls *tls, const char *reason)
     const char *hint = !stranger ? "" : c->options->tls_ca ? ": tls_ca does not have who issued it" : ": name the file of who issued it with tls_ca";
     c->doubted = true;
     return cf_error_set(&tls->fault, CF_EAUTH, CF_NOT_APPLIED, "TLS: the server's certificate is refused: %s%s%.120s%s%s", why,
-                        named ? " (it must be for " : "", named ? c->name : "", named ? ")" : "", hint);
+                        named ? " (it must be for " : "", named ? tls->name : "", named ? ")" : "", hint);
 }
 
 static const char *socket_error(int code)

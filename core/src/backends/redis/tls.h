@@ -15,14 +15,12 @@ typedef struct redis_tls         redis_tls;         /* one connection */
  * each connection reads them again. While they cannot be read or do not belong together (somebody is replacing them), what was
  * read last goes on being used. The system's certificates are read again after a server's was refused.
  * CF_OK; CF_EINVAL for files that cannot be read or do not belong together; CF_ENOMEM; CF_ENOTSUP when this build has no TLS. */
-int  redis_tls_context_new(const cf_platform *platform, const redis_options *options, const char *host, redis_tls_context **out, cf_error *error);
-/* From now on its connections are to this host; there is none at the moment. What was read of the files stays. CF_OK or CF_ENOMEM. */
-int  redis_tls_context_aim(redis_tls_context *context, const char *host, cf_error *error);
+int  redis_tls_context_new(const cf_platform *platform, const redis_options *options, redis_tls_context **out, cf_error *error);
 void redis_tls_context_free(redis_tls_context *context); /* NULL is allowed */
 
 /* Over a connected, non-blocking socket, which it neither closes nor watches. It sends through platform->send and reads through platform->read.
- * The name (or IP address) that the certificate must have is the options' tls_server_name, else the `host` of the context. CF_OK or CF_ENOMEM. */
-int  redis_tls_new(redis_tls_context *context, int fd, redis_tls **out, cf_error *error);
+ * The name (or IP address) that the certificate must have is the options' tls_server_name, else `host`. CF_OK or CF_ENOMEM. */
+int  redis_tls_new(redis_tls_context *context, const char *host, int fd, redis_tls **out, cf_error *error);
 void redis_tls_free(redis_tls *tls); /* says nothing to the peer; NULL is allowed */
 
 /* CF_OK: done, chain and name are verified. CF_PENDING: call again when the socket is redis_tls_wants. CF_EAUTH: the peer is not whom we
