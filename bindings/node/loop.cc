@@ -14,6 +14,9 @@ namespace counterfoil {
 // then it is a quarter of that, so that both sides are busy.
 static const unsigned FLUSH_EARLY = 64, FLUSH_LEAST = 4;
 
+// Answers for one turn of the event loop. What follows from each runs in that turn too, and the application's timers and sockets wait for it.
+static const size_t BATCH = 64;
+
 // ---------------------------------------------------------------------------------------------------------- environment --
 
 static void unhook(Env *env)
@@ -122,6 +125,7 @@ int loop_for(Env *env, Stage *stage, Loop **out)
             delete loop;
             return status;
         }
+        cf_loop_set_batch(loop->loop, BATCH);
         loop->env = env;
         loop->done_end = &loop->done;
         loop->held_end = &loop->held;

@@ -158,6 +158,10 @@ CF_API int cf_loop_run(cf_loop *loop, int timeout_ms);
  * cf_op_wait, on the caller's thread, where it would otherwise keep a thread of its own busy so that the caller's event loop goes on. false at first. */
 CF_API void cf_loop_set_blocking(cf_loop *loop, bool blocking);
 
+/* At most so many `done` functions are called by one cf_loop_run, in the order in which their operations finished; the descriptor stays readable until all
+ * were called. For an event loop that others share: what they wait for is not held up by a thousand answers that have come at once. 0, at first: all. */
+CF_API void cf_loop_set_batch(cf_loop *loop, size_t most);
+
 /* Operations in flight on this loop. */
 CF_API size_t cf_loop_pending(const cf_loop *loop);
 

@@ -127,6 +127,7 @@ struct cf_loop {
     unsigned generation;
     bool     running, watching; /* watching: a watch's function is on the stack */
     bool     blocking;          /* cf_loop_set_blocking */
+    size_t   batch;             /* cf_loop_set_batch; SIZE_MAX: all */
     bool     interrupted, idle; /* how the last wait ended: woken or by a signal; or nothing came in its whole time, which a
                                    clock that stands still would not tell */
     unsigned depth; /* backend functions on the stack */

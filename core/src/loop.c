@@ -94,23 +94,25 @@ int cf_loop_new(const cf_platform *platform, cf_loop **out)
     cf_link_init(&loop->jobs);
     cf_link_init(&loop->notices);
     cf_link_init(&loop->ready);
+    loop->batch = SIZE_MAX;
     cf_link_init(&loop->yielded);
     cf_link_init(&loop->granted);
     *out = loop;
     return CF_OK;
 }
 
-static void call_ready(cf_loop *loop)
+static void call_ready(cf_loop *loop, size_t most)
 {
     /* Only those that are there now: a `done` that submits must not keep the loop here. */
     cf_link list;
     cf_link_init(&list);
     cf_link_splice(&list, &loop->ready);
-    while (!cf_link_alone(&list)) {
+    for (; most && !cf_link_alone(&list); most--) {
         cf_op *op = CF_OF_LINK(list.next, cf_op, ready);
         cf_link_remove(&op->ready);
         if (op->in.done) op->in.done(op, op->in.user);
     }
+    cf_link_splice(loop->ready.next, &list); /* before what has finished meanwhile */
 }
 
 static void free_dead(cf_loop *loop)
@@ -136,7 +138,7 @@ void cf_loop_free(cf_loop *loop)
         if (store->closing) cf_store_leave(store); /* it waited for the loop */
         else cf_store_close(store, NULL);
     }
-    call_ready(loop);
+    call_ready(loop, SIZE_MAX);
     cf_jobs_abandon(loop);
     free_dead(loop);
     for (size_t i = 0; i < loop->op_count; i++) {
@@ -217,6 +219,7 @@ int cf_loop_wake(cf_loop *loop)
 void cf_loop_nudge(cf_loop *loop) { wake(loop); }
 
 void cf_loop_set_blocking(cf_loop *loop, bool blocking) { loop->blocking = blocking; }
+void cf_loop_set_batch(cf_loop *loop, size_t most) { loop->batch = most ? most : SIZE_MAX; }
 bool cf_loop_blocking(const cf_loop *loop) { return loop->blocking; }
 
 void cf_loop_arm(cf_loop *loop)
@@ -355,7 +358,7 @@ int cf_loop_run(cf_loop *loop, int timeout_ms)
     }
     resume_yielded(loop);
     judge_deadlines(loop); /* after what arrived: a process that was stopped reports no false time-outs */
-    call_ready(loop);
+    call_ready(loop, loop->batch);
     if (atomic_exchange(&loop->has_events, false)) each_store(loop, cf_store_tell);
     free_dead(loop);
     cf_loop_flush(loop);

@@ -110,6 +110,59 @@ static void run_returns_how_many_finished(void **state)
     assert_ok(cf_store_close(store, NULL));
 }
 
+static void a_batch_leaves_the_rest_for_the_next_run(void **state)
+{
+    world    *w = *state;
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
+    seen      s[7] = {{0}};
+    cf_store *store;
+    cf_op    *ops[7];
+    assert_ok(tb_open(w->loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
+    for (int i = 0; i < 7; i++)
+        assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .done = see, .user = &s[i]), &ops[i]), CF_PENDING);
+    cf_loop_set_batch(w->loop, 2);
+    assert_int_equal(tb_answer(tb_last(), 5), 5);
+    for (int told = 2; told <= 6; told += 2) {
+        if (told == 4) { /* what finishes later is told later; and who waits no more is passed over */
+            assert_int_equal(tb_answer(tb_last(), 2), 2);
+            cf_op_free(ops[3]);
+            s[3].calls = 1;
+            told++;
+        }
+        assert_true(readable(w->loop));
+        assert_true(cf_loop_run(w->loop, 0) >= 0);
+        for (int i = 0; i < 7; i++) assert_int_equal(s[i].calls, i < told);
+    }
+    assert_true(readable(w->loop));
+    cf_loop_set_batch(w->loop, 0);
+    cf_loop_run(w->loop, 0);
+    for (int i = 0; i < 7; i++) assert_int_equal(s[i].calls, 1);
+    assert_false(readable(w->loop));
+    for (int i = 0; i < 7; i++)
+        if (i != 3) cf_op_free(ops[i]);
+    assert_ok(cf_store_close(store, NULL));
+}
+
+static void a_loop_that_is_freed_tells_all_whatever_its_batch_is(void **state)
+{
+    world    *w = *state;
+    static tb_log    log;
+    memset(&log, 0, sizeof log);
+    seen      s[3] = {{0}};
+    cf_store *store;
+    cf_op    *op;
+    cf_loop  *loop;
+    assert_ok(cf_loop_new(cf_stage_platform(w->stage), &loop));
+    assert_ok(tb_open(loop, TB_HAND, TB_FULL, &log, NULL, &store, NULL));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(cf_submit(store, CF_REQUEST(CF_OP_GET, .key = cf_text("a"), .done = see, .user = &s[i]), &op), CF_PENDING);
+    cf_loop_set_batch(loop, 1);
+    assert_int_equal(tb_answer(tb_last(), 3), 3);
+    cf_loop_free(loop);
+    for (int i = 0; i < 3; i++) assert_int_equal(s[i].calls, 1);
+}
+
 /* ---- deadlines ---- */
 
 static void a_deadline_to_the_millisecond(void **state)
@@ -570,6 +623,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(wake_from_another_thread_ends_a_wait, world_up, world_down),
         cmocka_unit_test_setup_teardown(a_finish_makes_readable_until_done_was_called, world_up, world_down),
         cmocka_unit_test_setup_teardown(run_returns_how_many_finished, world_up, world_down),
+        cmocka_unit_test_setup_teardown(a_batch_leaves_the_rest_for_the_next_run, world_up, world_down),
+        cmocka_unit_test_setup_teardown(a_loop_that_is_freed_tells_all_whatever_its_batch_is, world_up, world_down),
         cmocka_unit_test_setup_teardown(a_deadline_to_the_millisecond, world_up, world_down),
         cmocka_unit_test_setup_teardown(the_default_timeout_is_five_seconds, world_up, world_down),
         cmocka_unit_test_setup_teardown(deadlines_pass_in_their_order, world_up, world_down),

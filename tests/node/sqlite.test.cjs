@@ -183,6 +183,20 @@ test('more than may wait is BUSY at once, not applied', async () => {
   await store.close();
 });
 
+test('of a thousand answers that have come at once, what else waits in the event loop has its turn in between', async () => {
+  const store = open(`sqlite:${newFile()}`), told = [];
+  await store.set('k', 'v');
+  let turn = 0, over = false;
+  const count = () => { turn++; if (!over) setImmediate(count); };
+  setImmediate(count);
+  const ask = () => store.get('k').then(() => { told[turn] = (told[turn] ?? 0) + 1; });
+  await Promise.all(range(1000, ask));
+  over = true;
+  assert.equal(told.reduce((sum, n) => sum + n), 1000);
+  assert(Math.max(...told.filter(Boolean)) <= 64, inspect(told));
+  await store.close();
+});
+
 test('no commit stops the event loop', async (t) => {
   const store = open(`sqlite:${newFile()}`), value = 'v'.repeat(300);
   // So many in flight all the time, for half a second.
