@@ -17,10 +17,8 @@ import binascii
 import contextlib
 import itertools
 import random
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,7 +28,7 @@ from urllib.parse import quote
 from faults.certificates import Certificates
 from faults.resp import Connection, ReplyError, command
 from faults.sentinels import until
-from faults.servers import RedisServer
+from faults.servers import Group, RedisServer
 
 SLOTS = 16384
 BUS = 10000  # what a cluster's members say to each other they say so many ports further
@@ -125,7 +123,7 @@ def ranges(words: list[str]) -> list[tuple[int, int]]:
     return [(int(pair[0]), int(pair[-1])) for pair in found]
 
 
-class ClusterGroup:
+class ClusterGroup(Group):
     """`nodes` are all that were ever made; at first the primaries and then a replica for each in the same order.
 
     password   of the default user
@@ -147,8 +145,7 @@ class ClusterGroup:
         config: dict[str, str | int] | None = None,
         folder: str | Path | None = None,
     ) -> None:
-        self._temporary = folder is None
-        self.dir = Path(folder).resolve() if folder else Path(tempfile.mkdtemp(prefix="cf-cluster-"))
+        super().__init__(folder, "cf-cluster-")
         self.password, self.acl = password, acl
         self.counts = (primaries, replicas)
         self.certificates = (certificates or Certificates(self.dir / "tls")) if tls else None
@@ -170,14 +167,8 @@ class ClusterGroup:
 
     # ---- life
 
-    def start(self) -> ClusterGroup:
-        try:
-            self.begin()
-            self.wait_until_whole()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+    def members(self) -> list[Node]:
+        return self.nodes
 
     def begin(self) -> None:
         """All that wait_until_whole() then waits for: two seconds, which a primary takes at its start."""
@@ -190,7 +181,7 @@ class ClusterGroup:
             first, last = (SLOTS * at // primaries for at in (number, number + 1))
             node.cli("CLUSTER", "ADDSLOTS", *range(first, last))
         for node, other in itertools.combinations(self.nodes, 2):  # hearsay would take seconds
-            node.cli("CLUSTER", "MEET", "127.0.0.1", other.port)
+            node.cli("CLUSTER", "MEET", other.host, other.port)
         for number, node in enumerate(self.nodes[primaries:]):
             self._replicate(node, self.nodes[number % primaries])
 
@@ -211,8 +202,10 @@ class ClusterGroup:
             login = {"masteruser": "kit", "masterauth": self._kit}
         elif self.password:
             login = {"masterauth": self.password}
-        node = Node(
-            folder=self.dir / f"node{len(self.nodes)}",
+        number = len(self.nodes)
+        node = self._server(
+            number,
+            folder=self.dir / f"node{number}",
             password=self.password,
             acl=self.acl,
             tls=bool(self.certificates),
@@ -223,6 +216,9 @@ class ClusterGroup:
         self.nodes.append(node)
         node.start()
         return node
+
+    def _server(self, number: int, **options: Any) -> Node:
+        return Node(**options)
 
     @staticmethod
     def _replicate(node: Node, primary: Node) -> None:
@@ -261,18 +257,6 @@ class ClusterGroup:
                     return False
         return len(owners) == 1
 
-    def stop(self) -> None:
-        for node in self.nodes:
-            node.stop()
-        if self._temporary:
-            shutil.rmtree(self.dir, ignore_errors=True)
-
-    def __enter__(self) -> ClusterGroup:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     # ---- who is who
 
     def primaries(self) -> list[Node]:
@@ -304,7 +288,7 @@ class ClusterGroup:
 
     def url(self, *, user: str | None = None, nodes: Iterable[Node] | None = None, **options: str) -> str:
         """Every node is a seed, or those that are named."""
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in (self.nodes if nodes is None else nodes))
+        hosts = ",".join(f"{node.host}:{node.port}" for node in (self.nodes if nodes is None else nodes))
         return self.url_of(hosts, user=user, **options)
 
     def url_of(self, hosts: str, *, user: str | None = None, **options: str) -> str:
@@ -363,6 +347,10 @@ class ClusterGroup:
         slot = self.slots_of(old)[0]
         replicas = self.replicas(old)
         old.kill()
+        return self.wait_for_successor(old, slot, replicas)
+
+    def wait_for_successor(self, old: Node, slot: int, replicas: list[Node]) -> Node:
+        """Of a primary that the others do not see any more, and that had this slot and these replicas."""
         try:
             return self.wait_for_primary(slot, other_than=old, timeout=8)
         except TimeoutError:
@@ -424,7 +412,7 @@ class ClusterGroup:
             some = list(keys) if keys is not None else old.cli("CLUSTER", "GETKEYSINSLOT", slot, 100)
             if some:
                 # REPLACE: what is over there may have been made by ASK after it had expired here.
-                old.cli("MIGRATE", "127.0.0.1", to.port, "", 0, 10_000, "REPLACE", *login, "KEYS", *some)
+                old.cli("MIGRATE", to.host, to.port, "", 0, 10_000, "REPLACE", *login, "KEYS", *some)
                 moved += len(some)
             if keys is not None or not some:
                 return moved
@@ -494,7 +482,7 @@ class ClusterGroup:
         others = self.live()
         node = self._made()
         for other in others:
-            node.cli("CLUSTER", "MEET", "127.0.0.1", other.port)
+            node.cli("CLUSTER", "MEET", other.host, other.port)
         self.wait_until_whole()
         return node
 

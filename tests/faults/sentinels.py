@@ -10,18 +10,16 @@ with SentinelGroup(down_after_ms=500) as group:
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from faults.certificates import Certificates
 from faults.resp import ReplyError
-from faults.servers import RedisServer, quoted
+from faults.servers import Group, RedisServer, quoted
 
 NAME = "mymaster"
 
@@ -86,7 +84,7 @@ def until(what: Callable[[], Any], timeout: float = 60) -> Any:
         time.sleep(0.02)
 
 
-class SentinelGroup:
+class SentinelGroup(Group):
     """`password` is that of the servers, `sentinel_password` that of the Sentinels. `data[0]` is the first primary.
     `tls`: all of them speak nothing else."""
 
@@ -102,8 +100,7 @@ class SentinelGroup:
         config: dict[str, str | int] | None = None,
         folder: str | Path | None = None,
     ) -> None:
-        self._temporary = folder is None
-        self.dir = Path(folder).resolve() if folder else Path(tempfile.mkdtemp(prefix="cf-sentinels-"))
+        super().__init__(folder, "cf-sentinels-")
         self.password, self.sentinel_password = password, sentinel_password
         self.counts = (replicas, sentinels, down_after_ms)
         self.certificates = Certificates(self.dir / "tls") if tls else None
@@ -117,15 +114,10 @@ class SentinelGroup:
         self.data: list[RedisServer] = []
         self.sentinels: list[Sentinel] = []
 
-    def start(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+    def members(self) -> list[RedisServer]:
+        return [*self.sentinels, *self.data]
 
-    def _start(self) -> None:
+    def begin(self) -> None:
         replicas, sentinels, down_after_ms = self.counts
         login: dict[str, str | int] = {"masterauth": self.password} if self.password else {}
         for number in range(1 + replicas):
@@ -159,11 +151,6 @@ class SentinelGroup:
             watcher.start()
             # They greet each other every two seconds and look at the servers every ten: too long for tests.
             watcher.cli("SENTINEL", "DEBUG", "publish-period", 200, "info-period", 500)
-        self.wait_until_whole()
-
-    def _server(self, number: int, **options: Any) -> RedisServer:
-        """Where the servers of a group are not all on one machine, theirs is another one (tests/chaos/network.py)."""
-        return RedisServer(**options)
 
     def _sentinel(self, number: int, *monitors: int, **options: Any) -> Sentinel:
         return Sentinel(*monitors, **options)
@@ -268,15 +255,3 @@ class SentinelGroup:
         return f"{'rediss' if self.certificates else 'redis'}+sentinel://{login}{hosts}/{NAME}/{db}" + (
             f"?{asked}" if asked else ""
         )
-
-    def stop(self) -> None:
-        for one in [*self.sentinels, *self.data]:
-            one.stop()
-        if self._temporary:
-            shutil.rmtree(self.dir, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

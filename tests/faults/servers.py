@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 if __package__ in (None, ""):
@@ -397,6 +397,54 @@ class RedisServer:
     def _log_end(self) -> bytes:
         log = self.dir / "redis.log"
         return log.read_bytes().rpartition(b"---- start\n")[2][-2000:] if log.exists() else b""
+
+
+# --------------------------------------------------------------------------------------------------------------- groups
+
+
+class Group:
+    """Servers that belong together, in a folder of their own: they start and end as one."""
+
+    def __init__(self, folder: str | Path | None, prefix: str) -> None:
+        self._temporary = folder is None
+        self.dir = Path(folder).resolve() if folder else Path(tempfile.mkdtemp(prefix=prefix))
+
+    def begin(self) -> None:
+        """All that wait_until_whole() then waits for."""
+        raise NotImplementedError
+
+    def wait_until_whole(self, timeout: float = 60) -> None:
+        raise NotImplementedError
+
+    def members(self) -> Sequence[RedisServer]:
+        """Who runs, in the order in which they are stopped."""
+        raise NotImplementedError
+
+    def _server(self, number: int, **options: Any) -> RedisServer:
+        """One of those that have the data. Where they have clocks of their own, or are not all on one machine, theirs
+        are others (tests/chaos)."""
+        return RedisServer(**options)
+
+    def start(self) -> Self:
+        try:
+            self.begin()
+            self.wait_until_whole()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        for one in self.members():
+            one.stop()
+        if self._temporary:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def _words(name: str, value: str | int) -> list[str]:
