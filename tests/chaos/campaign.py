@@ -15,8 +15,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from faults.servers import RedisServer
 
 from chaos import failovers, nemeses
 from chaos.crew import NODE_WORKERS, PYTHON_WORKERS, Crew, Tally
-from chaos.network import Disk, SiteGroup, enter
+from chaos.nemeses import KILLED_AHEAD, ONE_KILLED_AHEAD, WITH_CALLERS, ClockedCluster, ClockedGroup, only, with_clocks
+from chaos.network import Disk, SiteCluster, Sited, SiteGroup, enter
 from chaos.promises import PROMISES, Campaign, Fault
 from chaos.results import save, words
 
@@ -39,7 +40,8 @@ class Scene:
 
     url: str
     faults: dict[str, Fault]
-    environment: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)  # what starts half of the callers where they are
 
 
 @dataclass
@@ -53,62 +55,30 @@ class Setting:
     no_errors: bool = False  # nothing there excuses any
 
 
-class ClockedGroup(SentinelGroup):
-    """Each of its data servers has a clock of its own."""
+def group(
+    kind: Callable[..., Any], faults: Callable[[Any], dict[str, Fault]], durable: str, **options: Any
+) -> Callable[[Path], AbstractContextManager[Scene]]:
+    """A Sentinel group or a cluster."""
 
-    def _server(self, number: int, **options: Any) -> RedisServer:
-        return super()._server(number, clock=self.dir / f"clock{number}", **options)
+    @contextmanager
+    def scene(folder: Path) -> Iterator[Scene]:
+        with kind(password="campaign", folder=folder, **options) as made:
+            elsewhere = made.more_callers.inside if isinstance(made, Sited) else []
+            asked = {"durable": durable} if durable else {}
+            yield Scene(made.url(**asked), faults(made), elsewhere=elsewhere)
 
-
-@contextmanager
-def sentinel(folder: Path) -> Iterator[Scene]:
-    clocks = nemeses.Clocks(*(folder / f"clock{number}" for number in range(3)))
-    with ClockedGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-        yield Scene(group.url(durable="2"), nemeses.sentinel_faults(group, clocks), {})
-
-
-@contextmanager
-def control(folder: Path) -> Iterator[Scene]:
-    with SentinelGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-        yield Scene(group.url(durable="0"), nemeses.control_faults(group), {})
+    return scene
 
 
-@contextmanager
-def partition(folder: Path) -> Iterator[Scene]:
-    with SiteGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-        yield Scene(group.url(durable="2"), nemeses.partition_faults(group), {})
-
-
-@contextmanager
-def split(folder: Path) -> Iterator[Scene]:
-    with SiteGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-        yield Scene(group.url(durable="0"), nemeses.split_faults(group), {})
-
-
-@contextmanager
-def cluster(folder: Path) -> Iterator[Scene]:
-    with ClusterGroup(password="campaign", folder=folder) as group:
-        yield Scene(group.url(durable="1"), nemeses.cluster_faults(group), {})
-
-
-@contextmanager
-def cluster_control(folder: Path) -> Iterator[Scene]:
-    with ClusterGroup(password="campaign", folder=folder) as group:
-        yield Scene(group.url(durable="0"), nemeses.cluster_control_faults(group), {})
-
-
-@contextmanager
-def moving(folder: Path) -> Iterator[Scene]:
-    # Nothing that is only slow, as a machine under load may be, changes its primaries.
-    with ClusterGroup(password="campaign", folder=folder, node_timeout_ms=10_000) as group:
-        yield Scene(group.url(), nemeses.moving_faults(group), {})
+def watched(kind: Callable[..., Any], faults: Callable[[Any], dict[str, Fault]], durable: str) -> Any:
+    return group(kind, faults, durable, down_after_ms=500)
 
 
 @contextmanager
 def redis(folder: Path) -> Iterator[Scene]:
     clocks = nemeses.Clocks(folder / "clock")
     with RedisServer(persistence="aof-always", folder=folder, clock=folder / "clock") as server:
-        yield Scene(server.url(), nemeses.redis_faults(server, clocks), {})
+        yield Scene(server.url(), nemeses.redis_faults(server, clocks))
 
 
 @contextmanager
@@ -116,7 +86,7 @@ def redis_disk(folder: Path) -> Iterator[Scene]:
     disk = Disk(folder / "disk")
     try:
         with RedisServer(persistence="aof-always", folder=folder, config={"dir": str(disk.folder)}) as server:
-            yield Scene(server.url(), nemeses.redis_disk_faults(server, disk), {})
+            yield Scene(server.url(), nemeses.redis_disk_faults(server, disk))
     finally:
         disk.close()
 
@@ -132,7 +102,7 @@ def sqlite(folder: Path) -> Iterator[Scene]:
 def sqlite_disk(folder: Path) -> Iterator[Scene]:
     disk = Disk(folder / "disk")
     try:
-        yield Scene(f"sqlite:{disk.folder}/chaos.db", nemeses.sqlite_disk_faults(disk), {})
+        yield Scene(f"sqlite:{disk.folder}/chaos.db", nemeses.sqlite_disk_faults(disk))
     finally:
         disk.close()
 
@@ -140,35 +110,65 @@ def sqlite_disk(folder: Path) -> Iterator[Scene]:
 GROUP = "a primary, two replicas, three Sentinels (down-after 0.5 s)"
 CLUSTER = "three primaries and a replica of each (node timeout 0.8 s)"
 SETTINGS = {
-    "sentinel": Setting("Sentinel, durable=2", f"Redis: {GROUP}", sentinel, plain_sets_are_kept=False),
+    "sentinel": Setting(
+        "Sentinel, durable=2",
+        f"Redis: {GROUP}",
+        watched(ClockedGroup, with_clocks(nemeses.sentinel_faults), "2"),
+        plain_sets_are_kept=False,
+    ),
     "control": Setting(
         "control: Sentinel, durable=0",
         "the same, and the replicas are cut off before the primary is killed",
-        control,
+        watched(SentinelGroup, only(KILLED_AHEAD, nemeses.sentinel_faults), "0"),
         control=True,
     ),
     "partition": Setting(
         "partitions, durable=2",
-        "the same three on three machines (network namespaces), the callers on a fourth",
-        partition,
+        "the same three on three machines (network namespaces), the callers on two more",
+        watched(SiteGroup, nemeses.partition_faults, "2"),
         plain_sets_are_kept=False,
         namespaces=True,
     ),
     "split": Setting(
         "control: partitions, durable=0",
         "the primary is cut off from replicas and Sentinels, not from the callers",
-        split,
+        watched(SiteGroup, only(WITH_CALLERS, nemeses.partition_faults), "0"),
         control=True,
         namespaces=True,
     ),
-    "cluster": Setting("Cluster, durable=1", f"Redis: {CLUSTER}", cluster, plain_sets_are_kept=False),
+    "cluster": Setting(
+        "Cluster, durable=1",
+        f"Redis: {CLUSTER}",
+        group(ClockedCluster, with_clocks(nemeses.cluster_faults), "1"),
+        plain_sets_are_kept=False,
+    ),
     "cluster-control": Setting(
         "control: Cluster, durable=0",
         "the same, and a replica is cut off before its primary is killed",
-        cluster_control,
+        group(ClusterGroup, only(ONE_KILLED_AHEAD, nemeses.cluster_faults), "0"),
         control=True,
     ),
-    "moving": Setting("slots that move", "the same cluster, nothing else happens to it", moving, no_errors=True),
+    "cluster-partition": Setting(
+        "Cluster, partitions, durable=1",
+        "the same six on six machines (network namespaces), the callers on two more",
+        group(SiteCluster, nemeses.partition_faults, "1"),
+        plain_sets_are_kept=False,
+        namespaces=True,
+    ),
+    "cluster-split": Setting(
+        "control: Cluster, partitions, durable=0",
+        "a primary is cut off from all other servers, not from the callers",
+        group(SiteCluster, only(WITH_CALLERS, nemeses.partition_faults), "0"),
+        control=True,
+        namespaces=True,
+    ),
+    "moving": Setting(
+        "slots that move",
+        "the same cluster, nothing else happens to it",
+        # Nothing that is only slow, as a machine under load may be, changes its primaries.
+        group(ClusterGroup, nemeses.moving_faults, "", node_timeout_ms=10_000),
+        no_errors=True,
+    ),
     "redis": Setting("one Redis", "appendonly, appendfsync always", redis),
     "redis-disk": Setting("one Redis, disk full", "the same, on a disk of its own", redis_disk, namespaces=True),
     "sqlite": Setting("SQLite", "one file, eight processes", sqlite),
@@ -183,7 +183,7 @@ KEPT_BY_ALL = ["calls that outlived their deadline"]  # a control, too
 async def campaign_of(setting: Setting, seed: int, seconds: float, pops: int, folder: Path) -> Tally:
     tally = Tally()
     with setting.make(folder) as scene:
-        crew = Crew(scene.url, tally, environment=scene.environment)
+        crew = Crew(scene.url, tally, environment=scene.environment, elsewhere=scene.elsewhere)
         await Campaign(crew, seed, scene.faults, setting.plain_sets_are_kept).run(seconds, pops)
     return tally
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,13 +38,16 @@ class Gone(Exception):
 
 
 class Worker:
-    def __init__(self, host: str, url: str, options: dict[str, Any], environment: dict[str, str]) -> None:
-        self.host, self.url, self.options, self.environment = host, url, options, environment
+    def __init__(
+        self, host: str, url: str, options: dict[str, Any], environment: dict[str, str], inside: Sequence[str]
+    ) -> None:
+        self.host, self.url, self.options, self.environment, self.inside = host, url, options, environment, inside
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         program = [sys.executable, HERE / "worker.py"] if self.host == "python" else ["node", HERE / "worker.cjs"]
         self.process = await asyncio.create_subprocess_exec(
+            *self.inside,
             *map(str, program),
             self.url,
             json.dumps(self.options),
@@ -87,13 +90,27 @@ class Worker:
 
 
 class Crew:
-    """Half of them Python, of which one over the blocking store; half of them Node."""
+    """Half of them Python, of which one over the blocking store; half of them Node. Half of each are started by
+    `elsewhere`."""
 
-    def __init__(self, url: str, tally: Tally, timeout: float = 3, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        tally: Tally,
+        timeout: float = 3,
+        environment: dict[str, str] | None = None,
+        elsewhere: Sequence[str] = (),
+    ) -> None:
         hosts = ["python"] * PYTHON_WORKERS + ["node"] * NODE_WORKERS
         self.tally = tally
         self.members = [
-            Worker(host, url, {"timeout": timeout, "threads": number == 0}, environment or {})
+            Worker(
+                host,
+                url,
+                {"timeout": timeout, "threads": number == 0},
+                environment or {},
+                elsewhere if number % 2 else (),
+            )
             for number, host in enumerate(hosts)
         ]
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -91,16 +89,6 @@ class Watched:
         self.group.revive()
 
 
-@contextmanager
-def sentinels() -> Iterator[Servers]:
-    folder = Path(tempfile.mkdtemp(prefix="cf-chaos-"))
-    try:
-        with SentinelGroup(down_after_ms=500, password="campaign", folder=folder) as group:
-            yield Watched(group)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 class Clustered:
     """One of its primaries is struck; only keys that it has are asked for."""
 
@@ -137,13 +125,13 @@ class Clustered:
 
 
 @contextmanager
-def clustered() -> Iterator[Servers]:
-    folder = Path(tempfile.mkdtemp(prefix="cf-chaos-"))
-    try:
-        with ClusterGroup(password="campaign", folder=folder) as cluster:
+def started(which: str) -> Iterator[Servers]:
+    if which == "sentinel":
+        with SentinelGroup(down_after_ms=500, password="campaign") as group:
+            yield Watched(group)
+    else:
+        with ClusterGroup(password="campaign") as cluster:
             yield Clustered(cluster)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -291,7 +279,7 @@ def main(count: int, seed: int, chosen: list[str], to: Path | None) -> int:
     failed = False
     for which in chosen:
         tally = Tally()
-        with sentinels() if which == "sentinel" else clustered() as servers:
+        with started(which) as servers:
             seen = asyncio.run(run(servers, count, seed, tally, lambda line: print(line, flush=True)))
         title = f"{count} failovers of {'a Sentinel group' if which == 'sentinel' else 'a cluster'}"
         text, wrong = page(seed, seen, tally)

@@ -8,19 +8,22 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from faults.clusters import SLOTS, ClusterGroup, slot_of
 from faults.resp import ReplyError
 from faults.sentinels import SentinelGroup, until
-from faults.servers import RedisServer, write_clock
+from faults.servers import Group, RedisServer, write_clock
 
 from chaos.crew import Crew
-from chaos.network import CALLERS, Disk, Site, SiteGroup, ip
+from chaos.network import Disk, Place, Site, SiteCluster, Sited
 from chaos.promises import Fault
 
 # Back by much, or forward by less than a receipt lives: who steps it further ends sessions and receipts, as time does.
 STEPS = [-600_000, -30_000, -2_000, 1_000, 2_500]
 APART = 1_500  # ms
+KILLED_AHEAD = "replicas cut off, then primary killed"
+ONE_KILLED_AHEAD = "a primary's replica cut off, then it is killed"
 
 
 def freeze(server: RedisServer, seconds: float) -> None:
@@ -38,10 +41,15 @@ class Clocks:
     """Wall clocks of servers or of processes, each at its own distance from the real one."""
 
     def __init__(self, *files: Path) -> None:
-        self.far = dict.fromkeys(files, 0)
+        self.far: dict[Path, int] = {}
         for file in files:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_clock(file, 0, from_now=True)
+            self.add(file)
+
+    def add(self, file: Path) -> Path:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_clock(file, 0, from_now=True)
+        self.far[file] = 0
+        return file
 
     def step(self, fate: random.Random, _: Crew) -> None:
         file = fate.choice(list(self.far))
@@ -55,7 +63,35 @@ class Clocks:
         write_clock(file, self.far[file], from_now=True)
 
 
-def sentinel_faults(group: SentinelGroup, clocks: Clocks) -> dict[str, Fault]:
+class Clocked(Group):
+    """Each of its data servers has a clock of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.clocks = Clocks()
+
+    def _server(self, number: int, **options: Any) -> Any:
+        return super()._server(number, clock=self.clocks.add(self.dir / f"clock{number}"), **options)
+
+
+class ClockedGroup(Clocked, SentinelGroup):
+    pass
+
+
+class ClockedCluster(Clocked, ClusterGroup):
+    pass
+
+
+def with_clocks(faults: Callable[[Any], dict[str, Fault]]) -> Callable[[Any], dict[str, Fault]]:
+    return lambda group: faults(group) | {"a server's clock stepped": group.clocks.step_apart}
+
+
+def only(name: str, faults: Callable[[Any], dict[str, Fault]]) -> Callable[[Any], dict[str, Fault]]:
+    """The worst alone, so that a control shows in a short time what it has to."""
+    return lambda group: {name: faults(group)[name]}
+
+
+def sentinel_faults(group: SentinelGroup) -> dict[str, Fault]:
     def kill_primary(first_cut_off: bool, linger: float) -> None:
         cut = group.cut_off() if first_cut_off else []
         time.sleep(linger)
@@ -82,90 +118,102 @@ def sentinel_faults(group: SentinelGroup, clocks: Clocks) -> dict[str, Fault]:
         group.revive()
 
     return {
-        "replicas cut off, then primary killed": lambda fate, _: kill_primary(True, fate.uniform(0.1, 0.8)),
+        KILLED_AHEAD: lambda fate, _: kill_primary(True, fate.uniform(0.1, 0.8)),
         "primary killed": lambda _, __: kill_primary(False, 0),
         "primary frozen": frozen,
         "failover by hand": by_hand,
         "a Sentinel killed": kill_a_sentinel,
         "replicas cut off for a while": cut_off_for_a_while,
         "connections and scripts gone": lambda _, __: vanish(group.primary()),
-        "a server's clock stepped": clocks.step_apart,
     }
 
 
-def control_faults(group: SentinelGroup) -> dict[str, Fault]:
-    """The worst alone, so that the control shows in a short time what it has to."""
-    name = "replicas cut off, then primary killed"
-    return {name: sentinel_faults(group, Clocks())[name]}
+WITH_CALLERS = "a primary cut off from all servers, not from callers"
 
 
-def partition_faults(group: SiteGroup) -> dict[str, Fault]:
-    def until_another(server: RedisServer) -> None:
-        """A failover, as soon as there is one: a Sentinel that has just led one waits before the next."""
-        until(lambda: group.primary() is not server and group.primary().cli("ROLE")[0] == b"master")
+def partition_faults(group: Sited) -> dict[str, Fault]:
+    def a_while(seconds: float, *sites: Site) -> None:
+        for site in sites:
+            site.cut_off()
+        time.sleep(seconds)
+        for site in sites:
+            site.join()
+        group.wait_until_whole()
 
     def primary_alone(fate: random.Random, _: Crew) -> None:
-        old = group.primary()
+        old = group.a_primary(fate)
         site = group.site_of(old)
         site.cut_off()
-        until_another(old)
+        group.until_another(old)
         time.sleep(fate.uniform(0, 1))
         site.join()
+        group.wait_until_whole()
+
+    def apart(fate: random.Random, old: RedisServer, cuts: list[tuple[Place, Place]]) -> None:
+        """Who is named first does not reach who is named second, until another is primary, and for a while then."""
+        for one, other in cuts:
+            one.cut_off_from(other)
+        group.until_another(old)
+        time.sleep(fate.uniform(0, 1))
+        for one, other in cuts:
+            one.join_with(other)
         group.wait_until_whole()
 
     def primary_with_callers(fate: random.Random, _: Crew) -> None:
         """The callers reach all sites, so for a while there are two that take writes."""
-        old = group.primary()
+        old = group.a_primary(fate)
         site = group.site_of(old)
-        others = [one.address for one in group.sites if one is not site]
-        for address in others:
-            site.cut_off_from(address)
-        until_another(old)
-        time.sleep(fate.uniform(0, 1))
-        for address in others:
-            site.join_with(address)
-        group.wait_until_whole()
+        apart(fate, old, [(site, other) for other in group.sites_but(site)])
 
-    def a_while(site: Site, seconds: float) -> None:
-        site.cut_off()
-        time.sleep(seconds)
-        site.join()
-        group.wait_until_whole()
+    def primary_with_some_callers(fate: random.Random, _: Crew) -> None:
+        """Half of the callers have nobody but the old primary, the others have all but it."""
+        old = group.a_primary(fate)
+        site = group.site_of(old)
+        here, there = fate.sample(group.callers, 2)
+        cuts: list[tuple[Place, Place]] = [(one, other) for one in (site, here) for other in group.sites_but(site)]
+        apart(fate, old, [*cuts, (site, there)])
 
     def replica_alone(fate: random.Random, _: Crew) -> None:
-        replicas = [one for one in group.data if one is not group.primary()]
-        a_while(group.site_of(fate.choice(replicas)), fate.uniform(0.3, 3))
+        a_while(fate.uniform(0.3, 3), group.site_of(group.a_replica(fate)))
 
     def blink(fate: random.Random, _: Crew) -> None:
-        a_while(group.site_of(group.primary()), fate.uniform(0.05, 0.3))
+        a_while(fate.uniform(0.05, 0.3), group.site_of(group.a_primary(fate)))
+
+    def unheard(fate: random.Random, cuts: list[tuple[Place, Place]]) -> None:
+        for one, other in cuts:
+            one.cut_off_from(other)
+        time.sleep(fate.uniform(0.3, 3))
+        for one, other in cuts:
+            one.join_with(other)
+
+    def some(fate: random.Random) -> list[Place]:
+        return fate.sample(group.callers, fate.randint(1, 2))
 
     def callers_alone(fate: random.Random, _: Crew) -> None:
-        """From the primary's site: the Sentinels see nothing wrong."""
-        address = group.site_of(group.primary()).address
-        ip("route", "add", "blackhole", f"{address}/32")
-        time.sleep(fate.uniform(0.3, 3))
-        ip("route", "delete", "blackhole", f"{address}/32")
+        """From a primary's site: the servers see nothing wrong."""
+        site = group.site_of(group.a_primary(fate))
+        unheard(fate, [(callers, site) for callers in some(fate)])
 
     def answers_lost(fate: random.Random, _: Crew) -> None:
         """What the callers say arrives; what the primary's site says to them does not."""
-        site = group.site_of(group.primary())
-        site.cut_off_from(CALLERS)
-        time.sleep(fate.uniform(0.3, 3))
-        site.join_with(CALLERS)
+        site = group.site_of(group.a_primary(fate))
+        unheard(fate, [(site, callers) for callers in some(fate)])
 
-    return {
-        "primary's site cut off": primary_alone,
-        "primary cut off from its replicas and Sentinels, not from callers": primary_with_callers,
+    def most_alone(fate: random.Random, _: Crew) -> None:
+        """Nobody can be elected without them."""
+        assert isinstance(group, SiteCluster)
+        a_while(fate.uniform(0.3, 3), *(group.site_of(one) for one in fate.sample(group.primaries(), 2)))
+
+    faults: dict[str, Fault] = {
+        "a primary's site cut off": primary_alone,
+        WITH_CALLERS: primary_with_callers,
+        "a primary and half of the callers cut off from the others": primary_with_some_callers,
         "a replica's site cut off": replica_alone,
-        "primary's site cut off for less than Sentinels notice": blink,
-        "callers cut off from the primary's site": callers_alone,
-        "the primary's answers to callers lost": answers_lost,
+        "a primary's site cut off for less than the others notice": blink,
+        "callers cut off from a primary's site": callers_alone,
+        "a primary's answers to callers lost": answers_lost,
     }
-
-
-def split_faults(group: SiteGroup) -> dict[str, Fault]:
-    name = "primary cut off from its replicas and Sentinels, not from callers"
-    return {name: partition_faults(group)[name]}
+    return faults | ({"two primaries' sites cut off": most_alone} if isinstance(group, SiteCluster) else {})
 
 
 HOT = ["counter", "swapped"]  # keys that everybody uses: their slots move, too
@@ -229,7 +277,7 @@ def cluster_faults(cluster: ClusterGroup) -> dict[str, Fault]:
         cluster.wait_until_whole()
 
     return {
-        "a primary's replica cut off, then it is killed": cut_off_and_killed,
+        ONE_KILLED_AHEAD: cut_off_and_killed,
         "a primary killed": killed,
         "a primary frozen": frozen,
         "failover by hand": by_hand,
@@ -237,11 +285,6 @@ def cluster_faults(cluster: ClusterGroup) -> dict[str, Fault]:
         "connections and scripts gone": lambda fate, _: vanish(fate.choice(cluster.primaries())),
         **moving_faults(cluster),
     }
-
-
-def cluster_control_faults(cluster: ClusterGroup) -> dict[str, Fault]:
-    name = "a primary's replica cut off, then it is killed"
-    return {name: cluster_faults(cluster)[name]}
 
 
 def redis_faults(server: RedisServer, clocks: Clocks) -> dict[str, Fault]:

@@ -7,6 +7,7 @@ Root is not needed where the kernel lets everybody have namespaces of users."""
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -15,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from faults.clusters import ClusterGroup, Node
 from faults.resp import Connection
-from faults.sentinels import NAME, Sentinel, SentinelGroup
-from faults.servers import RedisServer, spawn
+from faults.sentinels import NAME, Sentinel, SentinelGroup, until
+from faults.servers import Group, RedisServer, spawn
 
 BRIDGE = "hub"
 NETWORK = "10.77.0"
-CALLERS = f"{NETWORK}.100"
+CALLERS, MORE_CALLERS = 100, 101
 INSIDE = "CF_CHAOS_INSIDE"
 
 
@@ -30,7 +32,7 @@ def enter(module: str) -> str:
     if os.environ.get(INSIDE):
         ip("link", "set", "lo", "up")
         ip("link", "add", BRIDGE, "type", "bridge")
-        ip("address", "add", f"{CALLERS}/24", "dev", BRIDGE)
+        ip("address", "add", f"{HERE.address}/24", "dev", BRIDGE)
         ip("link", "set", BRIDGE, "up")
         return ""
     words = ["unshare", *(() if os.getuid() == 0 else ("--user", "--map-root-user")), "--mount", "--net"]
@@ -45,16 +47,33 @@ def ip(*words: str, inside: Sequence[str] = ()) -> None:
     subprocess.run([*inside, "ip", *words], check=True)
 
 
-class Site:
-    """A machine with one address, which can be cut off from everybody, or from some."""
+class Place:
+    """A machine with one address. `inside`: what starts a program there."""
+
+    def __init__(self, number: int, inside: Sequence[str] = ()) -> None:
+        self.address, self.inside = f"{NETWORK}.{number}", list(inside)
+
+    def cut_off_from(self, other: Place) -> None:
+        """What is sent there is lost. What comes from there arrives, but nobody there is told that it has."""
+        ip("route", "add", "blackhole", f"{other.address}/32", inside=self.inside)
+
+    def join_with(self, other: Place) -> None:
+        ip("route", "delete", "blackhole", f"{other.address}/32", inside=self.inside)
+
+
+HERE = Place(CALLERS)
+
+
+class Site(Place):
+    """One that is made, and can be cut off from everybody."""
 
     def __init__(self, number: int) -> None:
-        self.address, self.link = f"{NETWORK}.{number}", f"site{number}"
+        self.link = f"site{number}"
         self.holder = spawn(["unshare", "--net", "sleep", "infinity"])
         ours, theirs = Path("/proc/self/ns/net").readlink(), Path(f"/proc/{self.holder.pid}/ns/net")
         while theirs.readlink() == ours:
             time.sleep(0.002)
-        self.inside = ["nsenter", f"--net={theirs}", "--"]
+        super().__init__(number, ["nsenter", f"--net={theirs}", "--"])
         ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", str(self.holder.pid))
         ip("link", "set", self.link, "master", BRIDGE, "up")
         ip("link", "set", "lo", "up", inside=self.inside)
@@ -62,17 +81,11 @@ class Site:
         ip("link", "set", "eth0", "up", inside=self.inside)
 
     def cut_off(self) -> None:
-        """From everybody. What is sent there is lost, and nobody is told."""
+        """What is sent there is lost, and nobody is told."""
         ip("link", "set", self.link, "down")
 
     def join(self) -> None:
         ip("link", "set", self.link, "up")
-
-    def cut_off_from(self, address: str) -> None:
-        ip("route", "add", "blackhole", f"{address}/32", inside=self.inside)
-
-    def join_with(self, address: str) -> None:
-        ip("route", "delete", "blackhole", f"{address}/32", inside=self.inside)
 
     def close(self) -> None:
         self.holder.kill()
@@ -101,6 +114,10 @@ class SiteServer(_Elsewhere):
         self.site, self.host = site, site.address
 
 
+class SiteNode(SiteServer, Node):
+    pass
+
+
 class SiteSentinel(_Elsewhere, Sentinel):
     def __init__(self, site: Site, primary: RedisServer, *monitors: int, **options: Any) -> None:
         super().__init__(*monitors, **options)
@@ -111,12 +128,43 @@ class SiteSentinel(_Elsewhere, Sentinel):
         return [f"bind {self.site.address} 127.0.0.1", f"port {self.port}", "protected-mode no", f"unixsocket {socket}"]
 
 
-class SiteGroup(SentinelGroup):
-    """Three sites with a server and a Sentinel each; the callers are somewhere else."""
+class Sited(Group):
+    """Each of its data servers is on a site of its own. The callers are elsewhere: half of them here, half of them on a
+    site, so that not all see the same."""
+
+    def __init__(self, count: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.sites = [Site(number + 1) for number in range(count)]
+        self.more_callers = Site(MORE_CALLERS)
+        self.callers: list[Place] = [HERE, self.more_callers]
+
+    def a_primary(self, fate: random.Random) -> RedisServer:
+        raise NotImplementedError
+
+    def a_replica(self, fate: random.Random) -> RedisServer:
+        raise NotImplementedError
+
+    def until_another(self, old: RedisServer) -> None:
+        """Is a primary in place of this one, which is cut off from the others."""
+        raise NotImplementedError
+
+    def site_of(self, server: RedisServer) -> Site:
+        return next(site for site in self.sites if site.address == server.host)
+
+    def sites_but(self, *these: Site) -> list[Site]:
+        return [site for site in self.sites if site not in these]
+
+    def stop(self) -> None:
+        super().stop()
+        for site in [*self.sites, self.more_callers]:
+            site.close()
+
+
+class SiteGroup(Sited, SentinelGroup):
+    """Three sites with a server and a Sentinel each."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.sites = [Site(number + 1) for number in range(3)]
+        super().__init__(3, **options)
 
     def _server(self, number: int, **options: Any) -> RedisServer:
         return SiteServer(self.sites[number], **options)
@@ -130,13 +178,36 @@ class SiteGroup(SentinelGroup):
         ports = Counter(int(one.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1]) for one in live)
         return ports.most_common(1)[0][0]
 
-    def site_of(self, server: RedisServer) -> Site:
-        return self.sites[self.data.index(server)]
+    def a_primary(self, fate: random.Random) -> RedisServer:
+        return self.primary()
 
-    def stop(self) -> None:
-        super().stop()
-        for site in self.sites:
-            site.close()
+    def a_replica(self, fate: random.Random) -> RedisServer:
+        primary = self.primary()
+        return fate.choice([one for one in self.data if one is not primary])
+
+    def until_another(self, old: RedisServer) -> None:
+        """A Sentinel that has just led a failover waits before the next."""
+        until(lambda: self.primary() is not old and self.primary().cli("ROLE")[0] == b"master")
+
+
+class SiteCluster(Sited, ClusterGroup):
+    """Six sites with a server each."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(6, **options)
+
+    def _server(self, number: int, **options: Any) -> Node:
+        return SiteNode(self.sites[number], **options)
+
+    def a_primary(self, fate: random.Random) -> Node:
+        return fate.choice(self.primaries())
+
+    def a_replica(self, fate: random.Random) -> Node:
+        return fate.choice(self.replicas())
+
+    def until_another(self, old: RedisServer) -> None:
+        assert isinstance(old, Node)
+        self.wait_for_successor(old, self.slots_of(old)[0], self.replicas(old))
 
 
 class Disk:

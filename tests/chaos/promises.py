@@ -215,11 +215,14 @@ class Campaign:
             await self.crew.stop()
 
     async def trouble(self, over: asyncio.Event) -> None:
+        """Each kind of fault has its turn, in another order each time, so that also a short campaign has them all."""
+        turns: list[str] = []
         while not over.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), self.fate.uniform(0.2, 1.0))
             if not over.is_set():
-                kind = self.fate.choice(list(self.faults))
+                turns = turns or self.fate.sample(list(self.faults), len(self.faults))
+                kind = turns.pop()
                 self.tally.faults[kind] += 1
                 await off(self.faults[kind], self.fate, self.crew)
 
