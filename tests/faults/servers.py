@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 if __package__ in (None, ""):
@@ -39,10 +39,6 @@ if __package__ in (None, ""):
 from faults.build import built, clean_environment
 from faults.certificates import Certificates
 from faults.resp import Connection, ReplyError
-
-if TYPE_CHECKING:
-    from faults.clusters import ClusterGroup
-    from faults.sentinels import SentinelGroup
 
 PERSISTENCE = {
     "none": {"save": "", "appendonly": "no"},
@@ -474,8 +470,7 @@ class StandardSet:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()
         self.servers: dict[str, RedisServer] = {}
-        self.group: SentinelGroup | None = None
-        self.cluster: ClusterGroup | None = None
+        self.groups: list[Group] = []
         self.variables: dict[str, str] = {}
 
     def __enter__(self) -> StandardSet:
@@ -491,32 +486,40 @@ class StandardSet:
         certificates = Certificates(self.folder / "tls")
         acl = {"least-rights": (AWKWARD_PASSWORD, LEAST_RIGHTS)}
         (user,) = acl
+        clock = self.folder / "clock.ms"
+        write_clock(clock, 0, from_now=True)  # for what takes its time to begin
         # The socket is in the folder itself: its path must be short.
         make: dict[str, dict[str, Any]] = {
             "plain": {"unixsocket": str(self.folder / "redis.sock")},
             "tls": {"tls": True, "certificates": certificates},
             "acl": {"acl": acl},
             "tls_acl": {"tls": "mutual", "acl": acl, "certificates": certificates},
-            "clock": {"clock": self.folder / "clock.ms"},
+            "clock": {"clock": clock},
         }
         for name, options in make.items():
             self.servers[name] = RedisServer(folder=self.folder / name, **options)
             self.servers[name].start()
         from faults.clusters import ClusterGroup
         from faults.sentinels import SentinelGroup
+        from faults.staged import PATIENT_MS, StagedCluster, StagedSentinels
 
-        # Nothing that is only slow, as the machine may be, changes its primaries.
-        self.cluster = ClusterGroup(
-            folder=self.folder / "cluster",
-            acl={user: (AWKWARD_PASSWORD, f"{LEAST_RIGHTS} {CLUSTER_RIGHTS}")},
-            node_timeout_ms=60_000,
-        )
-        self.cluster.begin()
-        self.group = SentinelGroup(
-            folder=self.folder / "group", password=AWKWARD_PASSWORD, sentinel_password="watchers"
-        )
-        self.group.start()
-        self.cluster.wait_until_whole()
+        rights = {user: (AWKWARD_PASSWORD, f"{LEAST_RIGHTS} {CLUSTER_RIGHTS}")}
+        words: dict[str, Any] = {"password": AWKWARD_PASSWORD, "sentinel_password": "watchers"}
+        # The primaries of a cluster wait so long before they begin; then nothing that is only slow, as the machine may
+        # be, changes them.
+        cluster = ClusterGroup(folder=self.folder / "cluster", acl=rights, node_timeout_ms=2000)
+        staged_cluster = StagedCluster(clock, folder=self.folder / "staged_cluster", acl=rights, node_timeout_ms=2000)
+        group = SentinelGroup(folder=self.folder / "group", **words)
+        staged_group = StagedSentinels(clock, folder=self.folder / "staged_group", **words)
+        self.groups = [cluster, staged_cluster, group, staged_group]
+        for one in self.groups:
+            one.begin()
+        for one in self.groups:
+            one.wait_until_whole()
+        for clustered, patience_ms in ((cluster, 60_000), (staged_cluster, PATIENT_MS)):
+            for node in clustered.nodes:
+                node.cli("CONFIG", "SET", "cluster-node-timeout", patience_ms)
+        write_clock(clock, time.time_ns() // 1_000_000)
         servers = self.servers
         self.variables = {
             "CF_TEST_REDIS": servers["plain"].url(),
@@ -524,14 +527,16 @@ class StandardSet:
             "CF_TEST_REDIS_TLS": servers["tls"].url(),
             "CF_TEST_REDIS_ACL": servers["acl"].url(3, user=user),
             "CF_TEST_REDIS_TLS_ACL": servers["tls_acl"].url(3, user=user),
-            "CF_TEST_REDIS_SENTINEL": self.group.url(5),
-            "CF_TEST_REDIS_CLUSTER": self.cluster.url(user=user),
+            "CF_TEST_REDIS_SENTINEL": group.url(5),
+            "CF_TEST_REDIS_CLUSTER": cluster.url(user=user),
             "CF_TEST_REDIS_CLOCK": servers["clock"].url(),
+            "CF_TEST_REDIS_SENTINEL_CLOCK": staged_group.url(5),
+            "CF_TEST_REDIS_CLUSTER_CLOCK": staged_cluster.url(user=user),
             "CF_TEST_REDIS_CLOCK_FILE": str(servers["clock"].clock_file),
         }
         pids = {name: server.pid for name, server in servers.items()}
-        many = [*self.group.data, *self.group.sentinels, *self.cluster.nodes]
-        pids |= {server.dir.name: server.pid for server in many}
+        for one in self.groups:
+            pids |= {f"{one.dir.name}/{server.dir.name}": server.pid for server in one.members()}
         known = {"environment": self.variables, "pids": pids, "keeper": os.getpid()}
         _publish(self.folder / "servers.json", json.dumps(known))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()]
@@ -540,10 +545,8 @@ class StandardSet:
     def stop(self) -> None:
         for server in self.servers.values():
             server.stop()
-        if self.group:
-            self.group.stop()
-        if self.cluster:
-            self.cluster.stop()
+        for group in self.groups:
+            group.stop()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
