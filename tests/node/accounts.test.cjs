@@ -8,7 +8,7 @@ const { spawnSync } = require('node:child_process');
 const { inspect } = require('node:util');
 const { Worker } = require('node:worker_threads');
 const { open, AccountsStorage, SessionStorage, CounterfoilError } = require('counterfoil');
-const { PLACES } = require('./support/record_backends.cjs');
+const { PLACES } = require('./support/places.cjs');
 const { newFile } = require('./support/sqlite.cjs');
 const { redisVariable, ownPrefix, root, python } = require('./support/redis.cjs');
 

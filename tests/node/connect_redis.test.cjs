@@ -14,7 +14,7 @@ const connectRedis = require('counterfoil/connect-redis');
 const { CounterfoilStore } = require('counterfoil/express-session');
 const { ClientBackend } = require('../../node/adapters/redis-client.cjs');
 const { redisVariable, ownPrefix, realStage } = require('./support/redis.cjs');
-const { newFile } = require('./support/sqlite.cjs');
+const { URLS } = require('./support/places.cjs');
 const { RedisServer } = require('../faults/faults.cjs');
 const { allCases, play, lacks } = require('./support/play.cjs');
 const { browse, generated, load, save } = require('./support/sessions.cjs');
@@ -456,9 +456,7 @@ test('a cluster: every key on its own, and a SCAN of every master', async (t) =>
 // -------------------------------------------------------------------------------------------------------- the middleware --
 
 const places = [
-  { name: 'memory:', open: () => ({ url: 'memory:' }) },
-  { name: 'sqlite:', open: () => ({ url: `sqlite:${newFile()}` }) },
-  { name: 'redis:', open: () => ({ url }) },
+  ...Object.entries(URLS).map(([name, place]) => ({ name, open: () => ({ url: place() }) })),
   ...clients.map(({ name, make, end }) => ({ name, open: async () => ({ client: await make() }), end })),
 ];
 

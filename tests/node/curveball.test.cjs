@@ -1,6 +1,6 @@
 'use strict';
 
-// counterfoil/curveball under Curveball's own kernel and session middleware, over memory, SQLite and Redis; and beside @curveball/session-redis on one server.
+// counterfoil/curveball under Curveball's own kernel and session middleware, over every place; and beside @curveball/session-redis on one server.
 
 const { test, describe, before, after } = require('node:test');
 const assert = require('node:assert/strict');
@@ -12,15 +12,10 @@ const IoRedis = require('ioredis');
 const { open, CounterfoilError } = require('counterfoil');
 const { SessionStore, RedisStore } = require('counterfoil/curveball');
 const { Stage } = require('counterfoil/testing');
-const { redisVariable, ownPrefix, ServerStage } = require('./support/redis.cjs');
-const { newFile } = require('./support/sqlite.cjs');
+const { redisVariable, ownPrefix } = require('./support/redis.cjs');
+const { STAGED } = require('./support/places.cjs');
 const { FullBackend, minimal } = require('./support/backends.cjs');
 
-const BACKENDS = {
-  memory: { stage: () => new Stage(), url: () => 'memory:' },
-  sqlite: { stage: () => new Stage(), url: () => `sqlite:${newFile()}` },
-  redis: { stage: () => new ServerStage(), url: () => redisVariable('CLOCK') },
-};
 const ID = 'q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=';
 const later = () => Math.floor(Date.now() / 1000) + 3600;
 const refused = (what) => ({ name: 'CounterfoilError', code: 'INVALID', message: what });
@@ -55,12 +50,12 @@ function browserOf(store, options = {}) {
   return browser;
 }
 
-for (const [name, { stage: newStage, url }] of Object.entries(BACKENDS)) {
+for (const [name, { stage: newStage, url }] of Object.entries(STAGED)) {
   describe(`Curveball over ${name}`, () => {
     let store, raw, stage;
     before(() => {
       stage = newStage();
-      raw = open(url(), { stage, prefix: name === 'redis' ? ownPrefix() : '' });
+      raw = open(url(), { stage, prefix: ownPrefix() });
       store = new SessionStore({ store: raw });
     });
     after(() => raw.close());

@@ -16,7 +16,8 @@ const { Strategy } = require('passport-local');
 const { open, CounterfoilError } = require('counterfoil');
 const { CounterfoilStore } = require('counterfoil/express-session');
 const { Stage } = require('counterfoil/testing');
-const { newFile } = require('./support/sqlite.cjs');
+const { ownPrefix } = require('./support/redis.cjs');
+const { URLS } = require('./support/places.cjs');
 const { MapBackend } = require('../../examples/js_backend.cjs');
 
 const sess = (cookie = { maxAge: null, expires: null }, data = {}) => ({ cookie: { originalMaxAge: null, ...cookie }, ...data });
@@ -428,8 +429,7 @@ function application(store, options = {}) {
 }
 
 const STORES = {
-  memory: () => ({ url: 'memory:' }),
-  sqlite: () => ({ url: `sqlite:${newFile()}` }),
+  ...Object.fromEntries(Object.entries(URLS).map(([name, url]) => [name, () => ({ url: url(), prefix: ownPrefix() })])),
   'examples/js_backend.cjs': () => ({ backend: new MapBackend() }),
   'the same, with promises': () => {
     const inner = new MapBackend();

@@ -4,30 +4,20 @@
 
 const { test, describe, after } = require('node:test');
 const assert = require('node:assert/strict');
-const fs = require('node:fs');
-const os = require('node:os');
-const path = require('node:path');
 
 const express = require('express');
 const session = require('express-session');
 
 const { open, CounterfoilError } = require('counterfoil');
 const { CounterfoilStore } = require('counterfoil/express-session');
-const { redisVariable, ownPrefix } = require('./support/redis.cjs');
+const { ownPrefix } = require('./support/redis.cjs');
+const { URLS } = require('./support/places.cjs');
 const { load, save, withSessions, generated, browse } = require('./support/sessions.cjs');
-
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cf-changed-'));
-after(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const CHANGED = { code: 'CHANGED', outcome: 'not_applied', message: 'the session was saved by another request since it was loaded: nothing was saved' };
-const BACKENDS = {
-  memory: () => 'memory:',
-  sqlite: () => `sqlite:${path.join(folder, 'sessions.db')}`,
-  redis: () => redisVariable(''),
-};
 
-for (const [name, url] of Object.entries(BACKENDS)) {
+for (const [name, url] of Object.entries(URLS)) {
   describe(name, () => {
     const opened = (options) => {
       const store = withSessions({ url: url(), prefix: ownPrefix(), saveChanged: 'error', ...options });

@@ -14,8 +14,8 @@ const { Strategy } = require('passport-local');
 const { open } = require('counterfoil');
 const { CounterfoilStore } = require('counterfoil/express-session');
 const { Stage } = require('counterfoil/testing');
-const { redisVariable, ownPrefix, ServerStage } = require('./support/redis.cjs');
-const { newFile } = require('./support/sqlite.cjs');
+const { redisVariable, ownPrefix } = require('./support/redis.cjs');
+const { STAGED } = require('./support/places.cjs');
 const { load, save, withSessions, generated, browse } = require('./support/sessions.cjs');
 const { seed, random } = require('./support/random.cjs');
 
@@ -29,12 +29,6 @@ function follow(t, stage) {
   t.mock.method(Date, 'now', () => stage.now().getTime() - clock.behind);
   return clock;
 }
-
-const BACKENDS = {
-  memory: { stage: () => new Stage(), url: () => 'memory:timeouts' },
-  sqlite: { stage: () => new Stage(), url: () => `sqlite:${newFile()}` },
-  redis: { stage: () => new ServerStage(), url: () => redisVariable('CLOCK'), shortest: 2 }, // in milliseconds: a life of one is over at once, or lasts two
-};
 
 // ----------------------------------------------------------------------------------------------- requests and a model --
 
@@ -105,7 +99,7 @@ const LIVES = {
 const REQUESTS = 50;
 const pick = (list) => list[random(list.length)];
 
-async function history(t, { stage: newStage, url, shortest = 1 }, life) {
+async function history(t, { stage: newStage, url, shortest }, life) {
   const stage = newStage();
   follow(t, stage);
   const inSeconds = (ms) => (ms === undefined ? undefined : ms / SECOND);
@@ -178,7 +172,7 @@ async function history(t, { stage: newStage, url, shortest = 1 }, life) {
   return met;
 }
 
-for (const [name, backend] of Object.entries(BACKENDS)) {
+for (const [name, backend] of Object.entries(STAGED)) {
   describe(`random requests over ${name}`, () => {
     before(() => backend.url()); // a server is started while the clock still goes
     for (const [how, life] of Object.entries(LIVES)) {

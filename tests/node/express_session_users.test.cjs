@@ -15,7 +15,7 @@ const { Strategy } = require('passport-local');
 const { open, SessionStorage } = require('counterfoil');
 const { CounterfoilStore } = require('counterfoil/express-session');
 const { Stage } = require('counterfoil/testing');
-const { PLACES } = require('./support/record_backends.cjs');
+const { PLACES } = require('./support/places.cjs');
 const { load, save, withSessions, generated, browse } = require('./support/sessions.cjs');
 const { seed, random } = require('./support/random.cjs');
 

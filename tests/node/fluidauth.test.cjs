@@ -1,6 +1,6 @@
 'use strict';
 
-// counterfoil/fluidauth under FluidAuth's Session (support/fluidauth.cjs) in an Express application, over memory, SQLite and Redis.
+// counterfoil/fluidauth under FluidAuth's Session (support/fluidauth.cjs) in an Express application, over every place.
 
 const { test, describe, before, after } = require('node:test');
 const assert = require('node:assert/strict');
@@ -15,16 +15,11 @@ const express = require('express');
 const { open } = require('counterfoil');
 const { SessionStore, BaseSessionStore, FluidAuthError } = require('counterfoil/fluidauth');
 const { Stage } = require('counterfoil/testing');
-const { redisVariable, ownPrefix, ServerStage } = require('./support/redis.cjs');
-const { newFile } = require('./support/sqlite.cjs');
+const { ownPrefix } = require('./support/redis.cjs');
+const { STAGED } = require('./support/places.cjs');
 const { minimal } = require('./support/backends.cjs');
 const { Session } = require('./support/fluidauth.cjs');
 
-const BACKENDS = {
-  memory: { stage: () => new Stage(), url: () => 'memory:' },
-  sqlite: { stage: () => new Stage(), url: () => `sqlite:${newFile()}` },
-  redis: { stage: () => new ServerStage(), url: () => redisVariable('CLOCK') },
-};
 const MINUTE = 60000;
 const ID = '0123456789abcdef0123456789abcdef0123';
 const inAnHour = () => new Date(Date.now() + 60 * MINUTE).toISOString();
@@ -71,12 +66,12 @@ async function withApplication(store, config, visit, behind = async (req, res, n
   }
 }
 
-for (const [name, { stage: newStage, url }] of Object.entries(BACKENDS)) {
+for (const [name, { stage: newStage, url }] of Object.entries(STAGED)) {
   describe(`FluidAuth over ${name}`, () => {
     let store, raw, stage;
     before(() => {
       stage = newStage();
-      raw = open(url(), { stage, prefix: name === 'redis' ? ownPrefix() : '' });
+      raw = open(url(), { stage, prefix: ownPrefix() });
       store = new SessionStore({ store: raw });
     });
     after(() => raw.close());

@@ -4,8 +4,6 @@
 
 const { test } = require('node:test');
 const assert = require('node:assert/strict');
-const fs = require('node:fs');
-const os = require('node:os');
 const path = require('node:path');
 const { fork, spawnSync } = require('node:child_process');
 const { setTimeout: sleep } = require('node:timers/promises');
@@ -15,17 +13,10 @@ const { open, CounterfoilError, Storage } = require('counterfoil');
 const { MiroStorage, singleFlight } = require('counterfoil/miro');
 const { FullBackend, minimal } = require('./support/backends.cjs');
 const { redisVariable, ownPrefix } = require('./support/redis.cjs');
+const { URLS } = require('./support/places.cjs');
 const { redirect, endpoint, APPLICATION, EXPIRED } = require('./support/miro.cjs');
 
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cf-miro-'));
-process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }));
-
-let files = 0;
-const places = [
-  { name: 'memory', url: () => 'memory:' },
-  { name: 'sqlite', url: () => `sqlite:${path.join(folder, `${files++}.db`)}`, shared: true },
-  { name: 'redis', url: () => redisVariable(''), shared: true },
-];
+const places = Object.entries(URLS).map(([name, url]) => ({ name, url, processes: name !== 'memory' }));
 
 const FRESH = { userId: 'miro-user', accessToken: 'a', refreshToken: 'r', tokenExpiresAt: '2999-01-01T00:00:00.000Z' };
 const isCode = (code) => (error) => error instanceof CounterfoilError && error.code === code;
@@ -36,7 +27,7 @@ async function withPlace(place, options, work) {
   const url = place.url();
   const prefix = ownPrefix();
   const store = open(url, { prefix });
-  const others = place.shared ? open(url, { prefix }) : store;
+  const others = open(url, { prefix });
   try {
     await work(new MiroStorage({ store, ...options }), new MiroStorage({ store: others, ...options }), { store, url, prefix });
   } finally {
@@ -157,8 +148,8 @@ for (const place of places) {
   }));
 }
 
-for (const place of places.filter(({ shared }) => shared)) {
-  for (const [life, what] of [place.name === 'redis' ? [3600, 'an hour'] : [60, 'no time at all']]) {
+for (const place of places.filter(({ processes }) => processes)) {
+  for (const [life, what] of [place.name === 'sqlite' ? [60, 'no time at all'] : [3600, 'an hour']]) {
     test(`${place.name}: 100 calls in four processes, one refresh; it lives for ${what}`, () => withPlace(place, {}, (storage, other, { url, prefix }) => withEndpoint({ life }, async ({ seen, origin }) => {
       await storage.set(7, EXPIRED);
       const children = Array.from({ length: 4 }, () => fork(require.resolve('./support/miro.cjs'), [JSON.stringify({ url, prefix: `${prefix}miro:`, origin, calls: 25 })]));

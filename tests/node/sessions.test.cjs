@@ -6,7 +6,7 @@ const { test, describe } = require('node:test');
 const assert = require('node:assert/strict');
 const { inspect } = require('node:util');
 const { open, SessionStorage, CounterfoilError } = require('counterfoil');
-const { PLACES } = require('./support/record_backends.cjs');
+const { PLACES } = require('./support/places.cjs');
 const { seed, random } = require('./support/random.cjs');
 
 const canary = 'secret-canary';
