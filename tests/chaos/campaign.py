@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -44,11 +45,14 @@ class Scene:
     elsewhere: list[str] = field(default_factory=list)  # what starts half of the callers where they are
 
 
+Make = Callable[[Path], AbstractContextManager[Scene]]
+
+
 @dataclass
 class Setting:
     name: str
     about: str
-    make: Callable[[Path], Any]  # a context manager of a Scene
+    make: Make
     control: bool = False  # promises nothing, but must show what the others are spared
     plain_sets_are_kept: bool = True
     namespaces: bool = False  # cannot be without them
@@ -56,21 +60,21 @@ class Setting:
 
 
 def group(
-    kind: Callable[..., Any], faults: Callable[[Any], dict[str, Fault]], durable: str, **options: Any
-) -> Callable[[Path], AbstractContextManager[Scene]]:
+    kind: Callable[..., Any], faults: Callable[[Any], dict[str, Fault]], durable: str | None, **options: Any
+) -> Make:
     """A Sentinel group or a cluster."""
 
     @contextmanager
     def scene(folder: Path) -> Iterator[Scene]:
         with kind(password="campaign", folder=folder, **options) as made:
             elsewhere = made.more_callers.inside if isinstance(made, Sited) else []
-            asked = {"durable": durable} if durable else {}
+            asked = {} if durable is None else {"durable": durable}
             yield Scene(made.url(**asked), faults(made), elsewhere=elsewhere)
 
     return scene
 
 
-def watched(kind: Callable[..., Any], faults: Callable[[Any], dict[str, Fault]], durable: str) -> Any:
+def watched(kind: Callable[..., Any], faults: Callable[[Any], dict[str, Fault]], durable: str) -> Make:
     return group(kind, faults, durable, down_after_ms=500)
 
 
@@ -166,7 +170,7 @@ SETTINGS = {
         "slots that move",
         "the same cluster, nothing else happens to it",
         # Nothing that is only slow, as a machine under load may be, changes its primaries.
-        group(ClusterGroup, nemeses.moving_faults, "", node_timeout_ms=10_000),
+        group(ClusterGroup, nemeses.moving_faults, None, node_timeout_ms=10_000),
         no_errors=True,
     ),
     "redis": Setting("one Redis", "appendonly, appendfsync always", redis),
@@ -180,18 +184,17 @@ SHOWN = ["codes with two winners", "codes that came back", "numbers given twice"
 KEPT_BY_ALL = ["calls that outlived their deadline"]  # a control, too
 
 
-async def campaign_of(setting: Setting, seed: int, seconds: float, pops: int, folder: Path) -> Tally:
-    tally = Tally()
+async def campaign_of(setting: Setting, tally: Tally, seed: int, seconds: float, pops: int, folder: Path) -> None:
     with setting.make(folder) as scene:
         crew = Crew(scene.url, tally, environment=scene.environment, elsewhere=scene.elsewhere)
         await Campaign(crew, seed, scene.faults, setting.plain_sets_are_kept).run(seconds, pops)
-    return tally
 
 
 def verdict(setting: Setting, tally: Tally, pops: int) -> list[str]:
     """What is wrong with it."""
     promised = KEPT_BY_ALL if setting.control else PROMISES
     broken = [f"{name}: {tally.counts[name]}" for name in promised if tally.counts[name]]
+    broken += [f"late: {text}" for text in tally.late[:8]]
     if setting.no_errors and tally.errors:
         broken.append(f"errors: {told(tally.errors)}")
     broken += [f"an error that no fault explains: {text}" for text in tally.wrong[:5]]
@@ -307,11 +310,16 @@ def main() -> int:
     failed = 0
     for which in chosen:
         folder = Path(tempfile.mkdtemp(prefix="cf-chaos-"))
+        tally = results[which] = Tally()
+        ended = []
         try:
-            results[which] = asyncio.run(campaign_of(SETTINGS[which], given.seed, given.seconds, given.pops, folder))
+            asyncio.run(campaign_of(SETTINGS[which], tally, given.seed, given.seconds, given.pops, folder))
+        except Exception as error:  # the others have their turn, and the table its figures
+            traceback.print_exc()
+            ended = [f"it was broken off: {type(error).__name__}: {error}"]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        broken = verdict(SETTINGS[which], results[which], given.pops)
+        broken = ended + verdict(SETTINGS[which], tally, given.pops)
         failed += bool(broken)
         print(f"{'FAIL' if broken else 'ok'} {SETTINGS[which].name}: {told(results[which].faults)}", flush=True)
         for line in broken:

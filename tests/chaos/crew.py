@@ -30,6 +30,7 @@ class Tally:
     texts: dict[str, str] = field(default_factory=dict)  # of each kind of error the last one's
     wrong: list[str] = field(default_factory=list)
     latest: float = 0.0  # seconds behind its deadline
+    late: list[str] = field(default_factory=list)  # what there is to know about calls that were later than they may be
     stood_still: float = 0.0  # seconds in which the campaign itself did not get on: the machine's, and nobody's promise
 
 
@@ -150,7 +151,12 @@ class Crew:
             self.tally.counts["calls asked again"] += answer.get("retries", 0)
             late = answer.get("late", 0.0)
             self.tally.latest = max(self.tally.latest, late)
-            self.tally.counts["calls that outlived their deadline"] += late > LATE + self.tally.stood_still
+            if late > LATE + self.tally.stood_still:
+                self.tally.counts["calls that outlived their deadline"] += 1
+                still, cpu = answer["stood_still"]
+                self.tally.late.append(
+                    f"{late:.1f} s, {answer['latest']}; its process stood still {still:.1f} s, worked {cpu:.1f} s of it"
+                )
             self.tally.wrong += answer.get("wrong", [])
             self.tally.errors.update(answer.get("errors", {}))
             self.tally.texts.update(answer.get("texts", {}))

@@ -210,9 +210,11 @@ class Campaign:
                 number += 1
         finally:
             over.set()
-            await trouble  # what it has begun it mends
-            self.tally.counts["seconds"] = round(time.monotonic() - start)
-            await self.crew.stop()
+            try:
+                await trouble  # what it has begun it mends
+            finally:
+                self.tally.counts["seconds"] = round(time.monotonic() - start)
+                await self.crew.stop()
 
     async def trouble(self, over: asyncio.Event) -> None:
         """Each kind of fault has its turn, in another order each time, so that also a short campaign has them all."""

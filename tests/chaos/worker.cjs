@@ -18,7 +18,7 @@ let seen;
 let load;
 
 function begin() {
-  seen = { calls: 0, retries: 0, late: 0, wrong: [], errors: {}, texts: {} };
+  seen = { calls: 0, retries: 0, late: 0, latest: '', stood_still: [0, 0], wrong: [], errors: {}, texts: {} };
 }
 begin();
 
@@ -31,10 +31,12 @@ function count(what) {
 /** One call, and what there is to know about it: how long it took, how it failed, what its error says. */
 async function once(what, call) {
   const start = steady();
+  let end = 'answered';
   seen.calls++;
   try {
     return await call();
   } catch (error) {
+    end = error.message;
     if (!(error instanceof CounterfoilError)) throw error;
     if (error.code !== 'EXISTS') {
       const kind = `${what}: ${error.code} ${error.outcome}`;
@@ -45,7 +47,8 @@ async function once(what, call) {
     if (SECRET.test(error.message)) seen.wrong.push(`an error of ${what} tells more than it should: ${error.message}`);
     throw error;
   } finally {
-    seen.late = Math.max(seen.late, (steady() - start) / 1e6 - timeout);
+    const late = (steady() - start) / 1e6 - timeout;
+    if (late > seen.late) Object.assign(seen, { late, latest: `${what}: ${end}` });
   }
 }
 
@@ -194,7 +197,20 @@ class Load {
   }
 }
 
+/** As in worker.py. */
+async function watch() {
+  for (;;) {
+    const start = steady();
+    const cpu = process.cpuUsage();
+    await sleep(50, undefined, { ref: false });
+    const { user, system } = process.cpuUsage(cpu);
+    const still = (steady() - start) / 1e6 - 0.05;
+    if (still > seen.stood_still[0]) seen.stood_still = [still, (user + system) / 1e6];
+  }
+}
+
 async function main() {
+  watch();
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { do: what, ...rest } = JSON.parse(line);
     const answer = await orders[what](rest);

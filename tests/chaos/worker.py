@@ -48,6 +48,8 @@ class Worker:
     def begin(self) -> None:
         self.calls = self.retries = 0
         self.late = 0.0  # by how much the latest call was later than its deadline
+        self.latest = ""  # which that was, and how it ended
+        self.stood_still = (0.0, 0.0)  # how long this event loop did at most, and what processor time that took
         self.wrong: list[str] = []
         self.errors: Counter[str] = Counter()
         self.texts: dict[str, str] = {}
@@ -60,9 +62,11 @@ class Worker:
     async def timed(self, what: str, call: Awaitable[Any]) -> Any:
         start = time.monotonic()
         self.calls += 1
+        end = "answered"
         try:
             return await call
         except counterfoil.Error as error:
+            end = str(error)
             if not isinstance(error, counterfoil.ExistsError):
                 kind = f"{what}: {error.code} {error.outcome}"
                 self.errors[kind] += 1
@@ -73,7 +77,16 @@ class Worker:
                 self.wrong.append(f"an error of {what} tells more than it should: {error}")
             raise
         finally:
-            self.late = max(self.late, time.monotonic() - start - self.timeout)
+            if (late := time.monotonic() - start - self.timeout) > self.late:
+                self.late, self.latest = late, f"{what}: {end}"
+
+    async def watched(self) -> None:
+        """Whose time it was: with none for the processor, the machine's; with much, ours; and if there is none, a call
+        that was late has been forgotten."""
+        while True:
+            start, cpu = time.monotonic(), time.process_time()
+            await asyncio.sleep(0.05)
+            self.stood_still = max(self.stood_still, (time.monotonic() - start - 0.05, time.process_time() - cpu))
 
     async def patiently(self, what: str, call: Callable[[str | None], Awaitable[Any]], repeatable: bool = False) -> Any:
         """The answer, however often it takes to get it. What was not applied is asked for again; so is what has a
@@ -255,6 +268,7 @@ class Worker:
         answer: dict[str, Any] = await getattr(self, what)(**order)
         answer |= {"calls": self.calls, "retries": self.retries, "late": self.late, "wrong": self.wrong}
         answer |= {"errors": self.errors, "texts": self.texts}
+        answer |= {"latest": self.latest, "stood_still": self.stood_still}
         self.begin()
         return answer
 
@@ -294,8 +308,10 @@ class Load:
 async def serve(worker: Worker) -> None:
     orders = asyncio.StreamReader(limit=2**24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    watch = asyncio.create_task(worker.watched())
     while line := await orders.readline():
         print(json.dumps(await worker.obey(json.loads(line))), flush=True)
+    watch.cancel()
 
 
 async def main() -> None:
