@@ -266,6 +266,30 @@ static void a_retry_that_is_not_allowed_does_not_say_that_the_first_try_did_noth
     assert_ok(cf_store_close(store, NULL));
 }
 
+/* What waits for replicas without having written leaves a mark behind its key when the answer has come: a key is only lent, and is the caller's again by then. */
+static void the_mark_of_what_waits_for_replicas_is_behind_the_key_that_was_given(void **state)
+{
+    (void)state;
+    say("ACL SETUSER m-user on >pass ~mine:* +@all");
+    cf_store *store = open_at(the.proxy->port, "m-user:pass@", "?durable=1", 3000);
+    char      key[] = "mine:a";
+    say("SET mine:a value");
+    const struct {
+        int         kind;
+        const char *receipt;
+    } rows[] = {{CF_OP_POP, "0123456789abcdef0123456789abcdef"}, {CF_OP_DELETE, ""}}; /* one that may be of an earlier call; and one that finds nothing */
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        memcpy(key, "mine", 4);
+        cf_op *op = submit(store, CF_REQUEST(rows[i].kind, .key = cf_text(key), .receipt = cf_text(rows[i].receipt), .timeout_ms = 400));
+        memcpy(key, "gone", 4);
+        assert_int_equal(cf_op_wait(op), CF_EUNAVAILABLE);
+        assert_non_null(strstr(cf_op_error(op)->text, "not replicated"));
+        cf_op_free(op);
+    }
+    assert_ok(cf_store_close(store, NULL));
+    say("ACL DELUSER m-user");
+}
+
 static void a_server_that_cannot_save_still_reads(void **state)
 {
     (void)state;
@@ -482,6 +506,7 @@ int main(void)
         TEST(a_child_of_a_process_that_looks_up_a_name_reopens),
         TEST(a_clear_that_has_removed_something_is_not_said_to_have_done_nothing),
         TEST(a_retry_that_is_not_allowed_does_not_say_that_the_first_try_did_nothing),
+        TEST(the_mark_of_what_waits_for_replicas_is_behind_the_key_that_was_given),
         TEST(a_server_that_cannot_save_still_reads),
         TEST(an_array_before_anything_was_asked_is_refused),
         TEST(a_pause_does_not_look_at_a_writable_socket_all_the_time),

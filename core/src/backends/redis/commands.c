@@ -11,6 +11,13 @@ static cf_slice lifetime(int64_t ttl_ms, char text[CF_INT_TEXT]) { return number
 
 /* ------------------------------------------------------------------------------------------------------------ asking -- */
 
+/* Behind its key, when the answer has come (replicas.c): what was lent for the call is its caller's again by then. That of a record operation is the store's. */
+static bool may_leave_mark(const cf_op *op)
+{
+    const cf_request *in = cf_op_in(op);
+    return in->kind == CF_OP_DELETE || in->kind == CF_OP_POP || in->kind == CF_OP_INCR || (in->kind == CF_OP_SET && in->flags & (CF_IF_ABSENT | CF_IF_EQUAL));
+}
+
 int redis_ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count)
 {
     /* A loop that runs only while somebody waits has not heard of the timer. */
@@ -23,6 +30,7 @@ int redis_ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args
         return cf_op_fail(op, CF_EBUSY, CF_NOT_APPLIED, "too many operations wait for Redis at %s (max_pending, max_pending_bytes)",
                           self->options.endpoint);
     }
+    if (self->options.durable && may_leave_mark(op) && cf_op_keep(op) != CF_OK) return cf_op_error(op)->status;
     if (redis_queue_push(self, op, call, args, count) != CF_OK) return cf_op_fail(op, CF_ENOMEM, CF_NOT_APPLIED, "no memory for a command");
     return CF_PENDING;
 }
