@@ -28,9 +28,6 @@ function destroyer() {
 function tests() {
   const { test, describe, before, after } = require('node:test');
   const assert = require('node:assert/strict');
-  const fs = require('node:fs');
-  const os = require('node:os');
-  const path = require('node:path');
   const { once } = require('node:events');
   const { inspect } = require('node:util');
 
@@ -42,16 +39,8 @@ function tests() {
   const { open, CounterfoilError } = require('counterfoil');
   const { Stage } = require('counterfoil/testing');
   const { redisVariable, ownPrefix } = require('./support/redis.cjs');
+  const { URLS } = require('./support/places.cjs');
   const { load, save, withSessions, generated, browse } = require('./support/sessions.cjs');
-
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'cf-resurrection-'));
-  after(() => fs.rmSync(folder, { recursive: true, force: true }));
-
-  const BACKENDS = {
-    memory: () => `memory:resurrection-${process.pid}`,
-    sqlite: () => `sqlite:${path.join(folder, 'sessions.db')}`,
-    redis: () => redisVariable(''),
-  };
 
   // --------------------------------------------------------------------------------------------------- two requests --
 
@@ -146,13 +135,15 @@ function tests() {
     'resave, rolling, saveUninitialized': { resave: true, rolling: true, saveUninitialized: true },
   };
 
-  for (const [name, url] of Object.entries(BACKENDS)) {
+  for (const [name, url] of Object.entries(URLS)) {
     describe(`two requests over ${name}`, () => {
+      let where;
+      before(() => { where = url(); });
       for (const [how, middleware] of Object.entries(MIDDLEWARE)) {
         for (const slow of SLOW) {
           test(`${slow}; ${how}`, async () => {
             await Promise.all(Object.entries(ENDS).map(async ([ended, end]) => {
-              const { answer, after: found, who } = await overlap({ url: url() }, { unset: 'destroy', ...middleware }, `/slow/${slow}`, end);
+              const { answer, after: found, who } = await overlap({ url: where }, { unset: 'destroy', ...middleware }, `/slow/${slow}`, end);
               assert.equal(answer.status, 200, ended);
               assert.equal(found, null, `alive again after ${ended}`);
               assert.equal(who, null, ended);
@@ -163,7 +154,7 @@ function tests() {
 
       test('a session that the slow request itself has made and saved', async () => {
         for (const slow of ['/slow-first', '/slow-first/save']) {
-          const store = new CounterfoilStore({ url: url(), prefix: ownPrefix() });
+          const store = new CounterfoilStore({ url: where, prefix: ownPrefix() });
           const app = application(store);
           await browse(app, async (go) => {
             const answer = go(slow);
@@ -180,14 +171,14 @@ function tests() {
       });
 
       test('"error": the slow request is told', async () => {
-        const { answer, after: found } = await overlap({ url: url(), saveEnded: 'error' }, {}, '/slow/save', ENDS.destroy);
+        const { answer, after: found } = await overlap({ url: where, saveEnded: 'error' }, {}, '/slow/save', ENDS.destroy);
         assert.deepEqual(answer, { status: 500, code: 'ENDED', outcome: 'not_applied', message: 'the session has ended since it was loaded: nothing was saved' });
         assert.equal(found, null);
       });
 
       test('"create" is what others do, and this test sees it', async () => {
         for (const [slow, middleware] of [['change', {}], ['save', {}], ['read', { resave: true }]]) {
-          const { answer, after: found, who } = await overlap({ url: url(), saveEnded: 'create' }, middleware, `/slow/${slow}`, ENDS.destroy);
+          const { answer, after: found, who } = await overlap({ url: where, saveEnded: 'create' }, middleware, `/slow/${slow}`, ENDS.destroy);
           assert.equal(answer.status, 200);
           assert.equal(found?.user, 'ada', slow);
           assert.equal(who, 'ada');
@@ -195,7 +186,7 @@ function tests() {
       });
 
       test('what is alive is saved as ever, and the same bytes', async () => {
-        const inner = open(url());
+        const inner = open(where);
         const prefix = ownPrefix();
         const store = new CounterfoilStore({ store: inner, prefix });
         for (const slow of SLOW.filter((one) => !['regenerate', 'destroy', 'null'].includes(one))) {
@@ -218,7 +209,7 @@ function tests() {
       test('Passport: whoever logs in or out ends the old session for every request', async () => {
         for (const keepSessionInfo of [false, true]) {
           for (const during of ['login', 'logout']) {
-            const store = new CounterfoilStore({ url: url(), prefix: ownPrefix() });
+            const store = new CounterfoilStore({ url: where, prefix: ownPrefix() });
             const auth = new passport.Passport();
             auth.use(new Strategy((username, password, done) => done(null, { id: 7, username })));
             auth.serializeUser((user, done) => done(null, user.id));
@@ -530,7 +521,7 @@ function tests() {
     return met;
   }
 
-  for (const [name, url] of Object.entries(BACKENDS)) {
+  for (const [name, url] of Object.entries(URLS)) {
     describe(`races over ${name}`, () => {
       let options;
       before(() => { options = { url: url(), prefix: ownPrefix() }; });
