@@ -30,7 +30,7 @@ import uvloop
 from counterfoil import Backend
 from counterfoil.testing import Stage
 from record_player import RecordPlayer, speaks_of_now
-from redis_servers import Redis, ServerStage, own_prefix
+from redis_servers import Redis, ServerStage, own_prefix, redis_variable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -272,6 +272,30 @@ BACKENDS = [
     ),
     BackendLine("redis-tls-acl", Redis("TLS_ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
 ]
+
+# Where interfaces and adapters are tried, beyond the cases: a new place is a line here. What is on a server that others
+# use too is under a prefix of its own.
+
+SERVERS = {"redis": "", "redis-sentinel": "SENTINEL", "redis-cluster": "CLUSTER"}
+FILES = Sqlite()
+PLACES = ("memory", "sqlite", *SERVERS)
+SHARED = PLACES[1:]  # by other processes
+
+
+def url_of(place: str) -> str:
+    """A new place; that in memory has a name, so that it can be opened again."""
+    if place in SERVERS:
+        return redis_variable(SERVERS[place])
+    return FILES.new() if place == "sqlite" else f"memory:places-{own_prefix()}"
+
+
+def staged_url_of(place: str, stage: ServerStage) -> str:
+    """The same where time is the stage's."""
+    if place not in SERVERS:
+        return url_of(place)
+    stage.lead()
+    return redis_variable("_".join(filter(None, [SERVERS[place], "CLOCK"])))
+
 
 # ------------------------------------------------------------------------------------------------------------- modes
 

@@ -17,18 +17,18 @@ import counterfoil.aio
 import pytest
 from counterfoil import AccountsStorage
 from counterfoil.testing import Stage
-from redis_servers import own_prefix, redis_variable
-from support import Bare
+from redis_servers import own_prefix
+from support import PLACES, Bare, url_of
 
 RING = {7: bytes(range(32))}
 AT = datetime(2026, 5, 17, 8, 30, 15, 123456, tzinfo=UTC)
-BACKENDS = ("memory", "python", "sqlite", "redis")
+BACKENDS = (*PLACES, "python")
 
 
 def target(kind: str, folder: Path, stage: Stage | None = None) -> Any:
-    if kind == "redis":
-        return redis_variable("")
-    return {"memory": "memory:", "python": Bare(stage), "sqlite": f"sqlite:{folder}/test.db"}[kind]
+    if kind == "sqlite":
+        return f"sqlite:{folder}/test.db"
+    return Bare(stage) if kind == "python" else url_of(kind)
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def test_errors_and_what_they_bring(accounts: AccountsStorage) -> None:
 
 @over_all
 def test_tokens_are_sealed(kind: str, tmp_path: Path) -> None:
-    backend: Any = target(kind, tmp_path) if kind != "memory" else "memory:sealed"
+    backend: Any = target(kind, tmp_path)
     prefix = own_prefix()
     with counterfoil.open(backend, prefix=prefix, keys=RING) as store:
         accounts = AccountsStorage(store)

@@ -14,8 +14,10 @@ import counterfoil
 import httpx
 import pytest
 from counterfoil.adapters.cross_auth import AccountsStorage, SecondaryStorage, SessionStorage
-from counterfoil.testing import Stage
-from support import ROOT, Full, run_python
+from redis_servers import ServerStage, own_prefix
+from support import PLACES, ROOT, Full, run_python, staged_url_of, url_of
+
+over_all = pytest.mark.parametrize("place", PLACES)
 
 
 def make_app(storage: Any) -> Any:
@@ -54,10 +56,10 @@ def make_app(storage: Any) -> Any:
     "COUNTERFOIL_NATIVE" in os.environ, reason="libasan replaces crypt(), which passlib calls, and crashes"
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries that Cross Auth uses
-def test_an_authorization_request_lives_in_the_store() -> None:
+@over_all
+def test_an_authorization_request_lives_in_the_store(place: str, stage: ServerStage) -> None:
     """Cross Auth keeps its state under our keys, for its own ttl, and takes it exactly once."""
-    stage = Stage()
-    with counterfoil.open("memory:", prefix="auth:", stage=stage) as store:
+    with counterfoil.open(staged_url_of(place, stage), prefix=own_prefix(), stage=stage) as store:
         app = make_app(SecondaryStorage(store))
 
         def get(path: str, params: dict[str, str]) -> httpx.Response:
@@ -104,10 +106,10 @@ def test_an_authorization_request_lives_in_the_store() -> None:
         assert again.status_code >= 400 or "error" in again.headers.get("location", ""), "a state is good for once"
 
 
-def test_it_does_what_cross_auths_own_storage_does() -> None:
+@over_all
+def test_it_does_what_cross_auths_own_storage_does(place: str, stage: ServerStage) -> None:
     """The same calls as cross_auth.storage.redis.RedisStorage answers, with the same answers (ttl <= 0 deletes)."""
-    stage = Stage()
-    with counterfoil.open("memory:", stage=stage) as store:
+    with counterfoil.open(staged_url_of(place, stage), prefix=own_prefix(), stage=stage) as store:
         storage = SecondaryStorage(store)
         storage.set("k", "v")
         assert storage.get("k") == "v"
@@ -176,15 +178,17 @@ def test_a_bad_ttl_leaves_nothing_open() -> None:
     assert backend.closed == 1
 
 
-def test_threads_share_it() -> None:
+@over_all
+def test_threads_share_it(place: str) -> None:
     """Cross Auth's routes run in a pool of threads."""
-    with SecondaryStorage.from_url("memory:") as storage:
-        for number in range(2000):
+    count = 2000 if place == "memory" else 200
+    with SecondaryStorage.from_url(url_of(place), prefix=own_prefix()) as storage:
+        for number in range(count):
             storage.set(f"oauth:code:{number}", str(number))
         won: list[str] = []
 
         def work() -> None:
-            for number in range(2000):
+            for number in range(count):
                 value = storage.pop(f"oauth:code:{number}")
                 if value is not None:
                     won.append(value)
@@ -194,7 +198,7 @@ def test_threads_share_it() -> None:
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert sorted(won, key=int) == [str(number) for number in range(2000)]
+        assert sorted(won, key=int) == [str(number) for number in range(count)]
 
 
 def test_cross_auth_need_not_be_installed() -> None:
@@ -298,9 +302,10 @@ whole = pytest.mark.skipif(
 
 @whole
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_signing_in_connecting_and_out_again() -> None:
+@over_all
+def test_signing_in_connecting_and_out_again(place: str) -> None:
     person = Person()
-    with counterfoil.open("memory:", keys={1: bytes(32)}) as store:
+    with counterfoil.open(url_of(place), prefix=own_prefix(), keys={1: bytes(32)}) as store:
         accounts, sessions = counterfoil.AccountsStorage(store), counterfoil.SessionStorage(store)
         app, auth = make_whole_app(store, person)
 
@@ -350,10 +355,11 @@ def test_signing_in_connecting_and_out_again() -> None:
 
 @whole
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_two_first_logins_at_once_end_with_an_error_and_not_with_a_500() -> None:
+@over_all
+def test_two_first_logins_at_once_end_with_an_error_and_not_with_a_500(place: str) -> None:
     """Find then create are two steps in Cross Auth: here somebody else is between them."""
     person = Person()
-    with counterfoil.open("memory:") as store:
+    with counterfoil.open(url_of(place), prefix=own_prefix()) as store:
 
         class Late(AccountsStorage):
             def find_user_by_email(self, email: str) -> None:
@@ -370,10 +376,11 @@ def test_two_first_logins_at_once_end_with_an_error_and_not_with_a_500() -> None
         assert there.social_accounts == []
 
 
-def test_errors_are_cross_auths_too() -> None:
+@over_all
+def test_errors_are_cross_auths_too(place: str) -> None:
     from cross_auth.exceptions import CrossAuthException, InvalidCursorError
 
-    with counterfoil.open("memory:") as store:
+    with counterfoil.open(url_of(place), prefix=own_prefix()) as store:
         accounts = AccountsStorage(store, max_social_accounts=1)
         ann = accounts.create_user(user_info={}, email="ann@example.org")
         with pytest.raises(CrossAuthException) as caught:

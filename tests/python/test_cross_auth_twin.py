@@ -10,8 +10,10 @@ import pytest
 from counterfoil.adapters.cross_auth import SessionStorage
 from cross_auth._storage import session_status
 from cross_auth.storage.sqlmodel import SQLModelSessionStorage
+from redis_servers import own_prefix
 from sqlalchemy.pool import StaticPool
 from sqlmodel import Field, Session, SQLModel, create_engine
+from support import PLACES, url_of
 
 ORDERS = [f"{name}_{way}" for name in ("updated_at", "created_at", "expires_at") for way in ("desc", "asc")]
 FIELDS = (
@@ -68,8 +70,8 @@ def every_page(storage: Any, user_id: object, order_by: str, **how: Any) -> Any:
     return pages, sorted(map(shown, records), key=str)
 
 
-@pytest.mark.parametrize("url", ["memory:", "sqlite::memory:"])
-def test_the_same_calls_have_the_same_answers(url: str) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_calls_have_the_same_answers(place: str) -> None:
     seed = random.randrange(10**9)
     print("seed", seed)
     dice = random.Random(seed)
@@ -83,7 +85,7 @@ def test_the_same_calls_have_the_same_answers(url: str) -> None:
         zone = dice.choice([UTC, timezone(timedelta(hours=3)), None])
         return some.astimezone(zone) if zone else some.replace(tzinfo=None)
 
-    with counterfoil.open(url) as store:
+    with counterfoil.open(url_of(place), prefix=own_prefix()) as store:
         ours = SessionStorage(store, max_sessions=10_000)
         for step in range(STEPS):
             what = dice.choice(["create", "create", "create", "get", "any", "list", "list", "refresh", "revoke", "all"])

@@ -31,10 +31,9 @@ from counterfoil.testing import Stage
 from express_node import Browser, Node
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis_servers import own_prefix, redis_variable
-from support import MODES, Clocked, Mode, Sqlite, finish
+from redis_servers import own_prefix
+from support import MODES, PLACES, SHARED, Clocked, Mode, finish, url_of
 
-DATABASES = Sqlite()
 NESTED = {"a": [1, 2.5, None, True, {"é": "ü\u2028 😀"}], "": '\x00\n"\\\x7f', "10": 1, "2": 2}
 
 
@@ -75,17 +74,17 @@ class Place:
             store.set(self.prefix + session_id, text, ttl=600)
 
 
-@pytest.fixture(params=["sqlite", "redis", "connect-redis"])
+@pytest.fixture(params=[*SHARED, "connect-redis"])
 def place(request: pytest.FixtureRequest, node: Node) -> Iterator[Place]:
-    url = DATABASES.new() if request.param == "sqlite" else redis_variable("")
-    kind = "connect-redis" if request.param == "connect-redis" else "counterfoil"
-    found = Place(node, kind, url, f"{own_prefix()}sess:")
+    theirs = request.param == "connect-redis"
+    url = url_of("redis" if theirs else request.param)
+    found = Place(node, "connect-redis" if theirs else "counterfoil", url, f"{own_prefix()}sess:")
     yield found
     for one in reversed(found.open):
         one.close()
 
 
-ours = pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+ours = pytest.mark.parametrize("place", SHARED, indirect=True)
 
 
 # ------------------------------------------------------------------------------------------------------ there and back
@@ -869,13 +868,12 @@ def test_a_ttl_function() -> None:
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode.checkpoint is None], ids=lambda mode: mode.name)
-@pytest.mark.parametrize("url", ["memory:", "sqlite::memory:", "redis"])
-def test_blocking_and_awaited(mode: Mode, url: str) -> None:
+@pytest.mark.parametrize("where", [*PLACES, "sqlite::memory:"])
+def test_blocking_and_awaited(mode: Mode, where: str) -> None:
     kind: Any = ExpressSessions if mode.blocking else AsyncExpressSessions
-    place = redis_variable("") if url == "redis" else url
     sessions = kind(
-        place, secret="s", prefix=own_prefix(), user_of=lambda session: session.get("user"), absolute_timeout=1000,
-        touch_after=5,
+        url_of(where) if where in PLACES else where, secret="s", prefix=own_prefix(), absolute_timeout=1000,
+        user_of=lambda session: session.get("user"), touch_after=5,
     )  # fmt: skip
 
     async def story() -> None:

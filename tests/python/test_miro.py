@@ -19,8 +19,8 @@ import counterfoil
 import pytest
 from counterfoil.adapters.miro import Lease, MiroStorage, State, single_flight
 from miro_endpoint import client, endpoint
-from redis_servers import own_prefix, redis_variable
-from support import Bare, Full, run_python
+from redis_servers import own_prefix
+from support import PLACES, SHARED, Bare, Full, run_python, url_of
 
 PAST = datetime(2020, 1, 1)
 FUTURE = datetime(2999, 7, 1, 12, 30, 15, 123456)
@@ -36,17 +36,15 @@ class Place:
     other: counterfoil.Store
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """A store, and another on the same data, as another process would have it."""
-    prefix = own_prefix()
-    urls = {"memory": lambda: f"memory:{prefix[:-1]}", "sqlite": lambda: f"sqlite:{tmp_path}/miro.db"}
-    url = urls.get(request.param, lambda: redis_variable(""))()
+    prefix, url = own_prefix(), url_of(request.param)
     with counterfoil.open(url, prefix=prefix) as store, counterfoil.open(url, prefix=prefix) as other:
         yield Place(url, prefix, store, other)
 
 
-shared = pytest.mark.parametrize("place", ["sqlite", "redis"], indirect=True)
+shared = pytest.mark.parametrize("place", SHARED, indirect=True)
 
 
 def same(state: Any, other: State) -> None:
