@@ -2,7 +2,7 @@
 #   cf_deps_headers   what the core's sources include
 #   cf_deps           what the C library links: the system's, dynamically
 #   cf_deps_static    what the Python module and the Node addon link: archives, whose symbols --exclude-libs hides. node exports an OpenSSL
-#                     of its own, and a Python may carry one: ours must not meet it.
+#                     of its own, and a Python may carry one: ours must not meet it. libidn2 is the exception: see there.
 include(FindPackageHandleStandardArgs)
 find_package(PkgConfig QUIET)
 if(PkgConfig_FOUND)
@@ -53,6 +53,28 @@ else()
   message(STATUS "There is no libsqlite3.a: the bindings link SQLite dynamically")
   target_link_libraries(cf_deps_static INTERFACE "${CF_SQLITE_LIBRARY}")
 endif()
+
+# Always the shared library: that is what the LGPL asks of what is not itself under it. Neither node nor a Python has names like its own.
+if(PkgConfig_FOUND)
+  pkg_check_modules(CF_PC_IDN2 QUIET libidn2)
+endif()
+find_path(CF_IDN2_INCLUDE idn2.h HINTS ${CF_PC_IDN2_INCLUDEDIR} ${CF_PC_IDN2_INCLUDE_DIRS})
+find_library(CF_IDN2_LIBRARY NAMES idn2 HINTS ${CF_PC_IDN2_LIBDIR})
+mark_as_advanced(CF_IDN2_INCLUDE CF_IDN2_LIBRARY)
+set(cf_idn2_version 0)
+if(CF_IDN2_INCLUDE)
+  file(STRINGS "${CF_IDN2_INCLUDE}/idn2.h" cf_idn2_define REGEX "define IDN2_VERSION_NUMBER")
+  if(cf_idn2_define MATCHES "0x[0-9a-fA-F]+")
+    math(EXPR cf_idn2_version "${CMAKE_MATCH_0}")
+  endif()
+endif()
+if(NOT CF_IDN2_INCLUDE OR NOT CF_IDN2_LIBRARY OR cf_idn2_version LESS 33685504) # 0x02020000
+  message(FATAL_ERROR "libidn2 2.2 or newer was not found. On Debian or Ubuntu: apt-get install libidn2-dev   on Fedora: dnf install libidn2-devel   "
+    "on macOS: brew install libidn2")
+endif()
+target_include_directories(cf_deps_headers SYSTEM INTERFACE "${CF_IDN2_INCLUDE}")
+target_link_libraries(cf_deps INTERFACE "${CF_IDN2_LIBRARY}")
+target_link_libraries(cf_deps_static INTERFACE "${CF_IDN2_LIBRARY}")
 
 if(CF_TLS)
   find_package(OpenSSL 1.1.1 QUIET)

@@ -23,15 +23,15 @@ function run(...args) {
   if (error !== undefined) {
     console.error(
       error.code === 'ENOENT'
-        ? 'counterfoil-build: cmake was not found. Install CMake (3.22 or newer), a C++ compiler, hiredis, OpenSSL and SQLite; on Debian: apt-get install cmake make g++ pkg-config libhiredis-dev libssl-dev libsqlite3-dev'
+        ? 'counterfoil-build: cmake was not found. Install CMake (3.22 or newer), a C++ compiler, hiredis, libidn2, OpenSSL and SQLite; on Debian: apt-get install cmake make g++ pkg-config libhiredis-dev libidn2-dev libssl-dev libsqlite3-dev'
         : `counterfoil-build: cmake could not be started: ${error.message}`,
     );
     process.exit(1);
   }
   if (status === 0) return;
   console.error(
-    'counterfoil-build: CMake or the compiler has failed; its message is above. Needed are CMake (3.22 or newer), make, a C++ compiler, and hiredis, OpenSSL and SQLite ' +
-      'with their headers and static libraries; on Debian: apt-get install cmake make g++ pkg-config libhiredis-dev libssl-dev libsqlite3-dev',
+    'counterfoil-build: CMake or the compiler has failed; its message is above. Needed are CMake (3.22 or newer), make, a C++ compiler, libidn2, and hiredis, OpenSSL and SQLite ' +
+      'with their static libraries, all with headers; on Debian: apt-get install cmake make g++ pkg-config libhiredis-dev libidn2-dev libssl-dev libsqlite3-dev',
   );
   process.exit(status ?? 1);
 }

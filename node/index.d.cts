@@ -525,6 +525,9 @@ export interface AccountsOptions {
  * address has one user, and `provider` with `providerUserId` one social account. It needs a backend that keeps records (memory, SQLite, Redis), or one of
  * yours with `singleProcess`.
  *
+ * Two e-mails are one when they are equal without the white space around them, in small ASCII letters, and with a domain outside ASCII as its A-labels:
+ * `ann@bücher.de` and `Ann@xn--bcher-kva.de`. What was given is kept, and mail should go there. A domain that IDNA refuses is `INVALID`; nobody is found by it.
+ *
  * Or over hooks: methods of your own, on tables of your own (`AccountsHooks`).
  *
  * Every method gives a promise and rejects, never throws. A miss is `undefined`; an id that is none of ours is a miss.

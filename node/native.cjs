@@ -43,7 +43,7 @@ function load() {
   }
   const error = new Error(
     `counterfoil: no native binary for ${process.platform}-${process.arch} (looked in ${places.join(', ')}). ` +
-      'Install CMake, a C++ compiler, hiredis, OpenSSL and SQLite (on Debian: cmake make g++ pkg-config libhiredis-dev libssl-dev libsqlite3-dev), then run: npx counterfoil-build',
+      'Install CMake, a C++ compiler, hiredis, libidn2, OpenSSL and SQLite (on Debian: cmake make g++ pkg-config libhiredis-dev libidn2-dev libssl-dev libsqlite3-dev), then run: npx counterfoil-build',
   );
   error.code = 'MODULE_NOT_FOUND';
   throw error;

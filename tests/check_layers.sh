@@ -63,6 +63,7 @@ rule 'only worker.c names pthread' 'pthread|<threads\.h>' $(others $src worker.c
 rule 'only reply.c knows hiredis' 'hiredis/|redis(Reader|Context|Command)[A-Z(]' $(others $src/backends/redis reply.c) $(others $src)
 rule 'only the SQLite backend knows SQLite' 'sqlite3' $(others $src) $src/backends/redis $src/backends/memory.c
 rule 'only tls.c and seal.c know OpenSSL' 'openssl/|SSL_[a-zA-Z]+\(|X509_[a-zA-Z]+\(|EVP_[a-zA-Z]' $(others $src/backends/redis tls.c) $(others $src seal.c)
+rule 'only email.c knows libidn2' 'idn2[._]' $(others $src email.c) $src/backends
 rule 'memory comes through the platform' '(^|[^A-Za-z_>.])(malloc|calloc|realloc|strdup|free)[[:space:]]*\(' \
     $(others $src platform.c stage.c) $src/backends
 rule 'clock and randomness come through the platform' \

@@ -501,9 +501,11 @@ static inline void cf_record_null(cf_record *record, int field) { record->fields
 /* The records that an operation brought, one per call, every field said; false at the end. After CF_EEXISTS: the one that is there already. */
 CF_API bool cf_op_next_record(cf_op *op, cf_record *record);
 
-/* Two addresses are one when their normalised forms are the same bytes: ASCII whitespace around it goes, ASCII letters become small. Nothing else is changed
- * (no dots or plus signs are stripped, and no letter outside ASCII is taken for another), so none is ever merged with somebody else's. Writes at most address.len bytes;
- * `len`: how many. NULL, or what is wrong with it as the end of a sentence: empty, longer than CF_EMAIL_MAX, not UTF-8, or with control characters. */
+/* Two addresses are one when their normalised forms are the same bytes: ASCII whitespace around it goes, ASCII letters become small, and a domain (what follows the
+ * last @) that is not all ASCII becomes its A-labels (IDNA2008 after UTS #46, not transitional): to DNS, and to mail, it is the same. Before the @ nothing else is changed (no
+ * dots or plus signs are stripped, and no letter outside ASCII is taken for another), so none is ever merged with somebody else's. Normalising it again changes nothing.
+ * `out` has CF_EMAIL_MAX bytes; `len`: how many it has used. NULL, or what is wrong as the end of a sentence: it is empty, longer than CF_EMAIL_MAX (also in the end), not
+ * UTF-8, has control characters, or a domain that is not all ASCII and that IDNA refuses. */
 #define CF_EMAIL_MAX 320
 CF_API const char *cf_email_normalise(cf_slice address, char *out, size_t *len);
 

@@ -50,15 +50,15 @@ static const struct {
     [CF_FIND_OR_CREATE] = {CF_SOCIAL_ACCOUNT, PROVIDED, SOCIAL_MAY},
 };
 
-/* An e-mail that is given gets its key; one that is taken away loses it. NULL, or what is wrong. */
-static const char *normalise(cf_record *user, char key[CF_EMAIL_MAX])
+/* An e-mail that is given gets its key; one that is taken away loses it. CF_OK, or as cf_email_key. */
+static int normalise(cf_record *user, char key[CF_EMAIL_MAX], const char **fault)
 {
     size_t len = 0;
     if (user->fields[CF_USER_EMAIL].is == CF_NULL) cf_record_null(user, CF_USER_EMAIL_KEY);
-    if (!says(user, CF_USER_EMAIL)) return NULL;
-    const char *fault = cf_email_normalise(user->fields[CF_USER_EMAIL].text, key, &len);
-    if (!fault) cf_record_text(user, CF_USER_EMAIL_KEY, cf_bytes(key, len));
-    return fault;
+    if (!says(user, CF_USER_EMAIL)) return CF_OK;
+    int rc = cf_email_key(user->fields[CF_USER_EMAIL].text, key, &len, fault);
+    if (rc == CF_OK) cf_record_text(user, CF_USER_EMAIL_KEY, cf_bytes(key, len));
+    return rc;
 }
 
 /* What is looked for under a text that no record can have is not there. */
@@ -337,9 +337,10 @@ int cf_accounts_call(const cf_accounts *accounts, int method, const cf_record *r
     ask.record = *record;
     if (user) ask.user = *user;
     cf_record *with_email = user ? &ask.user : ask.record.kind == CF_USER ? &ask.record : NULL;
-    fault = with_email ? normalise(with_email, ask.key) : NULL;
-    if (fault && method == CF_FIND_USER_BY_EMAIL) return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
-    if (fault) {
+    int rc = with_email ? normalise(with_email, ask.key, &fault) : CF_OK;
+    if (rc == CF_ENOMEM) return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, rc, "no memory for an e-mail's domain");
+    if (rc != CF_OK && method == CF_FIND_USER_BY_EMAIL) return cf_records_refuse(ask.store, CF_OP_FIND, call, op, CF_OK, "");
+    if (rc != CF_OK) {
         char sentence[128] = "the e-mail address ";
         strncat(sentence, fault, sizeof sentence - strlen(sentence) - 1);
         return cf_records_refuse(ask.store, CF_OP_UPDATE, call, op, CF_EINVAL, sentence);

@@ -366,20 +366,23 @@ static bool is_that_account(const cf_op *op, const cf_record *asked)
     return cf_record_unpack(cf_bytes(op->value.ptr + size, op->value.len - size), &user) && cf_field_equal(&account.fields[CF_SOCIAL_ACCOUNT_USER_ID], &user.fields[0]);
 }
 
-/* And whether the user has the address that was asked for. */
-static bool is_that_user(const cf_op *op, const cf_record *asked)
+/* And whether the user has the address that was asked for. Where no memory is left to tell, `rc` says so. */
+static bool is_that_user(const cf_op *op, const cf_record *asked, int *rc)
 {
-    cf_record user;
-    char      key[CF_EMAIL_MAX];
-    size_t    len;
+    cf_record   user;
+    char        key[CF_EMAIL_MAX];
+    size_t      len;
+    const char *fault;
     cf_record_unpack(cf_bytes(op->value.ptr, op->value.len), &user);
     const cf_field *email = &user.fields[CF_USER_EMAIL];
     if (email->is != CF_GIVEN) return true;
-    return !cf_email_normalise(email->text, key, &len) && cf_slice_equal(cf_bytes(key, len), asked->fields[CF_USER_EMAIL_KEY].text);
+    int status = cf_email_key(email->text, key, &len, &fault);
+    if (status == CF_ENOMEM) *rc = status;
+    return status == CF_OK && cf_slice_equal(cf_bytes(key, len), asked->fields[CF_USER_EMAIL_KEY].text);
 }
 
 /* Whether they are what a method brings. Nobody is to be taken for somebody else because a hook mistakes one table for another. */
-static bool fits_hook(const cf_op *op, int status, const arrived *all)
+static bool fits_hook(const cf_op *op, int status, const arrived *all, int *rc)
 {
     cf_hook hook;
     if (!cf_hook_read(op->in.value, &hook)) return false;
@@ -392,16 +395,16 @@ static bool fits_hook(const cf_op *op, int status, const arrived *all)
     case CF_FIND_OR_CREATE: return op->hit && all->count == 2 && all->first == CF_SOCIAL_ACCOUNT && all->of[CF_USER] == 1 && is_that_account(op, &hook.record);
     case CF_CREATE_USER: return op->hit && right == 1 && all->count == 1;
     case CF_CREATE_SOCIAL_ACCOUNT: return op->hit && right == 1 && all->count == 1 && is_that_account(op, &hook.record);
-    case CF_FIND_USER_BY_EMAIL: return right == all->count && all->count == (size_t)op->hit && (!op->hit || is_that_user(op, &hook.record));
+    case CF_FIND_USER_BY_EMAIL: return right == all->count && all->count == (size_t)op->hit && (!op->hit || is_that_user(op, &hook.record, rc));
     case CF_FIND_SOCIAL_ACCOUNT: return right == all->count && all->count == (size_t)op->hit && (!op->hit || is_that_account(op, &hook.record));
     default: return right == all->count && all->count == (size_t)op->hit;
     }
 }
 
-static bool fits(const cf_op *op, int status, const arrived *all)
+static bool fits(const cf_op *op, int status, const arrived *all, int *rc)
 {
     cf_plan plan;
-    if (op->in.kind == CF_OP_HOOK) return fits_hook(op, status, all);
+    if (op->in.kind == CF_OP_HOOK) return fits_hook(op, status, all, rc);
     if (op->in.kind == CF_OP_FIND && all->count != (size_t)op->hit) return false;
     if (op->keyed || all->count == 0) return true;
     if (!cf_plan_read(op->in.value, &plan)) return false;
@@ -415,8 +418,10 @@ int cf_records_arrive(cf_op *op, int status)
     cf_error told = op->error;
     arrived  all = count_records(op);
     int      rc = CF_OK;
-    if (!fits(op, status, &all))
-        rc = cf_op_fail(op, CF_ECORRUPT, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "what the %s backend brought is not what was asked for", op->store->table->name);
+    if (!fits(op, status, &all, &rc))
+        rc = rc == CF_ENOMEM
+                 ? cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory for an e-mail's domain") /* of a find */
+                 : cf_op_fail(op, CF_ECORRUPT, cf_op_writes(op) ? CF_UNKNOWN : CF_NOT_APPLIED, "what the %s backend brought is not what was asked for", op->store->table->name);
     if (rc == CF_OK && all.of[CF_SOCIAL_ACCOUNT] && !op->raw) rc = open_all(op);
     if (rc == CF_OK && op->page.limit) rc = make_page(op);
     op->key_at = 0;

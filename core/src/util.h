@@ -76,6 +76,9 @@ static inline bool cf_slice_starts(cf_slice text, cf_slice prefix)
 const char *cf_key_fault(cf_slice key);
 const char *cf_text_fault(cf_slice text); /* the same for text that may have lines */
 
+/* cf_email_normalise for those who must know why: CF_OK, CF_EINVAL with what is wrong in `fault`, or CF_ENOMEM, which says nothing about the address. */
+int cf_email_key(cf_slice address, char *out, size_t *len, const char **fault);
+
 /* Decodes %XX once into `out`, which has room for text.len bytes; `len`: how many there are now. NULL, or a sentence about the
  * URL that this is a part of: a % without its digits, or bytes that cf_key_fault refuses. */
 const char *cf_percent_decode(cf_slice text, char *out, size_t *len);

@@ -28,7 +28,7 @@ function must(cwd, command, ...args) {
 }
 
 /**
- * The addon has its libraries inside and shows nothing of them. node exports an OpenSSL of its own, of whatever version: a name of it that the addon
+ * The addon has its libraries inside (but libidn2) and shows nothing of them. node exports an OpenSSL of its own, of whatever version: a name of it that the addon
  * left open would be bound to that one.
  */
 function checkSymbols(addon) {
@@ -39,9 +39,9 @@ function checkSymbols(addon) {
   // Whatever it is made of, an addon needs Node-API: which functions of it, is the binding's business.
   assert(open.some((name) => name.startsWith('napi_')), 'nm gives no undefined names: the next check would see nothing');
   assert.deepEqual(open.filter((name) => /^(_?SSL|TLS|EVP|CRYPTO|OPENSSL|OSSL|X509|BIO|ERR|PEM|ASN1|RAND|BN|EC|RSA|redis|sds|hi_|sqlite3)_?/.test(name)), []);
-  // What is left to others: Node-API, libuv's stable part, and libc, whose names have a version (glibc).
+  // What is left to others: Node-API, libuv's stable part, libidn2, and libc, whose names have a version (glibc).
   if (process.report.getReport().header.glibcVersionRuntime && !open.some((name) => /^__[at]san_/.test(name))) {
-    assert.deepEqual(open.filter((name) => !/^(napi|node_api|uv)_|@GLIBC_|^(_ITM_\w+TMCloneTable|__gmon_start__)$/.test(name)), []);
+    assert.deepEqual(open.filter((name) => !/^(napi|node_api|uv)_|@GLIBC_|^idn2_\w+@IDN2_|^(_ITM_\w+TMCloneTable|__gmon_start__)$/.test(name)), []);
   }
 }
 
@@ -144,9 +144,9 @@ describe('the tarball', () => {
     }
     const addon = path.join(project, 'node_modules', 'counterfoil', 'build-node', 'counterfoil.node');
     if (process.platform === 'linux') {
-      // Only what the binary may need of others: libc and its own, Node-API and libuv; and only what Node looks for is visible.
+      // Only what the binary may need of others: libc and its own, libidn2 (LGPL, so never inside), Node-API and libuv; and only what Node looks for is visible.
       const needed = must(project, 'readelf', '-d', addon).match(/NEEDED.*\[(.*)\]/g).map((line) => line.match(/\[(.*)\]/)[1]);
-      for (const library of needed) assert.match(library, /^(libc|libm|libpthread|ld-linux.*)\.so/, library);
+      for (const library of needed) assert.match(library, /^(libc|libm|libpthread|libidn2|ld-linux.*)\.so/, library);
       checkSymbols(addon);
     }
     install(...others, 'typescript@5.9.3');
