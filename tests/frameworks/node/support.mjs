@@ -1,19 +1,15 @@
-// What the published examples are run with: the three places, a server on a port of its own, and a browser that keeps cookies and
+// What the published examples are run with: the places, a server on a port of its own, and a browser that keeps cookies and
 // sends forms.
 
 import http from 'node:http';
 import redis from '../../node/support/redis.cjs';
-import sqlite from '../../node/support/sqlite.cjs';
+import places from '../../node/support/places.cjs';
 
 export const { ownPrefix } = redis;
 export const redisUrl = () => redis.redisVariable('');
 
-/** Where the sessions are. `url()` names a new place each time; on the one server only a prefix keeps tests apart. */
-export const PLACES = {
-  memory: () => 'memory:',
-  sqlite: () => `sqlite:${sqlite.newFile()}`,
-  redis: redisUrl,
-};
+/** Where the sessions are. `url()` names a new place each time; on a server only a prefix keeps tests apart. */
+export const PLACES = places.URLS;
 
 /** Listens with an application of Express or anything else that takes requests, for as long as `visit(origin)` lasts. */
 export async function serving(app, visit) {

@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 from uuid import uuid4
@@ -17,7 +16,8 @@ from counterfoil.adapters.miro import MiroStorage, single_flight
 from flask import Flask, request, session
 from miro_api import Miro
 from miro_api.api_client import ApiClient
-from redis_servers import own_prefix, redis_variable
+from redis_servers import own_prefix
+from support import PLACES, url_of
 from werkzeug import Request, Response
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -85,13 +85,12 @@ def application(store: counterfoil.Store, wrap: Callable[[Any], Any]) -> Flask:
     return app
 
 
-@pytest.mark.parametrize("place", ["memory", "sqlite", "redis"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("wrap", [lambda miro: miro, single_flight], ids=["as published", "single_flight"])
-def test_the_example(place: str, wrap: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path}/miro.db", "redis": redis_variable("")}[place]
+def test_the_example(place: str, wrap: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint, call_api = Endpoint(), ApiClient.call_api
     with (
-        counterfoil.open(url, prefix=own_prefix()) as store,
+        counterfoil.open(url_of(place), prefix=own_prefix()) as store,
         serving(endpoint) as miro,
         serving(application(store, wrap)) as origin,
         httpx.Client(base_url=origin, timeout=30, verify=False) as ann,
