@@ -280,11 +280,12 @@ class AccountsStorage:
 
     Two e-mail addresses are one when they are equal without the whitespace around them, with small ASCII letters, and
     with a domain that is not ASCII as its A-labels: ann@bücher.de is Ann@xn--bcher-kva.de. What was given is kept, and
-    mail should go there. A domain that IDNA refuses is InvalidError; nobody is found by it. E-mails, and pairs of provider and provider_user_id, belong to one record each: making a
-    second one is ExistsError, whose `existing` is the first, however many try at once. Nothing is ever linked by an
-    e-mail alone: who finds a user by an address and means it calls `create_social_account`. Ids are str; in a lookup an
-    int is its decimal text, and what cannot be an id is a miss. Tokens are sealed where the store was opened with
-    `keys`, and `user_info` and `extra_fields` are any JSON.
+    mail should go there. A domain that IDNA refuses is InvalidError; nobody is found by it. E-mails, and pairs of
+    provider and provider_user_id, belong to one record each: making a second one is ExistsError, whose `existing` is
+    the first, however many try at once. Nothing is ever linked by an e-mail alone: who finds a user by an address and
+    means it calls `create_social_account`. Ids are str; in a lookup an int is its decimal text, and what cannot be an
+    id is a miss. Tokens are sealed where the store was opened with `keys`, and `user_info` and `extra_fields` are any
+    JSON.
 
     HOOKS. An application that has users already gives an object with the methods of this class, of which those that
     are missing are NotSupportedError. They are called with the same names and keyword arguments, so a storage that was
