@@ -292,7 +292,7 @@ static result take(story *s, int status, cf_op *op)
 static result submit(story *s, const cf_request *request)
 {
     cf_op *op = NULL;
-    int    status = cf_submit(s->store, request, &op);
+    int    status = submit_lent(s->store, request, &op);
     return take(s, status, op);
 }
 
@@ -304,7 +304,7 @@ static result scan_all(story *s, cf_slice prefix)
     size_t  cursor_len = 0;
     for (;;) {
         cf_op *op = NULL;
-        int    status = cf_submit(s->store, CF_REQUEST(CF_OP_SCAN, .key = prefix, .cursor = cf_bytes(cursor, cursor_len)), &op);
+        int    status = submit_lent(s->store, CF_REQUEST(CF_OP_SCAN, .key = prefix, .cursor = cf_bytes(cursor, cursor_len)), &op);
         json_t *page = json_array();
         cf_slice next = {NULL, 0};
         char     kept[256];

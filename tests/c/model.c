@@ -66,7 +66,7 @@ static void scan_and_compare(cf_store *store, const char *prefix)
     do {
         cf_op   *op;
         cf_slice one;
-        int      status = cf_submit(store, CF_REQUEST(CF_OP_SCAN, .key = cf_text(prefix), .limit = 7, .cursor = cf_bytes(cursor, cursor_len)), &op);
+        int      status = submit_lent(store, CF_REQUEST(CF_OP_SCAN, .key = cf_text(prefix), .limit = 7, .cursor = cf_bytes(cursor, cursor_len)), &op);
         if (status == CF_PENDING) status = cf_op_wait(op);
         must(status == CF_OK);
         while (cf_op_next_key(op, &one)) {

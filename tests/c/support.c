@@ -105,11 +105,30 @@ void counting_init(counting *c)
     c->platform.release = counting_release;
 }
 
+int submit_lent(cf_store *store, const cf_request *request, cf_op **op)
+{
+    cf_request lent = *request;
+    cf_slice  *parts[] = {&lent.key, &lent.value, &lent.expected, &lent.cursor, &lent.receipt};
+    char      *copies[sizeof parts / sizeof *parts];
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        copies[i] = parts[i]->len ? malloc(parts[i]->len) : NULL;
+        if (!copies[i]) continue;
+        memcpy(copies[i], parts[i]->ptr, parts[i]->len);
+        parts[i]->ptr = copies[i];
+    }
+    int status = cf_submit(store, &lent, op);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (copies[i]) explicit_bzero(copies[i], parts[i]->len);
+        free(copies[i]);
+    }
+    return status;
+}
+
 answer ask(cf_store *store, const cf_request *request)
 {
     answer a = {0};
     cf_op *op = NULL;
-    int status = cf_submit(store, request, &op);
+    int status = submit_lent(store, request, &op);
     while (status == CF_PENDING) status = cf_op_wait(op);
     a.status = status;
     if (!op) return a;

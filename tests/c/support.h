@@ -40,6 +40,9 @@ void counting_reset(counting *c);
 
 /* ---- operations in one line; each waits where it must, and frees the operation ---- */
 
+/* As cf_submit, with copies of all that is lent for the call: they are gone when it returns. */
+int submit_lent(cf_store *store, const cf_request *request, cf_op **op);
+
 typedef struct answer {
     int     status, outcome;
     bool    hit;

@@ -100,7 +100,7 @@ static void run_for(int ms)
 static cf_op *submit(cf_store *store, const cf_request *request)
 {
     cf_op *op = NULL;
-    int    rc = cf_submit(store, request, &op);
+    int    rc = submit_lent(store, request, &op);
     if (rc != CF_PENDING) fail_msg("submit: %d %s", rc, cf_op_error(op)->text);
     return op;
 }
