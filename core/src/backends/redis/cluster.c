@@ -2,22 +2,16 @@
  *
  * Each primary is a backend of its own, a node, with its connection and its queue. What a store of a cluster asks goes to the node that has the slot of the key, and
  * waits in the store's own queue as long as nobody knows which that is. A server that has a slot no more says who does (MOVED): the call goes there, and the whole
- * map is asked for. The map is asked for as well when a node has lost its connection, and when it owes an answer for QUIET_MS; then every POLL_MS until calls get
+ * map is asked for. The map is asked for as well when a node has lost its connection, and when it owes an answer for REDIS_QUIET_MS; then every REDIS_POLL_MS until calls get
  * on again, of one server after the other. What was not sent to a node that has lost its slots goes to the new one. */
 #include <stdio.h>
 
 #include "redis.h"
 
 enum {
-    QUIET_MS = 250,
-    POLL_MS = 100,
-    SLOW_POLL_MS = 1000, /* when the outage is an old one */
-    YOUNG_MS = 10 * 1000,
-    ANSWER_MS = 500, /* for one server; twice as long after each that was too slow */
-    ANSWER_MOST_MS = 8000,
+    ANSWER_MOST_MS = 8000, /* twice as long for each one as for the last, which was too slow */
     LATER_MS = 10,   /* a slot that is just moving, or a cluster that is down, is asked again after this, and some jitter */
     LATER_JITTER_MS = 40,
-    REFUSED_MS = 1000,
     HOPS = 5,
     PASSES = 2,       /* of a CLEAR, and one that finds nothing */
     PASSES_MOST = 10, /* where others go on writing */
@@ -144,10 +138,10 @@ static cf_backend *whom(cf_backend *self)
     size_t         turn = cluster->turn++, total = cluster->known_count + self->options.place_count;
     cf_backend    *told = cluster->told;
     cluster->told = NULL;
-    if (told && !redis_in_doubt(told, QUIET_MS)) return told;
+    if (told && !redis_in_doubt(told, REDIS_QUIET_MS)) return told;
     for (size_t i = 0; i < cluster->count; i++) {
         cf_backend *node = cluster->nodes[(turn + i) % cluster->count];
-        if (node && node != cluster->asked && !redis_in_doubt(node, QUIET_MS)) return node;
+        if (node && node != cluster->asked && !redis_in_doubt(node, REDIS_QUIET_MS)) return node;
     }
     for (size_t i = 0; i < 2 * total; i++) {
         size_t             at = (turn + i) % total;
@@ -189,7 +183,7 @@ static void send_on(cf_backend *self)
             waits = true;
             if (redis_queue_unsent(&node->queue)) redis_flush(node);
         }
-        if (waits) wake_in(self, QUIET_MS); /* to see whether it gets on */
+        if (waits) wake_in(self, REDIS_QUIET_MS); /* to see whether it gets on */
         if (!cluster->unsorted) break;
     }
 }
@@ -214,7 +208,7 @@ static void on_timer(void *user)
 {
     cf_backend    *self = user;
     redis_cluster *cluster = self->cluster;
-    int64_t        now = now_ms(self), poll = cluster->outage_ms < 0 || now - cluster->outage_ms < YOUNG_MS ? POLL_MS : SLOW_POLL_MS;
+    int64_t        now = now_ms(self), poll = cluster->outage_ms < 0 || now - cluster->outage_ms < REDIS_YOUNG_MS ? REDIS_POLL_MS : REDIS_SLOW_POLL_MS;
     bool           owed = false, stuck = !cluster->complete || self->queue.count;
     cluster->due_ms = INT64_MAX;
     if (self->queue.count && now >= cluster->later_ms && cluster->complete) reroute(self);
@@ -222,7 +216,7 @@ static void on_timer(void *user)
         cf_backend *node = cluster->nodes[i];
         if (!node || !node->queue.count) continue;
         owed = true;
-        stuck = stuck || ((node->queue.count > node->queue.own || node->replicas.count > node->replicas.head) && redis_in_doubt(node, QUIET_MS)); /* a WAIT is our own, and somebody waits for it */
+        stuck = stuck || ((node->queue.count > node->queue.own || node->replicas.count > node->replicas.head) && redis_in_doubt(node, REDIS_QUIET_MS)); /* a WAIT is our own, and somebody waits for it */
     }
     if (cluster->asking && now - cluster->asked_ms >= cluster->patience_ms) {
         cluster->asking = false;
@@ -234,13 +228,13 @@ static void on_timer(void *user)
     if (cluster->complete && anybody(cluster)) cluster->refused = false;
     if (cluster->rest_ms > poll) poll = cluster->rest_ms;
     if (cluster->refused && !self->queue.count) cluster->wanted = false; /* only when somebody asks: nobody's account gets locked by an idle process */
-    if (cluster->wanted && !cluster->asking && now - cluster->asked_ms >= (cluster->refused ? REFUSED_MS : poll)) ask(self);
+    if (cluster->wanted && !cluster->asking && now - cluster->asked_ms >= (cluster->refused ? REDIS_REFUSED_MS : poll)) ask(self);
     send_on(self);
     prune(self);
     if (cluster->asking) wake_in(self, cluster->patience_ms);
-    else if (cluster->wanted) wake_in(self, cluster->refused ? REFUSED_MS : poll);
+    else if (cluster->wanted) wake_in(self, cluster->refused ? REDIS_REFUSED_MS : poll);
     if (self->queue.count && cluster->complete) wake_in(self, now < cluster->later_ms ? cluster->later_ms - now : poll);
-    if (owed) wake_in(self, QUIET_MS);
+    if (owed) wake_in(self, REDIS_QUIET_MS);
 }
 
 /* Nobody will take what waits here: a password that is wrong, or what is there is no cluster. */
@@ -248,7 +242,7 @@ static void refuse(cf_backend *self, const cf_error *why)
 {
     self->cluster->refused = true;
     self->refusal = *why;
-    self->refused_until_ms = now_ms(self) + REFUSED_MS;
+    self->refused_until_ms = now_ms(self) + REDIS_REFUSED_MS;
     redis_queue_refuse(self, why);
 }
 
@@ -264,7 +258,7 @@ void redis_cluster_down(cf_backend *node, const cf_error *why, bool refused)
     want(self);
 }
 
-void redis_cluster_owes(cf_backend *node) { wake_in(node->store, QUIET_MS); }
+void redis_cluster_owes(cf_backend *node) { wake_in(node->store, REDIS_QUIET_MS); }
 
 void redis_cluster_sort(cf_backend *node)
 {
@@ -368,7 +362,7 @@ static void leave_the_dead(cf_backend *self)
     redis_cluster *cluster = self->cluster;
     for (size_t i = 0; i < cluster->count; i++) {
         cf_backend *node = cluster->nodes[i];
-        if (!node || node->owned || node->link == LINK_DOWN || !node->queue.count || !redis_in_doubt(node, QUIET_MS)) continue;
+        if (!node || node->owned || node->link == LINK_DOWN || !node->queue.count || !redis_in_doubt(node, REDIS_QUIET_MS)) continue;
         cf_error why;
         cf_error_set(&why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the connection to Redis at %s was given up: the cluster has given its slots to another server", node->options.endpoint);
         redis_give_up(node, &why);
@@ -394,7 +388,7 @@ static void learn(cf_backend *self, redis_saying *saying)
     cluster->complete = true;
     cluster->wanted = cluster->refused = false;
     cluster->rest_ms = 0;
-    cluster->patience_ms = ANSWER_MS;
+    cluster->patience_ms = REDIS_ANSWER_MS;
     if (!any_down(cluster)) cluster->outage_ms = -1;
     self->refusal.status = self->why.status = CF_OK;
     leave_the_dead(self);
@@ -416,7 +410,7 @@ static void not_told(cf_backend *self, cf_backend *node)
     if (error.status == CF_ENOTSUP) error.status = CF_EINVAL;
     self->why = error;
     if (error.status == CF_EUNAVAILABLE) return;
-    self->cluster->rest_ms = REFUSED_MS;
+    self->cluster->rest_ms = REDIS_REFUSED_MS;
     if (!self->cluster->complete) refuse(self, &error);
 }
 
@@ -433,7 +427,7 @@ static void say(cf_backend *self, cf_backend *node)
     } else {
         cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s does not say who has which slot", node->options.endpoint);
     }
-    wake_in(self, POLL_MS);
+    wake_in(self, REDIS_POLL_MS);
 }
 
 void redis_cluster_answer(cf_backend *node, const redis_call *call)
@@ -852,7 +846,7 @@ static void cluster_forked(cf_backend *self)
     self->refusal.status = self->why.status = CF_OK;
     cluster->asking = cluster->wanted = cluster->refused = false;
     cluster->rest_ms = 0;
-    cluster->patience_ms = ANSWER_MS;
+    cluster->patience_ms = REDIS_ANSWER_MS;
     cluster->due_ms = INT64_MAX;
     cluster->asked_ms = INT64_MIN / 2;
 }
@@ -865,7 +859,7 @@ int redis_cluster_new(cf_backend *self)
     cluster->due_ms = INT64_MAX;
     cluster->asked_ms = INT64_MIN / 2;
     cluster->outage_ms = -1;
-    cluster->patience_ms = ANSWER_MS;
+    cluster->patience_ms = REDIS_ANSWER_MS;
     self->store = self;
     return CF_OK;
 }

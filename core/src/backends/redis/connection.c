@@ -6,11 +6,9 @@ enum {
     READS = 4,            /* of one wake-up: the others on the loop have their turn */
     NEXT_ADDRESS_MS = 250, /* RFC 8305, "Connection Attempt Delay" */
     BACKOFF_MS = 10,
-    YOUNG_MS = 10 * 1000,
     BACKOFF_YOUNG_MS = 200, /* at most, while an outage is young */
     BACKOFF_MAX_MS = 500,
     STEADY_MS = 1000, /* a connection that lasted so long had ended the outage before */
-    REFUSED_MS = 1000, /* after a refusal of our name or password: no storm of attempts that lock an account */
     HOLD_MS = 200,
     IDLE_MS = 500 /* a connection that was silent for so long is looked at before it is written to */
 };
@@ -91,7 +89,7 @@ void redis_hang_up(cf_backend *self, bool politely)
 static int64_t backoff(cf_backend *self)
 {
     int64_t young = self->outage_ms < 0 ? 0 : now_ms(self) - self->outage_ms;
-    int64_t most = young < YOUNG_MS ? BACKOFF_YOUNG_MS : BACKOFF_MAX_MS;
+    int64_t most = young < REDIS_YOUNG_MS ? BACKOFF_YOUNG_MS : BACKOFF_MAX_MS;
     int64_t bound = self->attempts < 10 ? (int64_t)BACKOFF_MS << self->attempts : most;
     return (int64_t)redis_jitter(self, (uint64_t)(bound < most ? bound : most) + 1);
 }
@@ -120,13 +118,13 @@ static void came_down(cf_backend *self, const cf_error *why)
     if (refused) {
         self->refusal = reason;
         self->shy = true;
-        self->refused_until_ms = now_ms(self) + REFUSED_MS;
+        self->refused_until_ms = now_ms(self) + REDIS_REFUSED_MS;
         redis_queue_refuse(self, &reason);
         if (self->options.primary) redis_seek_end(self);
     }
     /* Sentinels have passwords too, and are asked before each attempt. */
     bool storm = refused || self->seek.why.status == CF_EAUTH;
-    wait_before_next(self, storm ? REFUSED_MS : was_ready && self->attempts == 0 ? 0 : backoff(self));
+    wait_before_next(self, storm ? REDIS_REFUSED_MS : was_ready && self->attempts == 0 ? 0 : backoff(self));
     if (self->store) redis_cluster_down(self, &reason, refused);
 }
 
@@ -489,8 +487,8 @@ static void take_turns(cf_address *addresses, int count)
 
 /* What a look-up needs and brings, on a thread that may outlive the store. */
 typedef struct look_up {
-    cf_backend     *self;
     redis_looked_up found;
+    void           *user;
     cf_job        **job;
     int             count;
     cf_address      addresses[REDIS_ADDRESSES];
@@ -509,18 +507,18 @@ static void look_up_done(void *data)
     look_up *look = data;
     *look->job = NULL;
     if (look->count > 0) take_turns(look->addresses, look->count);
-    look->found(look->self, look->addresses, look->count);
+    look->found(look->user, look->addresses, look->count);
 }
 
 static void look_up_drop(void *data) { cf_release(cf_platform_real(), data); }
 
-int redis_look_up(cf_backend *self, const char *host, const char *port, redis_looked_up found, cf_job **out)
+int redis_look_up(cf_backend *self, const char *host, const char *port, redis_looked_up found, void *user, cf_job **out)
 {
     size_t   len = strlen(host) + 1;
     look_up *look = cf_zalloc(cf_platform_real(), sizeof *look + len);
     if (!look) return CF_ENOMEM;
-    look->self = self;
     look->found = found;
+    look->user = user;
     look->job = out;
     memcpy(look->host, host, len);
     memcpy(look->port, port, strlen(port) + 1);
@@ -529,8 +527,9 @@ int redis_look_up(cf_backend *self, const char *host, const char *port, redis_lo
     return rc;
 }
 
-static void looked_up(cf_backend *self, const cf_address *addresses, int count)
+static void looked_up(void *user, const cf_address *addresses, int count)
 {
+    cf_backend *self = user;
     if (count < 0) {
         failed(self, CF_EUNAVAILABLE, "the name of Redis at %s was not found: %s", cf_resolve_error(count));
         return;
@@ -552,7 +551,7 @@ static void approach(cf_backend *self)
         dial(self);
     } else {
         self->link = LINK_RESOLVING;
-        if (redis_look_up(self, options->host, options->port, looked_up, &self->job) != CF_OK)
+        if (redis_look_up(self, options->host, options->port, looked_up, self, &self->job) != CF_OK)
             failed(self, CF_EUNAVAILABLE, "no thread to look up the name of Redis at %s%s", "");
     }
 }
@@ -673,11 +672,7 @@ void redis_forked(cf_backend *self)
     self->link = LINK_DOWN; /* no goodbye */
     self->job = NULL;       /* the loop drops it: its thread does not exist here */
     redis_hang_up(self, false);
-    if (self->options.primary) {
-        self->seek.job = NULL;
-        redis_seek_end(self);
-        self->seek.fresh = false;
-    }
+    if (self->options.primary) redis_seek_forked(self);
     redis_queue_clear(self);
     self->seeded = self->waits = self->shy = false;
     self->attempts = 0;

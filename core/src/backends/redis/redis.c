@@ -29,7 +29,7 @@ static int make_connection(cf_backend *self)
 {
     int rc = cf_timer_new(self->loop, redis_on_timer, self, &self->timer);
     if (rc == CF_OK) rc = cf_timer_new(self->loop, redis_on_dial_timer, self, &self->dial_timer);
-    if (rc == CF_OK && self->options.primary) rc = cf_timer_new(self->loop, redis_on_seek_timer, self, &self->seek.timer);
+    if (rc == CF_OK && self->options.primary) rc = redis_seek_new(self);
     if (rc == CF_OK && !(self->input = cf_alloc(self->platform, INPUT))) rc = CF_ENOMEM;
     return rc;
 }
@@ -46,7 +46,7 @@ int redis_new(cf_loop *loop, const redis_options *options, cf_backend **out, cf_
     self->loop = loop;
     self->platform = platform;
     self->options = *options;
-    self->fd = self->seek.fd = -1;
+    self->fd = -1;
     self->outage_ms = -1;
     self->credit = 10000;
     for (int i = 0; i < REDIS_ADDRESSES; i++) self->dials[i] = (redis_dial){.self = self, .fd = -1};

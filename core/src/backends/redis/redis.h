@@ -154,6 +154,15 @@ typedef struct redis_replicas {
 
 /* ---------------------------------------------------------------------------------------------------------- connection -- */
 
+enum {
+    REDIS_QUIET_MS = 250,       /* who owes an answer for so long may be dead: others are asked who has taken over, */
+    REDIS_POLL_MS = 100,        /* so often, */
+    REDIS_SLOW_POLL_MS = 1000,  /* or so, when the outage is an old one */
+    REDIS_YOUNG_MS = 10 * 1000,
+    REDIS_ANSWER_MS = 500,      /* for an answer about that */
+    REDIS_REFUSED_MS = 1000     /* after a refusal of our name or password: no storm of attempts that lock an account */
+};
+
 typedef enum {
     LINK_DOWN,       /* no socket: waits for its timer, or for somebody to ask. The store itself of a cluster is always that */
     LINK_SEEKING,    /* the Sentinels are asked */
@@ -173,32 +182,46 @@ typedef struct redis_dial {
 } redis_dial;
 
 typedef enum {
-    SEEK_IDLE, /* its timer: to see whether the link has fallen silent */
-    SEEK_RESTING, /* asked; again when the timer goes off, if the primary is still in doubt */
-    SEEK_RESOLVING,
-    SEEK_DIALLING,
-    SEEK_HANDSHAKE,
-    SEEK_ASKING
-} redis_seek_state;
+    TALK_RESTS, /* nothing is owed; there may be a connection */
+    TALK_RESOLVING,
+    TALK_DIALLING,
+    TALK_HANDSHAKE,
+    TALK_ASKING
+} redis_talk_state;
 
-/* The conversation with one Sentinel at a time. */
+typedef enum { HEARD_NOT_YET, HEARD_NO_ANSWER, HEARD_A_NAME } redis_heard;
+
+/* The conversation with one Sentinel. */
+typedef struct redis_talk {
+    cf_backend      *self;
+    redis_talk_state state;
+    int              fd; /* -1: none */
+    cf_watch        *watch;
+    cf_timer        *timer; /* the end of patience */
+    cf_job          *job;
+    redis_tls       *tls;
+    cf_address       addresses[REDIS_ADDRESSES];
+    int              address_count, dialled;
+    redis_heard      heard;          /* last, since the primary came in doubt */
+    uint64_t         named;          /* a print of whom it named last, or would if it was behind; 0: nobody knows */
+    bool             failed;         /* since the link began to seek */
+    bool             stranger;       /* it knows no such primary */
+    int64_t          rests_until_ms; /* after a failure; INT64_MAX: it refuses us */
+    bool             owes_login;     /* the answer to AUTH comes first */
+    cf_buffer        out;
+    size_t           written, len;
+    char             in[512];
+} redis_talk;
+
+/* Those with all of them. */
 typedef struct redis_seek {
-    redis_seek_state   state;
-    bool               fresh; /* an answer has come since the link came down */
-    int                fd;    /* -1: none */
-    cf_watch          *watch;
-    cf_timer          *timer;
-    cf_job            *job;
-    redis_tls         *tls;
-    cf_address         addresses[REDIS_ADDRESSES];
-    int                address_count, dialled;
-    size_t             at;                /* which one */
-    size_t             failed, strangers; /* so many of this round have not answered; and so many know no such primary */
-    bool               owes_login;        /* the answer to AUTH comes first */
-    cf_buffer          out;
-    size_t             written, len;
-    char               in[512];
-    cf_error           why;
+    redis_talk *talks; /* as many as there are places */
+    cf_timer   *timer; /* the next turn; or, while it is not open, to see whether the link has fallen silent */
+    bool        open;  /* they are asked */
+    bool        fresh; /* one of them has just said where to go */
+    size_t      at;    /* whose word was taken last, or is waited for */
+    size_t      turn;  /* who was asked last */
+    cf_error    why;
 } redis_seek;
 
 /* Who has which slot. */
@@ -408,21 +431,22 @@ void redis_on_dial_timer(void *self);
 uint64_t redis_jitter(cf_backend *self, uint64_t below);
 /* Whether calls wait for a server: it has no connection, or owes an answer for `ms` already. */
 bool redis_in_doubt(const cf_backend *self, int64_t ms);
-/* A Sentinel has named the primary. CF_EINVAL: that is no address, and nothing has happened. */
+/* A Sentinel has named the primary: go there. CF_EINVAL: that is no address, and nothing has happened. */
 int  redis_found(cf_backend *self, cf_slice host, cf_slice port);
 /* None has, of all that were asked. */
 void redis_not_found(cf_backend *self, const cf_error *why);
 /* Looks a name up on a thread; `found` gets addresses, families by turns, or a negative count for cf_resolve_error. CF_OK or CF_ENOMEM. */
-typedef void (*redis_looked_up)(cf_backend *self, const cf_address *addresses, int count);
-int  redis_look_up(cf_backend *self, const char *host, const char *port, redis_looked_up found, cf_job **out);
+typedef void (*redis_looked_up)(void *user, const cf_address *addresses, int count);
+int  redis_look_up(cf_backend *self, const char *host, const char *port, redis_looked_up found, void *user, cf_job **out);
 
 /* sentinel.c */
+int  redis_seek_new(cf_backend *self);     /* CF_OK or CF_ENOMEM */
 void redis_seek_begin(cf_backend *self);   /* asks, if it does not already; the answer comes as redis_found or redis_not_found, also from inside this call */
 void redis_seek_if_silent(cf_backend *self); /* an answer is owed from now on */
 void redis_seek_elsewhere(cf_backend *self); /* what was named was no good: the next time another one is asked */
 void redis_seek_end(cf_backend *self);     /* the primary works */
+void redis_seek_forked(cf_backend *self);
 void redis_seek_free(cf_backend *self);
-void redis_on_seek_timer(void *self);
 
 /* redis.c */
 int redis_open(cf_loop *loop, const cf_url *url, cf_backend **out, cf_error *error);
