@@ -1,9 +1,12 @@
-"""Express on this machine: express_app.cjs, run by Node, and asked by tests in Python."""
+"""Express on this machine: express_app.cjs, run by Node, and asked by tests in Python; and applications of Python."""
 
 import json
 import os
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,3 +76,20 @@ class Browser(httpx.Client):
         name, _, value = set_cookie.partition(";")[0].partition("=")
         self.cookies.clear()
         self.cookies.set(name, value, domain="127.0.0.1", path="/")
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)

@@ -9,11 +9,10 @@ import math
 import os
 import re
 import textwrap
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +27,7 @@ import pytest
 from counterfoil.express import AsyncExpressSessions, Cookie, EndedError, ExpressSession, ExpressSessions, life
 from counterfoil.express.cookies import find
 from counterfoil.testing import Stage
-from express_node import Browser, Node
+from express_node import Browser, Node, served
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis_servers import own_prefix
@@ -987,23 +986,6 @@ def test_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await browser.get("/cart")).json() == ["tea"]
 
     asyncio.run(story())
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    import uvicorn
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
 
 
 # ------------------------------------------------------------------------------------------------------ beside Node's
