@@ -73,8 +73,10 @@ static const backend backends[] = {
     {.name = "redis-sentinel", .variable = "CF_TEST_REDIS_SENTINEL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
     {.name = "redis-cluster", .variable = "CF_TEST_REDIS_CLUSTER", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true, .one_database = true},
     {.name = "redis-tls-acl", .variable = "CF_TEST_REDIS_TLS_ACL", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN, .pends = true},
-    /* The clock of this server is moved together with the stage's: for the cases that the others must leave out. */
+    /* The clock of these servers is moved together with the stage's: for the cases that the others must leave out. */
     {.name = "redis-clock", .variable = "CF_TEST_REDIS_CLOCK", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true},
+    {.name = "sentinel-clock", .variable = "CF_TEST_REDIS_SENTINEL_CLOCK", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true},
+    {.name = "cluster-clock", .variable = "CF_TEST_REDIS_CLUSTER_CLOCK", .has = HAS_RECORDS | HAS_KEYS | HAS_SCAN | HAS_CLOCK, .pends = true, .one_database = true},
 };
 
 /* ---------------------------------------------------------------------------------------------------------- failures -- */

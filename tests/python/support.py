@@ -209,6 +209,7 @@ class Sqlite:
 
 EVERYTHING = frozenset({"pop", "touch", "incr", "conditions", "keep_ttl", "scan", "binary", "alone"})
 RECORDS = frozenset({"records"})
+SERVED = EVERYTHING | RECORDS
 CLOCK = frozenset({"clock", "one_millisecond"})  # a clock that a case can move; exact also for the shortest life
 
 
@@ -260,15 +261,15 @@ BACKENDS = [
     BackendLine("bare-keeping", BareKeeping, EVERYTHING - {"scan"} | CLOCK | RECORDS),
     BackendLine("sqlite", Sqlite(), EVERYTHING | CLOCK | RECORDS, frozenset({"blocking", "asyncio"})),
     BackendLine("sqlite-memory", "sqlite::memory:", EVERYTHING | CLOCK | RECORDS, frozenset({"blocking", "asyncio"})),
-    # The one whose clock can be moved plays everything; the others play all that asks for no clock.
+    # Those whose clock can be moved play everything; the others play all that asks for no clock.
     BackendLine("redis-clock", Redis("CLOCK"), EVERYTHING | RECORDS | {"clock"}),
     BackendLine("redis", Redis(""), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-unix", Redis("UNIX"), EVERYTHING, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-tls", Redis("TLS"), EVERYTHING, frozenset({"blocking", "asyncio"})),
     BackendLine("redis-acl", Redis("ACL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
-    BackendLine("redis-sentinel", Redis("SENTINEL"), EVERYTHING | RECORDS, frozenset({"blocking", "asyncio"})),
+    BackendLine("redis-sentinel", Redis("SENTINEL_CLOCK"), SERVED | {"clock"}, frozenset({"blocking", "asyncio"})),
     BackendLine(
-        "redis-cluster", Redis("CLUSTER"), EVERYTHING - {"alone"} | RECORDS, frozenset({"blocking", "asyncio"})
+        "redis-cluster", Redis("CLUSTER_CLOCK"), SERVED - {"alone"} | {"clock"}, frozenset({"blocking", "asyncio"})
     ),
     BackendLine("redis-tls-acl", Redis("TLS_ACL"), EVERYTHING, frozenset({"blocking", "asyncio"})),
 ]
@@ -351,7 +352,7 @@ def fits(backend: BackendLine, mode: Mode) -> bool:
 
 def target_of(backend: BackendLine, mode: Mode, stage: Stage, query: str = "") -> Any:
     if isinstance(backend.target, Redis):
-        if isinstance(stage, ServerStage) and backend.target.which == "CLOCK":
+        if isinstance(stage, ServerStage) and backend.target.which.endswith("CLOCK"):
             stage.lead()
         return backend.target.url
     if isinstance(backend.target, Sqlite):

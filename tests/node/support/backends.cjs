@@ -130,8 +130,8 @@ backends.push(
   redis('redis, TLS', 'TLS'),
   redis('redis, ACL', 'ACL'),
   redis('redis, TLS and ACL', 'TLS_ACL'),
-  redis('redis, Sentinel', 'SENTINEL'),
-  redis('redis, Cluster', 'CLUSTER', ON_REDIS.filter((one) => one !== 'clock' && one !== 'alone')),
+  redis('redis, Sentinel', 'SENTINEL_CLOCK', ON_REDIS, () => new ServerStage()),
+  redis('redis, Cluster', 'CLUSTER_CLOCK', ON_REDIS.filter((one) => one !== 'alone'), () => new ServerStage()),
 );
 
 module.exports = { backends, FullBackend, promised, minimal };
