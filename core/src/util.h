@@ -89,6 +89,9 @@ bool cf_parse_int(cf_slice text, int64_t *number);
 #define CF_INT_TEXT 24
 size_t cf_format_int(int64_t number, char text[CF_INT_TEXT]);
 
+/* A request to a backend about records. Their hooks are asked of none. */
+static inline bool cf_about_records(const cf_request *in) { return in->kind >= CF_OP_INSERT && in->kind <= CF_OP_REMOVE; }
+
 /* Adds the `by` of an INCR to a number; false, with the error written, when the result is not exact in every host. */
 bool cf_counter_add(cf_op *op, int64_t *number);
 bool cf_counter_sum(int64_t *number, int64_t by); /* for those who have no operation at hand */

@@ -2,8 +2,8 @@
  *
  * Each primary is a backend of its own, a node, with its connection and its queue. What a store of a cluster asks goes to the node that has the slot of the key, and
  * waits in the store's own queue as long as nobody knows which that is. A server that has a slot no more says who does (MOVED): the call goes there, and the whole
- * map is asked for. The map is asked for as well when a node has lost its connection, and when it owes an answer for REDIS_QUIET_MS; then every REDIS_POLL_MS until calls get
- * on again, of one server after the other. What was not sent to a node that has lost its slots goes to the new one. */
+ * map is asked for. The map is asked for as well when a node has lost its connection, and when it owes an answer for REDIS_QUIET_MS; then every REDIS_POLL_MS until
+ * calls get on again, of one server after the other. What was not sent to a node that has lost its slots goes to the new one. */
 #include <stdio.h>
 
 #include "redis.h"
@@ -22,15 +22,12 @@ static int64_t now_ms(const cf_backend *self) { return cf_monotonic(self->platfo
 
 /* -------------------------------------------------------------------------------------------------------------- nodes -- */
 
-static bool is_place(const redis_options *options, cf_slice host, cf_slice port)
-{
-    return options->host && cf_slice_equal(host, cf_text(options->host)) && cf_slice_equal(port, cf_text(options->port));
-}
-
 static size_t find_node(const redis_cluster *cluster, cf_slice host, cf_slice port)
 {
-    for (size_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] && is_place(&cluster->nodes[i]->options, host, port)) return i;
+    for (size_t i = 0; i < cluster->count; i++) {
+        const cf_backend *node = cluster->nodes[i];
+        if (node && redis_same_place(node->options.host, node->options.port, host, port)) return i;
+    }
     return REDIS_NOBODY;
 }
 
@@ -204,37 +201,42 @@ static bool anybody(const redis_cluster *cluster)
     return false;
 }
 
+static int64_t asks_every(const redis_cluster *cluster, int64_t now)
+{
+    if (cluster->refused || cluster->rests) return REDIS_REFUSED_MS;
+    return cluster->outage_ms < 0 || now - cluster->outage_ms < REDIS_YOUNG_MS ? REDIS_POLL_MS : REDIS_SLOW_POLL_MS;
+}
+
+/* What callers wait for does not get on. A WAIT is our own, and somebody waits for it. */
+static bool stuck(const cf_backend *node)
+{
+    return (node->queue.count > node->queue.own || node->replicas.count > node->replicas.head) && redis_in_doubt(node, REDIS_QUIET_MS);
+}
+
 static void on_timer(void *user)
 {
     cf_backend    *self = user;
     redis_cluster *cluster = self->cluster;
-    int64_t        now = now_ms(self), poll = cluster->outage_ms < 0 || now - cluster->outage_ms < REDIS_YOUNG_MS ? REDIS_POLL_MS : REDIS_SLOW_POLL_MS;
-    bool           owed = false, stuck = !cluster->complete || self->queue.count;
+    int64_t        now = now_ms(self);
     cluster->due_ms = INT64_MAX;
+    if (!cluster->complete || self->queue.count) cluster->wanted = true;
     if (self->queue.count && now >= cluster->later_ms && cluster->complete) reroute(self);
-    for (size_t i = 0; i < cluster->count; i++) {
-        cf_backend *node = cluster->nodes[i];
-        if (!node || !node->queue.count) continue;
-        owed = true;
-        stuck = stuck || ((node->queue.count > node->queue.own || node->replicas.count > node->replicas.head) && redis_in_doubt(node, REDIS_QUIET_MS)); /* a WAIT is our own, and somebody waits for it */
-    }
+    for (size_t i = 0; i < cluster->count && !cluster->wanted; i++) cluster->wanted = cluster->nodes[i] && stuck(cluster->nodes[i]);
     if (cluster->asking && now - cluster->asked_ms >= cluster->patience_ms) {
         cluster->asking = false;
         if (cluster->patience_ms < ANSWER_MOST_MS) cluster->patience_ms *= 2;
         if (self->why.status == CF_OK)
-            cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s has not told yet who has which slot", cluster->asked ? cluster->asked->options.endpoint : self->options.endpoint);
+            cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "Redis at %s has not told yet who has which slot",
+                         (cluster->asked ? cluster->asked : self)->options.endpoint);
     }
-    if (stuck) cluster->wanted = true;
     if (cluster->complete && anybody(cluster)) cluster->refused = false;
-    if (cluster->rest_ms > poll) poll = cluster->rest_ms;
     if (cluster->refused && !self->queue.count) cluster->wanted = false; /* only when somebody asks: nobody's account gets locked by an idle process */
-    if (cluster->wanted && !cluster->asking && now - cluster->asked_ms >= (cluster->refused ? REDIS_REFUSED_MS : poll)) ask(self);
+    if (cluster->wanted && !cluster->asking && now - cluster->asked_ms >= asks_every(cluster, now)) ask(self);
     send_on(self);
     prune(self);
     if (cluster->asking) wake_in(self, cluster->patience_ms);
-    else if (cluster->wanted) wake_in(self, cluster->refused ? REDIS_REFUSED_MS : poll);
-    if (self->queue.count && cluster->complete) wake_in(self, now < cluster->later_ms ? cluster->later_ms - now : poll);
-    if (owed) wake_in(self, REDIS_QUIET_MS);
+    else if (cluster->wanted) wake_in(self, asks_every(cluster, now));
+    if (self->queue.count && cluster->complete) wake_in(self, now < cluster->later_ms ? cluster->later_ms - now : asks_every(cluster, now));
 }
 
 /* Nobody will take what waits here: a password that is wrong, or what is there is no cluster. */
@@ -288,7 +290,7 @@ static char *copied(cf_backend *self, cf_slice text)
 static void hear_of(cf_backend *self, redis_saying *saying, cf_slice host, cf_slice port)
 {
     for (size_t i = 0; i < saying->known_count; i++)
-        if (cf_slice_equal(host, cf_text(saying->known[i].host)) && cf_slice_equal(port, cf_text(saying->known[i].port))) return;
+        if (redis_same_place(saying->known[i].host, saying->known[i].port, host, port)) return;
     if (saying->known_count == REDIS_KNOWN) return;
     redis_place place = {copied(self, host), copied(self, port)};
     if (place.host && place.port) {
@@ -364,7 +366,8 @@ static void leave_the_dead(cf_backend *self)
         cf_backend *node = cluster->nodes[i];
         if (!node || node->owned || node->link == LINK_DOWN || !node->queue.count || !redis_in_doubt(node, REDIS_QUIET_MS)) continue;
         cf_error why;
-        cf_error_set(&why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the connection to Redis at %s was given up: the cluster has given its slots to another server", node->options.endpoint);
+        cf_error_set(&why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the connection to Redis at %s was given up: the cluster has given its slots to another server",
+                     node->options.endpoint);
         redis_give_up(node, &why);
     }
 }
@@ -386,8 +389,7 @@ static void learn(cf_backend *self, redis_saying *saying)
     cluster->known_count = saying->known_count;
     saying->known_count = 0;
     cluster->complete = true;
-    cluster->wanted = cluster->refused = false;
-    cluster->rest_ms = 0;
+    cluster->wanted = cluster->refused = cluster->rests = false;
     cluster->patience_ms = REDIS_ANSWER_MS;
     if (!any_down(cluster)) cluster->outage_ms = -1;
     self->refusal.status = self->why.status = CF_OK;
@@ -398,19 +400,26 @@ static void learn(cf_backend *self, redis_saying *saying)
     wake_in(self, 0); /* for those who are needed no more */
 }
 
+/* The error in its reply, which answers a question of our own. `what` our user may not, where it is about that. */
+static void judge_own(const cf_backend *node, const char *what, cf_error *error)
+{
+    cf_slice text = cf_bytes(node->reply.text.ptr, node->reply.text.len);
+    redis_judge(node, text, error);
+    if (cf_slice_starts(text, cf_text("NOPERM")))
+        cf_error_set(error, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s does not allow our user to ask %s", node->options.endpoint, what);
+}
+
 static void not_told(cf_backend *self, cf_backend *node)
 {
     cf_slice text = cf_bytes(node->reply.text.ptr, node->reply.text.len);
     cf_error error;
-    redis_judge(node, text, &error);
+    judge_own(node, "who has which slot (+cluster|slots)", &error);
     if (cf_slice_starts(text, cf_text("ERR This instance has cluster support disabled")))
         cf_error_set(&error, CF_EINVAL, CF_NOT_APPLIED, "Redis at %s is not part of a cluster: the URL then begins with redis:", node->options.endpoint);
-    if (cf_slice_starts(text, cf_text("NOPERM")))
-        cf_error_set(&error, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s does not allow our user to ask who has which slot (+cluster|slots)", node->options.endpoint);
     if (error.status == CF_ENOTSUP) error.status = CF_EINVAL;
     self->why = error;
     if (error.status == CF_EUNAVAILABLE) return;
-    self->cluster->rest_ms = REDIS_REFUSED_MS;
+    self->cluster->rests = true;
     if (!self->cluster->complete) refuse(self, &error);
 }
 
@@ -504,17 +513,20 @@ bool redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_sli
     }
     if (call.expect == EXPECT_MARK) {
         redis_queue_shift(&node->queue);
-        redis_finish(node, op, cf_op_fail(op, CF_EUNAVAILABLE, CF_UNKNOWN, "the slot of this key has just moved away from Redis at %s, whose replicas were to be waited for", node->options.endpoint));
+        int rc = cf_op_fail(op, CF_EUNAVAILABLE, CF_UNKNOWN, "the slot of this key has just moved away from Redis at %s, whose replicas were to be waited for",
+                            node->options.endpoint);
+        redis_finish(node, op, rc);
         return true;
     }
     if (++call.hops > HOPS) {
-        cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the servers of the cluster do not agree who has the slot of this key; the last one was Redis at %s", node->options.endpoint);
+        cf_error_set(&self->why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the servers of the cluster do not agree who has the slot of this key; the last one was Redis at %s",
+                     node->options.endpoint);
         return redis_cluster_later(node, op, call);
     }
     cf_backend *there = cluster->nodes[to];
     int rc = CF_OK;
     call.flags = (uint8_t)(only_this ? call.flags | CALL_ASKED : call.flags & ~CALL_ASKED);
-    if (only_this) rc = redis_queue_push(there, NULL, (redis_call){.expect = EXPECT_ASKING, .flags = CALL_OWN}, (cf_slice[]){cf_text("ASKING")}, 1);
+    if (only_this) rc = redis_queue_push_asking(there);
     if (rc == CF_OK && there != node) rc = redis_queue_hand_over(node, op, call, there);
     else if (rc == CF_OK && (rc = redis_queue_again(node, op, call, cf_text(""), 0)) == CF_OK) redis_queue_shift(&node->queue); /* it names itself */
     if (rc != CF_OK) {
@@ -527,34 +539,35 @@ bool redis_cluster_redirect(cf_backend *node, cf_op *op, redis_call call, cf_sli
 
 void redis_cluster_asked(cf_backend *node)
 {
-    cf_slice text = cf_bytes(node->reply.text.ptr, node->reply.text.len);
     node->asking.status = CF_OK;
-    if (node->reply.type != REPLY_ERROR) return;
-    redis_judge(node, text, &node->asking);
-    if (cf_slice_starts(text, cf_text("NOPERM")))
-        cf_error_set(&node->asking, CF_EAUTH, CF_NOT_APPLIED, "Redis at %s does not allow our user to ask for keys of a slot that is just moving (+asking)", node->options.endpoint);
+    if (node->reply.type == REPLY_ERROR) judge_own(node, "for keys of a slot that is just moving (+asking)", &node->asking);
+}
+
+/* What waits here is sent again soon, and by then there may be another map. */
+static void again_later(cf_backend *self)
+{
+    redis_cluster *cluster = self->cluster;
+    int64_t        now = now_ms(self);
+    if (cluster->later_ms <= now) cluster->later_ms = now + LATER_MS + (int64_t)redis_jitter(self, LATER_JITTER_MS);
+    cluster->wanted = true;
+    wake_in(self, cluster->later_ms - now);
 }
 
 bool redis_cluster_later(cf_backend *node, cf_op *op, redis_call call)
 {
-    cf_backend    *self = node->store;
-    redis_cluster *cluster = self->cluster;
-    bool           page = call.expect == EXPECT_PAGE || call.expect == EXPECT_CLEAR_PAGE || call.expect == EXPECT_CLEAR_ONE || call.expect == EXPECT_CLEAR_DELETED;
+    bool page = call.expect == EXPECT_PAGE || call.expect == EXPECT_CLEAR_PAGE || call.expect == EXPECT_CLEAR_ONE || call.expect == EXPECT_CLEAR_DELETED;
     if (page || call.expect == EXPECT_MARK) return false;
     call.hops = 0;
     call.flags &= (uint8_t)~CALL_ASKED;
-    if (redis_queue_hand_over(node, op, call, self) != CF_OK) return false;
-    int64_t now = now_ms(self);
-    if (cluster->later_ms <= now) cluster->later_ms = now + LATER_MS + (int64_t)redis_jitter(self, LATER_JITTER_MS);
-    cluster->wanted = true;
-    wake_in(self, cluster->later_ms - now);
+    if (redis_queue_hand_over(node, op, call, node->store) != CF_OK) return false;
+    again_later(node->store);
     return true;
 }
 
 /* --------------------------------------------------------------------------------------------------------------- pages --
- * Of all servers, one behind the other: in the order of a number that each has by its name. A cursor is that number, the server's own cursor, and the print of the map that
- * the first page began with, points between them. A key may go from a server that is still to come to one that was there already: so each page is preceded by the question
- * who has which slot, to the same server, and where the map has changed, what was begun with the old one is not ended. */
+ * Of all servers, one behind the other: in the order of a number that each has by its name. A cursor is that number, the server's own cursor, and the print of the map
+ * that the first page began with, points between them. A key may go from a server that is still to come to one that was there already: so each page is preceded by the
+ * question who has which slot, to the same server, and where the map has changed, what was begun with the old one is not ended. */
 
 #define NO_SERVER "----------------"
 #define MOVED_ON "slots of the cluster have moved meanwhile: begin again with the first page"
@@ -641,10 +654,9 @@ static passes passes_of(const cf_op *op)
     return of;
 }
 
-static int set_cursor(cf_op *op, const char *name, cf_slice own, cf_slice print)
+static int set_cursor(cf_op *op, const char *name, cf_slice own, cf_slice print, passes of)
 {
-    char   text[2 * HASH + 96];
-    passes of = passes_of(op);
+    char text[2 * HASH + 96];
     if (own.len > 20) return CF_ECORRUPT;
     int len = snprintf(text, sizeof text, "%s.%.*s.%.*s", name, (int)own.len, own.ptr, (int)print.len, print.ptr);
     if (cf_op_in(op)->kind == CF_OP_CLEAR) len += snprintf(text + len, sizeof text - (size_t)len, ".%lld.%lld", (long long)of.count, (long long)of.before);
@@ -666,20 +678,20 @@ int redis_cluster_cursor(cf_backend *node, cf_op *op, cf_slice text)
     char     name[HASH + 1], digits[HASH + 1];
     cf_slice print = print_of_op(cluster, op, digits);
     name_node(node, name);
-    if (text.len) return set_cursor(op, name, text, print);
+    if (text.len) return set_cursor(op, name, text, print, passes_of(op));
     const cf_backend *next = cf_op_in(op)->kind == CF_OP_LIST ? NULL : node_behind(cluster, name);
     if (!next && cf_op_in(op)->kind != CF_OP_CLEAR) return cf_op_set_cursor(op, cf_text(""));
     if (next) name_node(next, name);
-    return set_cursor(op, next ? name : NO_SERVER, cf_text("0"), print);
+    return set_cursor(op, next ? name : NO_SERVER, cf_text("0"), print, passes_of(op));
 }
 
-static int begin_clear(cf_backend *self, cf_op *op, cf_backend **node)
+/* Without a node nobody has a slot: it waits for a map. */
+static int begin_clear(cf_backend *self, cf_op *op, passes of, cf_backend **node)
 {
-    char name[HASH + 1], digits[HASH + 1];
+    char name[HASH + 1] = NO_SERVER, digits[HASH + 1];
     *node = node_behind(self->cluster, "");
-    if (!*node) return CF_OK;
-    name_node(*node, name);
-    return set_cursor(op, name, cf_text("0"), put_print(self->cluster, digits));
+    if (*node) name_node(*node, name);
+    return set_cursor(op, name, cf_text("0"), put_print(self->cluster, digits), of);
 }
 
 static bool same_map(redis_cluster *cluster, const cf_op *op)
@@ -713,7 +725,7 @@ cf_backend *redis_cluster_page(cf_backend *self, cf_op *op, uint16_t slot)
     cf_backend *node = NULL;
     cf_slice    name, own, print;
     if (in->kind == CF_OP_LIST) node = redis_cluster_route(self, slot);
-    else if (in->kind == CF_OP_CLEAR) (void)begin_clear(self, op, &node);
+    else if (in->kind == CF_OP_CLEAR) (void)begin_clear(self, op, passes_of(op), &node);
     else if (in->cursor.len == 0) node = node_behind(self->cluster, "");
     else if (read_cursor(in->cursor, &name, &own, &print)) node = node_named(self->cluster, name);
     return node == self && in->kind != CF_OP_LIST ? NULL : node;
@@ -728,9 +740,9 @@ static int delete_page(cf_backend *node, cf_op *op, redis_call call)
         int64_t     len = 0;
         (void)cf_parse_int(cf_bytes(line + 1, (size_t)(end - line) - 2), &len);
         cf_slice    parts[] = {cf_text("*2\r\n$3\r\nDEL\r\n"), cf_bytes(line, (size_t)(end - line) + 1 + (size_t)len + 2)};
-        redis_call  one = {
-                           .ticket = call.ticket, .expect = left == 1 ? EXPECT_CLEAR_DELETED : EXPECT_CLEAR_ONE, .flags = CALL_MAYBE, .slot = redis_slot(cf_bytes(end + 1, (size_t)len))};
-        if (redis_queue_push(node, NULL, (redis_call){.expect = EXPECT_ASKING, .flags = CALL_OWN}, (cf_slice[]){cf_text("ASKING")}, 1) != CF_OK) return CF_ENOMEM;
+        redis_call  one = {.ticket = call.ticket, .flags = CALL_MAYBE, .slot = redis_slot(cf_bytes(end + 1, (size_t)len))};
+        one.expect = left == 1 ? EXPECT_CLEAR_DELETED : EXPECT_CLEAR_ONE;
+        if (redis_queue_push_asking(node) != CF_OK) return CF_ENOMEM;
         int rc = redis_queue_push_parts(node, op, one, parts, 2);
         if (rc != CF_PENDING) return rc;
         at += parts[1].len;
@@ -738,21 +750,21 @@ static int delete_page(cf_backend *node, cf_op *op, redis_call call)
     return CF_PENDING;
 }
 
-/* From the first server on, at once or when others have had some time. */
-static int clear_again(cf_backend *self, cf_op *op, bool at_once)
+static int clear_page(cf_backend *node, cf_op *op, cf_slice cursor)
 {
-    redis_cluster *cluster = self->cluster;
-    cf_backend    *first = NULL;
-    int64_t        now = now_ms(self);
-    int rc = begin_clear(self, op, &first);
+    node->store->cluster->unsorted = true;
+    return ask_for_slots(node, 0) == CF_OK ? redis_clear_from(node, op, cursor) : CF_ENOMEM;
+}
+
+/* From the first server on, at once or when others have had some time. */
+static int clear_again(cf_backend *self, cf_op *op, passes of, bool at_once)
+{
+    cf_backend *first = NULL;
+    int rc = begin_clear(self, op, of, &first);
     if (rc != CF_OK) return rc;
-    if (at_once && first) {
-        cluster->unsorted = true;
-        return ask_for_slots(first, 0) == CF_OK ? redis_clear_from(first, op, cf_text("0")) : CF_ENOMEM;
-    }
-    if (cluster->later_ms <= now) cluster->later_ms = now + LATER_MS + (int64_t)redis_jitter(self, LATER_JITTER_MS);
+    if (at_once && first) return clear_page(first, op, cf_text("0"));
     want(self);
-    wake_in(self, cluster->later_ms - now);
+    again_later(self);
     return redis_clear_from(self, op, cf_text("0"));
 }
 
@@ -760,31 +772,24 @@ static int clear_again(cf_backend *self, cf_op *op, bool at_once)
  * says so yet: it is over when it has found nothing once more. */
 static int end_pass(cf_backend *self, cf_op *op, passes of)
 {
-    char text[2 * HASH + 96];
     if (++of.count >= PASSES_MOST || (of.count >= PASSES && cf_op_number(op) == of.before)) {
         (void)cf_op_set_cursor(op, cf_text(""));
         return CF_OK;
     }
-    int len = snprintf(text, sizeof text, "%s.0.%s.%lld.%lld", NO_SERVER, NO_SERVER, (long long)of.count, (long long)cf_op_number(op));
-    int rc = cf_op_set_cursor(op, cf_bytes(text, (size_t)len));
-    return rc == CF_OK ? clear_again(self, op, true) : rc;
+    of.before = cf_op_number(op);
+    return clear_again(self, op, of, true);
 }
 
 int redis_cluster_clear_on(cf_backend *node, cf_op *op, redis_call call)
 {
     cf_backend *self = node->store;
     cf_slice    name, own, print;
-    char        cursor[24];
     if (call.expect == EXPECT_CLEAR_PAGE && node->reply.key_count) return delete_page(node, op, call);
     if (!read_cursor(cf_op_cursor(op), &name, &own, &print)) return CF_ENOMEM;
-    if (call.flags & CALL_ANEW || !same_map(self->cluster, op)) return clear_again(self, op, false);
+    if (call.flags & CALL_ANEW || !same_map(self->cluster, op)) return clear_again(self, op, passes_of(op), false);
     if (cf_slice_equal(name, cf_text(NO_SERVER))) return end_pass(self, op, passes_of(op));
     cf_backend *next = node_named(self->cluster, name);
-    if (!next) return clear_again(self, op, false);
-    memcpy(cursor, own.ptr, own.len);
-    self->cluster->unsorted = true;
-    if (ask_for_slots(next, 0) != CF_OK) return CF_ENOMEM;
-    return redis_clear_from(next, op, cf_bytes(cursor, own.len));
+    return next ? clear_page(next, op, own) : clear_again(self, op, passes_of(op), false);
 }
 
 /* --------------------------------------------------------------------------------------------------------------- table -- */
@@ -823,7 +828,7 @@ static int cluster_scan(cf_backend *self, cf_op *op)
 static int cluster_clear(cf_backend *self, cf_op *op)
 {
     cf_backend *node = NULL;
-    int rc = begin_clear(self, op, &node);
+    int rc = begin_clear(self, op, (passes){0}, &node);
     if (rc == CF_OK && node) rc = ask_for_slots(node, 0);
     if (rc != CF_OK) return cf_op_fail(op, rc, CF_NOT_APPLIED, "no memory");
     return redis_clear(node ? node : self, op);
@@ -844,8 +849,7 @@ static void cluster_forked(cf_backend *self)
     redis_queue_clear(self);
     self->seeded = false;
     self->refusal.status = self->why.status = CF_OK;
-    cluster->asking = cluster->wanted = cluster->refused = false;
-    cluster->rest_ms = 0;
+    cluster->asking = cluster->wanted = cluster->refused = cluster->rests = false;
     cluster->patience_ms = REDIS_ANSWER_MS;
     cluster->due_ms = INT64_MAX;
     cluster->asked_ms = INT64_MIN / 2;

@@ -98,23 +98,27 @@ static uint64_t fingerprint(const cf_request *in)
     return cf_hash(&key, cf_bytes(parts, sizeof parts));
 }
 
+cf_slice redis_beside(const cf_backend *self, cf_slice key, cf_slice rest, char room[REDIS_BESIDE])
+{
+    size_t len = key.len;
+    if (key.len) memcpy(room, key.ptr, key.len);
+    room[len++] = 0;
+    if (rest.len) memcpy(room + len, rest.ptr, rest.len);
+    len += rest.len;
+    if (self->store) len += redis_slot_tail(key, cf_bytes(room, len), room + len);
+    return cf_bytes(room, len);
+}
+
 /* EVALSHA with a key, arguments, and where the call has a receipt also its key, its fingerprint and its life. */
 static int run(cf_backend *self, cf_op *op, redis_script script, redis_expect expect, const cf_slice *args, size_t count, bool with_receipt)
 {
     const cf_request *in = cf_op_in(op);
     cf_slice all[REDIS_ARGS] = {LITERAL("EVALSHA"), scripts[script].sha1, with_receipt ? LITERAL("2") : LITERAL("1"), in->key};
     size_t   at = 4;
-    char     receipt[CF_RECEIPT_LEN], hash[16], life[CF_INT_TEXT];
-    char     key[CF_PREFIX_MAX + CF_KEY_MAX + 1 + CF_RECEIPT_LEN + REDIS_TAIL];
+    char     receipt[CF_RECEIPT_LEN], hash[16], life[CF_INT_TEXT], key[REDIS_BESIDE];
     if (with_receipt) {
         if (!name_receipt(self, op, receipt)) return cf_op_fail(op, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the system gives no random bytes");
-        /* A NUL cannot be in a caller's key, so no caller's key is ever a receipt, and no page of a scan shows one. */
-        memcpy(key, in->key.ptr, in->key.len);
-        key[in->key.len] = 0;
-        memcpy(key + in->key.len + 1, receipt, sizeof receipt);
-        size_t len = in->key.len + 1 + sizeof receipt;
-        if (self->store) len += redis_slot_tail(in->key, cf_bytes(key, len), key + len);
-        all[at++] = cf_bytes(key, len);
+        all[at++] = redis_beside(self, in->key, cf_bytes(receipt, sizeof receipt), key);
     }
     for (size_t i = 0; i < count; i++) all[at++] = args[i];
     if (with_receipt) {

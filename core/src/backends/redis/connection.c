@@ -114,7 +114,7 @@ static void came_down(cf_backend *self, const cf_error *why)
     self->why = reason;
     redis_queue_lost(self, &reason);
     if (was_ready) self->figures.disconnects++;
-    cf_backend_event(self->loop, self->store ? self->store : self, was_ready ? CF_EVENT_DISCONNECT : CF_EVENT_ERROR, reason.status, "%s", reason.text);
+    cf_backend_event(self->loop, redis_whole(self), was_ready ? CF_EVENT_DISCONNECT : CF_EVENT_ERROR, reason.status, "%s", reason.text);
     if (refused) {
         self->refusal = reason;
         self->shy = true;
@@ -191,7 +191,7 @@ static void ready(cf_backend *self)
     cf_timer_set(self->timer, -1);
     forget_hello(self);
     if (self->options.primary) redis_seek_end(self);
-    cf_backend_event(self->loop, self->store ? self->store : self, CF_EVENT_CONNECT, CF_OK, "connected to Redis at %s", self->options.endpoint);
+    cf_backend_event(self->loop, redis_whole(self), CF_EVENT_CONNECT, CF_OK, "connected to Redis at %s", self->options.endpoint);
     redis_ask_settings(self);
 }
 
@@ -586,7 +586,7 @@ bool redis_in_doubt(const cf_backend *self, int64_t ms)
 int redis_found(cf_backend *self, cf_slice host, cf_slice port)
 {
     redis_options *options = &self->options;
-    bool other = !options->host || !cf_slice_equal(host, cf_text(options->host)) || !cf_slice_equal(port, cf_text(options->port));
+    bool other = !redis_same_place(options->host, options->port, host, port);
     if (other) {
         char before[sizeof options->endpoint];
         memcpy(before, options->endpoint, sizeof before);
@@ -594,7 +594,8 @@ int redis_found(cf_backend *self, cf_slice host, cf_slice port)
         if (rc != CF_OK) return rc;
         if (self->link == LINK_READY) {
             cf_error why;
-            cf_error_set(&why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the connection to Redis at %s was given up: a Sentinel names another primary, %s", before, options->endpoint);
+            cf_error_set(&why, CF_EUNAVAILABLE, CF_NOT_APPLIED, "the connection to Redis at %s was given up: a Sentinel names another primary, %s", before,
+                         options->endpoint);
             came_down(self, &why);
         } else if (self->link > LINK_SEEKING) {
             redis_hang_up(self, false);

@@ -31,6 +31,12 @@ typedef struct redis_options {
     char       *sentinel_user, *sentinel_password; /* as user and password */
 } redis_options;
 
+/* `host` may be NULL: that is no place yet. */
+static inline bool redis_same_place(const char *host, const char *port, cf_slice other_host, cf_slice other_port)
+{
+    return host && cf_slice_equal(other_host, cf_text(host)) && cf_slice_equal(other_port, cf_text(port));
+}
+
 /* CF_OK, CF_EINVAL or CF_ENOMEM with the sentence, which names the option that is wrong and never its value. On an error there is nothing to free. */
 int  redis_options_read(const cf_platform *platform, const cf_url *url, redis_options *out, cf_error *error);
 /* What a Sentinel has named: CF_OK; CF_EINVAL when it is no host and port, or CF_ENOMEM, and nothing has changed. */

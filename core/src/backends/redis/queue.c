@@ -103,6 +103,11 @@ int redis_queue_push(cf_backend *self, cf_op *op, redis_call call, const cf_slic
     return CF_OK;
 }
 
+int redis_queue_push_asking(cf_backend *self)
+{
+    return redis_queue_push(self, NULL, (redis_call){.expect = EXPECT_ASKING, .flags = CALL_OWN}, (cf_slice[]){cf_text("ASKING")}, 1);
+}
+
 int redis_queue_push_parts(cf_backend *self, cf_op *op, redis_call call, const cf_slice *parts, size_t count)
 {
     redis_queue *queue = &self->queue;
@@ -191,7 +196,7 @@ static void end(cf_backend *self, const redis_call *call, int status, int outcom
 /* Of what was not sent: whether its slot is this server's. Else it goes to whom it belongs to. */
 static bool belongs_here(cf_backend *self, redis_call *call, const char *bytes, const cf_error *why)
 {
-    cf_backend *to = redis_cluster_route(self->store ? self->store : self, call->slot);
+    cf_backend *to = redis_cluster_route(redis_whole(self), call->slot);
     bool page = call->expect == EXPECT_PAGE || call->expect == EXPECT_CLEAR_PAGE;
     (void)why;
     if (page && self->cluster) to = redis_cluster_page(self, cf_loop_op(self->loop, call->ticket), call->slot);

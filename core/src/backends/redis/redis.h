@@ -242,7 +242,7 @@ typedef struct redis_cluster {
     size_t       turn;     /* who is asked next */
     int64_t      asked_ms, outage_ms, later_ms, due_ms; /* due_ms: of the timer; INT64_MAX: it rests */
     int64_t      patience_ms; /* for one answer */
-    int64_t      rest_ms;     /* after a refusal */
+    bool         rests;       /* nobody may ask: only as often as after a refusal */
     uint64_t     redirects;
 } redis_cluster;
 
@@ -324,6 +324,9 @@ struct cf_backend {
     } figures;
 };
 
+/* Whose events, and whose map, they are: of a node its store's. */
+static inline cf_backend *redis_whole(cf_backend *self) { return self->store ? self->store : self; }
+
 /* commands.c */
 extern const cf_backend_table cf_redis_table, cf_rediss_table, cf_redis_unix_table, cf_redis_sentinel_table, cf_rediss_sentinel_table, cf_redis_cluster_table,
     cf_rediss_cluster_table;
@@ -343,6 +346,9 @@ void redis_answer(cf_backend *self);
 int redis_ask(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count);
 /* The same for a script, call.script: args[0] and args[1] are left free for its name. */
 int redis_ask_script(cf_backend *self, cf_op *op, redis_call call, cf_slice *args, size_t count);
+/* What stands beside a key, in its slot: the key, a NUL, which no caller's key can have, and `rest`. So no caller's key is ever one, and no page of a scan shows one. */
+enum { REDIS_BESIDE = CF_PREFIX_MAX + CF_KEY_MAX + 1 + CF_RECEIPT_LEN + REDIS_TAIL };
+cf_slice redis_beside(const cf_backend *self, cf_slice key, cf_slice rest, char room[REDIS_BESIDE]);
 /* A receipt that nobody else has. False: the system gives no random bytes. */
 bool redis_new_receipt(cf_backend *self, char receipt[CF_RECEIPT_LEN]);
 
@@ -383,6 +389,8 @@ void redis_waits_free(cf_backend *self);                      /* without a word 
 enum { REDIS_ARGS = 12 };
 /* Appends a command. CF_OK or CF_ENOMEM. `op` may be NULL (CALL_OWN). */
 int         redis_queue_push(cf_backend *self, cf_op *op, redis_call call, const cf_slice *args, size_t count);
+/* ASKING, for the command that is appended next. CF_OK or CF_ENOMEM. */
+int         redis_queue_push_asking(cf_backend *self);
 /* The same for a command that is bytes already, in parts; call.ticket is given. */
 int         redis_queue_push_parts(cf_backend *self, cf_op *op, redis_call call, const cf_slice *parts, size_t count);
 /* The command at head goes to the end of another server's queue; CF_ENOMEM: it stays. */

@@ -136,15 +136,10 @@ void redis_await(cf_backend *self, cf_op *op)
 static void leave_mark(cf_backend *self, cf_op *op, bool asked)
 {
     const cf_request *in = cf_op_in(op);
-    char     key[CF_PREFIX_MAX + CF_KEY_MAX + 1 + REDIS_TAIL], room[CF_PREFIX_MAX + 16];
-    cf_slice of = self->store && in->kind >= CF_OP_INSERT && in->kind <= CF_OP_REMOVE ? redis_records_base(op, room) : in->key;
-    size_t   len = of.len + 1;
-    if (of.len) memcpy(key, of.ptr, of.len);
-    key[of.len] = 0;
-    if (self->store) len += redis_slot_tail(of, cf_bytes(key, len), key + len);
-    cf_slice args[] = {LITERAL("SET"), cf_bytes(key, len), LITERAL(""), LITERAL("PX"), LITERAL("1")};
-    redis_call asking = {.expect = EXPECT_ASKING, .flags = CALL_OWN};
-    if (asked && redis_queue_push(self, NULL, asking, (cf_slice[]){LITERAL("ASKING")}, 1) != CF_OK) {
+    char     key[REDIS_BESIDE], room[CF_PREFIX_MAX + 16];
+    cf_slice of = self->store && cf_about_records(in) ? redis_records_base(op, room) : in->key;
+    cf_slice args[] = {LITERAL("SET"), redis_beside(self, of, LITERAL(""), key), LITERAL(""), LITERAL("PX"), LITERAL("1")};
+    if (asked && redis_queue_push_asking(self) != CF_OK) {
         cannot_ask(self, op);
         return;
     }

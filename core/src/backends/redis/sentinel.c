@@ -1,7 +1,7 @@
 /* sentinel.c: asks Sentinels where the primary is (redis.io/docs: "Guidelines for Redis clients with support for Redis Sentinel").
  *
- * They are asked while the primary is in doubt: when there is no connection to it, and when it owes an answer for REDIS_QUIET_MS. For an attempt to connect one of them is
- * asked, and the next one when it fails or takes its time. While the doubt lasts they are asked in turn, each every REDIS_POLL_MS, on connections of their own that
+ * They are asked while the primary is in doubt: when there is no connection to it, and when it owes an answer for REDIS_QUIET_MS. For an attempt to connect one of them
+ * is asked, and the next one when it fails or takes its time. While the doubt lasts they are asked in turn, each every REDIS_POLL_MS, on connections of their own that
  * live as long: who led a failover knows of it first, the others up to some hundred ms later, and one that is dead, slow or behind holds up nobody.
  *
  * What one of them says now, and did not say before, takes effect at once (redis_found): no attempt at a dead server, and no silent connection to a frozen one, is
@@ -99,7 +99,8 @@ static void give_up(redis_talk *talk, int status, const char *what, const char *
 {
     const redis_place *place = place_of(talk);
     cf_error error;
-    cf_error_set(&error, status, CF_NOT_APPLIED, strchr(place->host, ':') ? "the Sentinel at [%s]:%s %s%s" : "the Sentinel at %s:%s %s%s", place->host, place->port, what, detail);
+    const char *form = strchr(place->host, ':') ? "the Sentinel at [%s]:%s %s%s" : "the Sentinel at %s:%s %s%s";
+    cf_error_set(&error, status, CF_NOT_APPLIED, form, place->host, place->port, what, detail);
     pass_over(talk, &error);
 }
 

@@ -22,7 +22,7 @@ static void warn(cf_backend *self, unsigned which, const char *sentence)
 {
     if (self->warned & which) return;
     self->warned |= which;
-    cf_backend_event(self->loop, self->store ? self->store : self, CF_EVENT_WARNING, CF_OK, "Redis at %s %s", self->options.endpoint, sentence);
+    cf_backend_event(self->loop, redis_whole(self), CF_EVENT_WARNING, CF_OK, "Redis at %s %s", self->options.endpoint, sentence);
 }
 
 cf_slice redis_info_line(cf_slice text, const char *name)

@@ -56,8 +56,6 @@ static int give_records(cf_op *op, const sqlite_job *job)
     return CF_OK;
 }
 
-static bool about_records(const sqlite_job *job) { return job->in.kind >= CF_OP_INSERT && job->in.kind <= CF_OP_REMOVE; }
-
 /* What came of a job becomes its operation's answer. */
 static int answer(cf_op *op, const sqlite_job *job)
 {
@@ -77,7 +75,7 @@ static int answer(cf_op *op, const sqlite_job *job)
             at += sizeof len + len;
         }
         if (rc == CF_OK && job->cursor.len) rc = cf_op_set_cursor(op, cf_bytes(job->cursor.ptr, job->cursor.len));
-    } else if (about_records(job)) {
+    } else if (cf_about_records(&job->in)) {
         rc = give_records(op, job);
         if (rc == CF_ECORRUPT && job->hit) return cf_op_fail(op, rc, wrote, "a record in the database is damaged");
     } else if (job->hit && (job->in.kind == CF_OP_GET || job->in.kind == CF_OP_POP)) {
