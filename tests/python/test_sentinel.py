@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -587,18 +588,24 @@ class Valkey(RedisServer):
 
 
 def test_valkey_is_not_believed_that_its_replicas_have_what_another_connection_has_written() -> None:
-    with Valkey() as primary, Valkey(config={"replicaof": f"127.0.0.1 {primary.port}"}) as replica:
+    at_once: dict[str, str | int] = {"repl-diskless-sync-delay": 0}
+    with Valkey(config=at_once) as primary, Valkey(config={"replicaof": f"127.0.0.1 {primary.port}"}) as replica:
         until(lambda: b"state=online" in primary.cli("INFO", "replication"))
         url = primary.url(durable="1")
+
+        def is_not_replicated(again: Callable[[counterfoil.Store], object]) -> None:
+            with counterfoil.open(url, timeout=10) as other:
+                not_replicated(partial(again, other), "not_applied")
+
         with counterfoil.open(url, timeout=10) as store:
             first, second, nothing = promises(store)
             replica.pause()
             try:
                 for call in first:
                     not_replicated(call, "applied")
-                for again in second:
-                    with counterfoil.open(url, timeout=10) as other:  # whose connection has written nothing yet
-                        not_replicated(partial(again, other), "not_applied")
+                # At the same time: each has a connection of its own, which has written nothing yet and is patient.
+                with ThreadPoolExecutor(len(second)) as pool:
+                    list(pool.map(is_not_replicated, second))
                 for call in nothing:
                     call()
             finally:
