@@ -4,6 +4,7 @@ move, primaries change, and servers are wrong, slow or gone."""
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import random
 import socket
@@ -153,27 +154,39 @@ class Load:
             thread.join()
 
 
-@contextlib.contextmanager
-def moving(cluster: ClusterGroup, keys: Iterable[str]) -> Iterator[None]:
+class Moves:
     """Meanwhile the slots of these keys move, one after the other, and no quicker than the servers agree about them."""
-    slots = sorted({slot_of(key) for key in keys})
-    stop = threading.Event()
 
-    def move() -> int:
-        turn = 0
-        while not stop.is_set():
-            cluster.move_slot(slots[turn * 101 % len(slots)], cluster.primaries()[turn % 3])
-            turn += 1
-            stop.wait(0.03)
-        return turn
+    def __init__(self, cluster: ClusterGroup, keys: Iterable[str]) -> None:
+        self.cluster = cluster
+        self.slots = sorted({slot_of(key) for key in keys})
+        self.count = 0
+        self.stop = threading.Event()
+        self.pool = ThreadPoolExecutor(1)
 
-    with ThreadPoolExecutor(1) as pool:
-        moved = pool.submit(move)
-        try:
-            yield
-        finally:
-            stop.set()
-        assert moved.result() > 3
+    def run(self) -> None:
+        while not self.stop.is_set():
+            to = self.cluster.primaries()[self.count % 3]
+            self.cluster.move_slot(self.slots[self.count * 101 % len(self.slots)], to)
+            self.count += 1
+            self.stop.wait(0.03)
+
+    def rounds(self, least: int) -> Iterator[int]:
+        """So many for what goes on meanwhile, and more where the moves are slow."""
+        for turn in itertools.count():
+            if turn >= least and self.count > 5:
+                return
+            assert not self.moved.done(), self.moved.exception()
+            yield turn
+
+    def __enter__(self) -> "Moves":
+        self.moved = self.pool.submit(self.run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.pool.shutdown()
+        self.moved.result()
 
 
 # ------------------------------------------------------------------------------------------------------------ the seeds
@@ -595,14 +608,14 @@ def test_many_at_once_while_their_slots_move(cluster: ClusterGroup) -> None:
 
     async def main() -> None:
         async with await counterfoil.aio.open(cluster.url(), prefix=prefix, timeout=20) as store:
-            for turn in range(10):
+            for turn in moves.rounds(10):
                 await asyncio.gather(*(store.set(key, f"{key} {turn}", ttl=60) for key in keys))
                 assert await asyncio.gather(*(store.get(key) for key in keys)) == [f"{key} {turn}" for key in keys]
                 winners = await asyncio.gather(*(store.pop(key) for key in keys for _ in range(3)))
                 assert sorted(one for one in winners if one) == sorted(f"{key} {turn}" for key in keys)
             assert store.stats()["redirects"] > 0
 
-    with moving(cluster, [prefix + key for key in keys]):
+    with Moves(cluster, [prefix + key for key in keys]) as moves:
         asyncio.run(main())
 
 
@@ -693,12 +706,12 @@ def test_what_clear_began_with_is_gone_while_slots_move(cluster: ClusterGroup) -
 
     async def main() -> None:
         async with await counterfoil.aio.open(cluster.url(), prefix=prefix, timeout=30) as store:
-            for _ in range(20 if LONG else 2):
+            for _ in moves.rounds(20 if LONG else 2):
                 await asyncio.gather(*(store.set(key, "1", ttl=600) for key in keys))
                 assert await store.clear("k") == len(keys)
                 assert not any(key.startswith(prefix.encode()) for key in raw_keys(cluster))
 
-    with moving(cluster, [prefix + key for key in keys]):
+    with Moves(cluster, [prefix + key for key in keys]) as moves:
         asyncio.run(main())
 
 
@@ -1383,10 +1396,10 @@ def test_durable_while_slots_move(cluster: ClusterGroup) -> None:
     prefix = own_prefix()
     keys = [f"{number}" for number in range(30)]
     with (
-        moving(cluster, [prefix + key for key in keys]),
+        Moves(cluster, [prefix + key for key in keys]) as moves,
         counterfoil.open(cluster.url(durable="1"), prefix=prefix, timeout=10) as store,
     ):
-        for turn in range(20):
+        for turn in moves.rounds(20):
             for key in keys:
                 store.set(key, str(turn), ttl=60)
                 try:
