@@ -213,6 +213,8 @@ class RedisServer:
             "maxmemory-policy": "noeviction",
             **PERSISTENCE[self.persistence],
         }
+        if self.clock_file:  # that thread sleeps by the time of day, and behind the real one it would not sleep at all
+            lines["jemalloc-bg-thread"] = "no"
         if self.socket:
             lines |= {"unixsocket": self.socket, "unixsocketperm": "700"}
         if self.tls:
