@@ -135,7 +135,8 @@ async function history(t, { stage: newStage, url, shortest }, life) {
         const before = model.one.end;
         const expected = model.one.n;
         if (what === 'read' || what === 'pair') {
-          for (const { n, keys } of await Promise.all(what === 'pair' ? [go('/read'), go('/read')] : [go('/read')])) {
+          const both = what === 'pair' && model.cap(now, life.idle) - now >= shortest; // or the touch of the one ends it before the other reads
+          for (const { n, keys } of await Promise.all(both ? [go('/read'), go('/read')] : [go('/read')])) {
             assert.equal(n, expected, `${where}: ${what}`);
             assert.deepEqual(keys.sort(), ['cookie', 'n']);
           }
