@@ -275,13 +275,13 @@ static void judge_deadlines(cf_loop *loop)
 {
     if (!loop->heap_len && cf_link_alone(&loop->timers)) return;
     int64_t now = cf_monotonic(loop->platform);
-    fire_timers(loop, now);
     while (loop->heap_len && loop->heap[0]->deadline <= now) {
         cf_op    *op = loop->heap[0];
         cf_store *store = op->store;
         cf_op_abort(op, CF_ETIMEOUT, END_QUEUE, "the operation's deadline passed");
         cf_store_leave(store); /* its `cancel` may have closed it */
     }
+    fire_timers(loop, now); /* after a standstill of the process a backend's patience is over too: whose time was up is told that, and not that a connection was lost */
     cf_loop_arm(loop);
 }
 

@@ -248,7 +248,7 @@ static void memory_again(story *s)
 static int wait_on_stage(story *s, cf_op *op)
 {
     if (!s->backend->variable || !now_nth) return cf_op_wait(op);
-    int status = cf_op_wait_for(op, s->stays && s->met ? 1 : 2);
+    int status = cf_op_wait_for(op, s->stays && s->met ? 1 : 6); /* shorter, and a server on a busy machine would be taken for one that is not asked */
     if (cf_stage_failed(s->stage)) s->met = true;
     if (status == CF_PENDING && s->met) {
         cf_stage_advance(s->stage, s->stays ? s->timeout_ms / 8 + 1 : 40);
@@ -1052,6 +1052,8 @@ static bool many_keys(const json_t *one)
 static unsigned long long play_chaos(const backend *b, const json_t *one)
 {
     static const char *const names[] = {"once", "for good", "for good, then all is closed"};
+    const json_t      *timeout = json_object_get(json_object_get(one, "open"), "timeout");
+    if (b->variable && json_is_number(timeout) && json_number_value(timeout) < 0.1) return 0; /* its deadlines pass while the next attempt is waited for */
     uint64_t          *before = json_object_get(one, "steps") ? rehearse(b, one) : NULL;
     unsigned long long runs = 0;
     if (b->variable && !b->one_database) empty_database(b);
