@@ -81,6 +81,16 @@ class Scene:
         before = [one.asked for one in self.watchers]
         until(lambda: all(one.asked >= then + times for one, then in zip(self.watchers, before, strict=True)))
 
+    def frozen_on_the_way(self) -> "Future[str | None]":
+        """A call while the old one is frozen, and so is the new one, to which the second watcher has sent the link."""
+        self.old.pause()
+        self.new.pause()
+        call = self.get()
+        self.all_asked()
+        self.watchers[1].names = self.new
+        self.all_asked()
+        return call
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[RedisServer]]:
@@ -179,12 +189,7 @@ def test_nor_by_what_is_the_first_word_of_his(servers: list[RedisServer]) -> Non
 
 def test_a_failover_back_is_followed(servers: list[RedisServer]) -> None:
     with staged(servers) as scene:
-        scene.old.pause()
-        scene.new.pause()
-        call = scene.get()
-        scene.all_asked()
-        scene.watchers[1].names = scene.new
-        scene.all_asked()
+        call = scene.frozen_on_the_way()
         assert not call.done()
         scene.watchers[1].names = scene.old
         scene.old.resume()
@@ -193,24 +198,14 @@ def test_a_failover_back_is_followed(servers: list[RedisServer]) -> None:
 
 def test_and_one_to_a_third(servers: list[RedisServer]) -> None:
     with staged(servers) as scene:
-        scene.old.pause()
-        scene.new.pause()
-        call = scene.get()
-        scene.all_asked()
-        scene.watchers[1].names = scene.new
-        scene.all_asked()
+        call = scene.frozen_on_the_way()
         scene.watchers[2].names = scene.third
         assert call.result(timeout=10) == "third"
 
 
 def test_when_nobody_names_it_any_more_the_others_are_believed(servers: list[RedisServer]) -> None:
     with staged(servers) as scene:
-        scene.old.pause()
-        scene.new.pause()
-        call = scene.get()
-        scene.all_asked()
-        scene.watchers[1].names = scene.new
-        scene.all_asked()
+        call = scene.frozen_on_the_way()
         scene.old.resume()
         scene.all_asked()
         assert not call.done()
